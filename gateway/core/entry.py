@@ -1,0 +1,86 @@
+"""What a log holds: entries, their ids, and the arithmetic that shows a gap. Knows no Redis command."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+# Written into every entry. A node that meets another version cannot read it and tells a gap,
+# so that old and new nodes can run side by side.
+FORMAT = b"1"
+
+# ms has 13 digits until the year 2286; the bound keeps a forged id below Redis' 64-bit limit.
+_ID = re.compile(r"(\d{1,18})-(\d{1,18})\Z", re.ASCII)
+
+
+class EntryId(NamedTuple):
+    """`<ms>-<n>`: the broker's clock in Unix ms, and the room's dense count 1, 2, 3 … Ordered as Redis orders."""
+
+    ms: int
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.n}"
+
+    def before(self) -> "EntryId":
+        """A cursor from which the next entry is this one."""
+        return EntryId(self.ms, self.n - 1)
+
+
+START = EntryId(0, 0)
+
+
+def parse_id(text: str) -> EntryId:
+    """The id that a client or an operator wrote; ValueError if it is none."""
+    match = _ID.match(text)
+    if match is None:
+        raise ValueError(f"not an entry id (<ms>-<n>): {text[:50]!r}")
+    return EntryId(int(match[1]), int(match[2]))
+
+
+class Entry:
+    """One message of a room's log. Immutable by habit: every socket of the room is served from it."""
+
+    __slots__ = ("id", "message", "sender", "user")
+
+    def __init__(self, id: EntryId, sender: str, user: str, message: bytes) -> None:
+        self.id = id
+        # The session that published it; empty when a stranger wrote to the log.
+        self.sender = sender
+        self.user = user
+        # The client's JSON, byte for byte.
+        self.message = message
+
+    def __repr__(self) -> str:
+        return f"Entry({self.id}, {self.message[:40]!r})"
+
+
+class Gap(NamedTuple):
+    """Entries above `after` and below `before` are gone. `lost` counts them; None: nobody can know."""
+
+    after: EntryId
+    before: EntryId
+    lost: int | None
+
+
+def gap_between(cursor: EntryId, following: EntryId) -> Gap | None:
+    """What is missing between a cursor and the entry that follows it in the log.
+
+    A following `n` that is not above the cursor's belongs to a log that was rewound (failover) or begun again
+    (flushed, expired): when it starts at 1 nothing of it is missing; any other case the caller has to look up.
+    """
+    if following.n == cursor.n + 1 or following.n == 1:
+        return None
+    lost = following.n - cursor.n - 1
+    return Gap(cursor, following, lost if lost > 0 else None)
+
+
+def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
+    """An entry as `publish.lua` wrote it: v, b (running byte count), f (sender), u (user), m (message).
+
+    What this node cannot read (another format version, a stranger's XADD) becomes the gap that it is to its readers.
+    """
+    ms, _, n = raw_id.partition(b"-")
+    id = EntryId(int(ms), int(n))
+    if len(fields) == 10 and fields[0] == b"v" and fields[1] == FORMAT and fields[8] == b"m":
+        return Entry(id, fields[5].decode(), fields[7].decode(), fields[9])
+    return Gap(id.before(), EntryId(id.ms, id.n + 1), 1)
