@@ -1,0 +1,171 @@
+"""The command `hiroba`: reads the command line, hands typed settings to the part that does the work.
+
+Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong (one or two lines, no traceback), 130
+Ctrl-C.
+"""
+
+import argparse
+import shutil
+import sys
+from typing import Any, NoReturn, get_args
+
+from pydantic.fields import FieldInfo
+
+from gateway import __version__, config_show
+from gateway.config import SECTIONS, Settings, SettingsError, as_text, masked
+from gateway.config_load import as_flag, load, unknown
+
+COMMANDS = {
+    "up": "run node processes on one port, with a broker of their own unless one is named",
+    "node": "run one node: what a container runs",
+    "config": "print every setting, its value and where it came from",
+    "loadtest": "measure how much a server holds, and whether anything was lost",
+}
+# Other names of a flag.
+ALIASES = {"broker_url": ("--broker",)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        if argv[:1] == ["loadtest"]:
+            return _loadtest(argv[1:])
+        return _run(argv)
+    except SettingsError as exc:
+        print(f"hiroba: {exc}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: list[str]) -> int:
+    parser = _parser()
+    if not argv:
+        parser.print_help(sys.stderr)
+        return 2
+    options, rest = parser.parse_known_args(argv)
+    if rest:
+        raise _stray(rest[0])
+    given = vars(options)
+    command, file = given.pop("command"), given.pop("config")
+    example, markdown = given.pop("example", False), given.pop("markdown", False)
+    if example or markdown:
+        sys.stdout.write(config_show.example() if example else config_show.markdown())
+        return 0
+    if command == "node":
+        if "nodes" in given:
+            raise SettingsError("hiroba node runs one node; --nodes belongs to hiroba up")
+        given["nodes"] = 1
+    loaded = load(given, file)
+    if command == "config":
+        sys.stdout.write(config_show.values(loaded))
+        return 0
+    return _serve(command, loaded.settings)
+
+
+def _serve(command: str, settings: Settings) -> int:
+    # Imported late: `hiroba config` and `--help` need neither aiohttp nor redis.
+    if command == "node":
+        from gateway.node import run
+    else:
+        settings.require_distinct_ports()
+        from gateway.supervisor import run
+    return run(settings)
+
+
+def _loadtest(argv: list[str]) -> int:
+    try:
+        from loadtest.cli import main as loadtest
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.partition(".")[0] in ("loadtest", "gateway"):
+            raise
+        print(
+            f"hiroba loadtest needs {exc.name}, which is not installed: pip install 'hiroba[loadtest]'",
+            file=sys.stderr,
+        )
+        return 1
+    return loadtest(argv)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One sentence and exit code 2 instead of the usage of sixty flags."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{masked(message)}; `{self.prog} --help` lists what there is")
+
+
+class _Help(argparse.HelpFormatter):
+    """Wide enough for the longest flag beside its text."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=38, width=min(110, shutil.get_terminal_size().columns))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="hiroba",
+        description="Chat rooms over Redis Streams.",
+        epilog="`hiroba COMMAND --help` lists its flags. Every setting is a flag, a variable HIROBA_… "
+        "and a key of hiroba.toml, in this order of precedence.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"hiroba {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=text,
+            usage=f"hiroba {name} [FLAGS]",
+            description=text[0].upper() + text[1:] + ".",
+            allow_abbrev=False,
+            formatter_class=_Help,
+        )
+        _add_settings(command)
+        if name == "config":
+            command.add_argument(
+                "--example", action="store_true", help="print a commented hiroba.toml instead"
+            )
+            command.add_argument("--markdown", action="store_true", help="print docs/settings.md instead")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", help="the TOML file (else HIROBA_CONFIG, else ./hiroba.toml)"
+    )
+    for section in SECTIONS:
+        group = parser.add_argument_group((section.__doc__ or "").lower())
+        for name in section.__annotations__:
+            field = Settings.model_fields[name]
+            # No default here: a flag that was not given must not hide the environment.
+            extra: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(field)}
+            if field.annotation is bool:
+                extra["action"] = argparse.BooleanOptionalAction
+            else:
+                extra["metavar"] = _metavar(name, field.annotation)
+            group.add_argument(as_flag(name), *ALIASES.get(name, ()), **extra)
+
+
+def _help(field: FieldInfo) -> str:
+    """The first sentence of a description, and the default."""
+    prose = " ".join((field.description or "").replace("`", "").split())
+    default = as_text(field.default)
+    return f"{prose.split('. ')[0].rstrip('.')}{default and f' ({default})'}".replace("%", "%%")
+
+
+def _metavar(name: str, annotation: object) -> str:
+    if name.endswith("_s") and not name.endswith("per_s"):
+        return "S"
+    if {int, float} & {annotation, *get_args(annotation)}:
+        return "N"
+    return {"data": "DIR", "broker_url": "URL"}.get(name, name.rpartition("_")[2].upper())
+
+
+def _stray(argument: str) -> SettingsError:
+    if not argument.startswith("--"):
+        return SettingsError(f"unexpected argument {masked(argument)}")
+    known = [as_flag(name) for name in Settings.model_fields] + [
+        flag for more in ALIASES.values() for flag in more
+    ]
+    return unknown(argument.partition("=")[0], known)

@@ -1,0 +1,304 @@
+"""Every setting of hiroba: its name, type, default, reason, said once and here.
+
+Flags, variables, TOML keys, `hiroba config`, the example file and docs/settings.md are all derived from the
+fields of `Settings`. Reading the sources is in `config_load.py`, showing them in `config_show.py`.
+
+Units come last in names: `_s` seconds, `_bytes`, `_chars`, `_entries`. Limits name precedents, so that a
+reader can judge whether a number is usual.
+"""
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.urls import check_broker_url, check_origin
+from gateway.urls import masked as masked
+
+ENV_PREFIX = "HIROBA_"
+
+# What `hiroba node` connects to when no broker is named; `hiroba up` runs its own instead.
+NODE_BROKER_URL = "redis://127.0.0.1:6379/0"
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or wrong. The text is for the user: what, where it came from, what to do."""
+
+
+def _split_commas(value: object) -> object:
+    """`"a, b"` of a flag or variable as a list; what TOML gave as an array stays."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Count = Annotated[int, Field(ge=1)]
+# More than zero; a float inside, whatever was written.
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Origin = Annotated[str, AfterValidator(check_origin)]
+Comma = BeforeValidator(_split_commas)
+
+
+class Section(BaseSettings):
+    """What the groups of settings share."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # an input may hold a password
+        use_attribute_docstrings=True,
+        validate_default=False,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is passed in: `Settings(port=0)` means that everywhere. `config_load.load` reads the
+        sources."""
+        return (init_settings,)
+
+
+class Serving(Section):
+    """Where hiroba listens and what it runs"""
+
+    broker_url: Annotated[str, AfterValidator(check_broker_url)] | None = Field(
+        default=None, examples=[NODE_BROKER_URL]
+    )
+    """The broker: `redis://`, `rediss://` (TLS; `?ssl_ca_certs=FILE` names a CA) or `unix://`, with user
+    and password as the URL has them. Unset, `hiroba up` runs the embedded broker and `hiroba node` takes
+    `redis://127.0.0.1:6379/0`."""
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """Address of the public port. Loopback, so that nothing is open to the world by accident; `0.0.0.0` or
+    `::` behind a load balancer."""
+    port: Port = 8000
+    """Public port: pages and WebSockets. 0 takes any free one."""
+    ops_host: str = Field(default="127.0.0.1", min_length=1)
+    """Address of the ops ports. They show what happens inside: never on a public interface."""
+    ops_port: Port = 9000
+    """Ops port of the first node: `/metrics`, `/healthz`, `/readyz`; node n has `ops_port` + n. 0 takes
+    any free one."""
+    nodes: Count = 2
+    """Node processes of `hiroba up`; `hiroba node` is always one. One per core is the most that pays."""
+    data: Path = Path("hiroba-data")
+    """Directory of the embedded broker's append-only file. One `hiroba up` per directory."""
+    reuse_port: bool = False
+    """Share the public port with other processes by SO_REUSEPORT. `hiroba up` sets it for its nodes."""
+    fd: int | None = Field(default=None, ge=3, examples=[3])
+    """Descriptor of a listening socket that was inherited; wins over `host` and `port`. `hiroba up` sets
+    it where SO_REUSEPORT does not balance."""
+
+
+class Limits(Section):
+    """What one client, one room and one node may take"""
+
+    connections_max: Count | None = Field(default=None, examples=[15_000])
+    """Connections of one node; one more is answered 503. Unset: 15,000, or what the descriptor limit
+    allows, said at start."""
+    rooms_max: Count = 25_000
+    """Rooms open on one node; joining one more is answered 503. Bounds memory and the doorbell's
+    subscriptions."""
+    room_name_chars_max: int = Field(default=100, ge=1, le=100)
+    """Characters of a room's name; a longer one is answered 404. Channels allows group names of less than
+    100."""
+    message_bytes_max: Count = 65_536
+    """Bytes of one client message; a longer one is refused (close 1009) before it is buffered whole. 64
+    KiB is a long letter, and small against a batch; Centrifugo 64 KiB, Socket.IO 1 MB, websockets 1 MiB,
+    aiohttp 4 MiB."""
+    messages_per_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
+    """Messages per second of one connection, on average; more is closed 1008. 0 is no limit. A person
+    types far less; a paste or a game may not."""
+    messages_burst: Count = 40
+    """Messages that one connection may send at once before `messages_per_s` holds it: two seconds' worth."""
+    outgoing_bytes_max: Count = 131_072
+    """Bytes waiting in one session's socket; above it the session falls behind and is walked at its own
+    pace instead of growing. Two of the largest messages; Centrifugo queues 1 MiB, then disconnects."""
+    publish_window: Count = 32
+    """Publishes of one session on their way to the broker; a full window stops reading that socket."""
+    publish_queue_entries_max: Count = 20_000
+    """Entries waiting in a node's publisher; a full queue holds back the sockets that speak (v1: `busy`)."""
+    publish_queue_bytes_max: Count = 64 * 1024 * 1024
+    """Bytes waiting in a node's publisher, counted as `publish_queue_entries_max` is."""
+    allowed_origins: Annotated[tuple[Origin, ...], NoDecode, Comma] = ()
+    """Origins, besides the request's own host, whose pages may open a WebSocket:
+    `https://chat.example.org` or `chat.example.org`. A handshake without an Origin passes: it is no
+    browser's."""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, Comma] = ()
+    """Networks whose X-Forwarded-For and X-Forwarded-Proto are believed: `10.0.0.0/8, ::1`. Anyone else
+    could forge them."""
+
+
+class Road(Section):
+    """The road of a message: publisher, reader, broker"""
+
+    publish_timeout_s: Seconds = 10.0
+    """A publish that the broker has not acknowledged by then is given up: close 1013 on plain, `error` on
+    v1."""
+    gather_s: SecondsOrZero = 0.002
+    """After a publishing call, the next one waits until so long after it: fewer and larger writes under
+    load. The first call of an idle node goes at once."""
+    gather_max_s: SecondsOrZero = 0.02
+    """What `gather_s` may grow to while the loop is busy."""
+    linger_s: SecondsOrZero = 10.0
+    """An empty room stays open for so long: a reload of the page costs the broker nothing."""
+    sweep_s: Seconds = 5.0
+    """Once in this time every room is read whether its doorbell rang or not: the longest that a lost
+    doorbell can delay a message."""
+    probe_s: Seconds = 5.0
+    """A probe entry goes through publisher and reader once in this time; none back means a dead road:
+    reconnect, and `/readyz` says no."""
+    heartbeat_s: Seconds = 5.0
+    """A node renews its place in the registry once in this time."""
+    node_ttl_s: Seconds = 30.0
+    """A node that was silent for so long is taken for dead and its groups are removed. Six heartbeats."""
+    broker_timeout_s: Seconds = 5.0
+    """Budget for connecting to the broker, and for one reply."""
+
+
+class Reading(Section):
+    """What a node keeps of a room, and how it catches sessions up"""
+
+    tail_bytes_max: Count = 64 * 1024 * 1024
+    """Bytes of all rooms' tails on one node; the oldest entries go first and are read from the broker when
+    needed."""
+    tail_entries_max: Count = 1_000
+    """Entries of one room's tail: slow readers and joiners are served from it without asking the broker."""
+    history_max: int = Field(default=1_000, ge=0)
+    """Largest `?history=N`; a larger one is answered 400."""
+    pages_max: Count = 32
+    """Stream pages that one node reads at once for sessions behind: a crowd that comes back together
+    queues here, not at the broker."""
+    stall_s: Seconds = 30.0
+    """A session behind whose socket took nothing for so long is closed 4008."""
+
+
+class Connections(Section):
+    """The life of a connection"""
+
+    handshake_timeout_s: Seconds = 10.0
+    """A handshake that has no cursor by then (broker away, room slow to open) is answered 503. Daphne: 5
+    s."""
+    ping_s: Seconds = 25.0
+    """A connection that was quiet for so long is pinged. Below the 30 to 60 s after which proxies cut idle
+    connections; Socket.IO and Centrifugo 25 s, websockets 20 s."""
+    pong_s: Seconds = 20.0
+    """A ping that was not answered for so long closes the connection. Socket.IO and websockets 20 s."""
+    close_s: Seconds = 5.0
+    """After our close frame, the socket is cut when the client has not closed by then."""
+    drain_s: SecondsOrZero = 20.0
+    """At SIGTERM the sessions are closed over so long, so that the other nodes do not get all handshakes
+    at once."""
+    lb_wait_s: SecondsOrZero = 5.0
+    """Between `/readyz` turning false and the first close: the time a load balancer needs to see it. Not
+    waited for at Ctrl-C."""
+
+
+class Retention(Section):
+    """What the broker keeps of a room"""
+
+    retention_s: Seconds = 120.0
+    """Seconds that an entry can be resumed from or shown as history. Entries below `retention_entries_min`
+    stay longer."""
+    retention_entries_min: int = Field(default=100, ge=0)
+    """Newest entries of a room that age does not remove: what was said last is there on entering."""
+    retention_entries_max: Count = 100_000
+    """Entries of one room, however young: at 1,000 messages a second, 100 s."""
+    retention_bytes_max: Count = 64 * 1024 * 1024
+    """Bytes of one room, however young: one loud room cannot fill the broker."""
+    room_idle_s: Seconds = 604_800.0
+    """A room in which nobody was or spoke for so long expires: 7 days."""
+
+
+class Logging(Section):
+    """Log lines, on standard error"""
+
+    log_format: Annotated[Literal["auto", "json", "console"], BeforeValidator(_lower)] = "auto"
+    """`json`: one object per line; `console`: for people; `auto`: console when standard error is a
+    terminal."""
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    """The lowest level that is written."""
+
+
+SECTIONS: tuple[type[Section], ...] = (Serving, Limits, Road, Reading, Connections, Retention, Logging)
+
+
+class Settings(Serving, Limits, Road, Reading, Connections, Retention, Logging):
+    """The whole tree, frozen. `settings.model_copy(update={...})` for a variant."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Settings that contradict each other."""
+        wrong = [text for holds, text in self._promises() if not holds]
+        if wrong:
+            raise ValueError(wrong[0])
+        return self
+
+    def _promises(self) -> Iterator[tuple[bool, str]]:
+        last = self.ops_port + self.nodes - 1
+        yield last <= 65_535, f"the last node's ops port would be {last}: lower ops_port or nodes"
+        yield (
+            self.port == 0 or self.port != self.ops_port,
+            f"port and ops_port are both {self.port}: give one of them another number",
+        )
+        for low, high in _ORDERED:
+            a, b = getattr(self, low), getattr(self, high)
+            yield a <= b, f"{low} ({a:g}) must not be above {high} ({b:g})"
+
+    def require_distinct_ports(self) -> None:
+        """For `hiroba up`: raises `SettingsError` where a node's ops port would be the public port."""
+        last = self.ops_port + self.nodes - 1
+        if self.ops_port and self.ops_port <= self.port <= last:
+            raise SettingsError(
+                f"port {self.port} lies among the ops ports of the {self.nodes} nodes, "
+                f"{self.ops_port} to {last}: move port or ops_port"
+            )
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if isinstance(value, str) else value
+
+    def to_environ(self) -> dict[str, str]:
+        """Variables that give a child process exactly these settings: `{**os.environ,
+        **settings.to_environ()}`.
+
+        Every field is named, an unset one as an empty variable, and no file is read, so nothing that the
+        parent inherited can shine through.
+        """
+        environ = {
+            ENV_PREFIX + name.upper(): as_text(getattr(self, name)) for name in type(self).model_fields
+        }
+        return {**environ, ENV_PREFIX + "CONFIG": ""}
+
+
+# The first of each pair must not be above the second.
+_ORDERED = (
+    ("gather_s", "gather_max_s"),
+    ("heartbeat_s", "node_ttl_s"),
+    ("retention_entries_min", "retention_entries_max"),
+    ("retention_s", "room_idle_s"),
+    ("message_bytes_max", "publish_queue_bytes_max"),
+    ("message_bytes_max", "retention_bytes_max"),
+)
+
+
+def as_text(value: object) -> str:
+    """A value as a flag or variable has it; unset is empty. Passwords included: see `masked`."""
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
