@@ -1,0 +1,46 @@
+# Everything one needs to run, test and check hiroba. `make` lists it.
+# From a clean clone this wants Python >= 3.11, make and git; the rest is installed into .venv.
+
+PY := .venv/bin/python
+# More for pytest: make test PYTEST='-k resume -x'
+PYTEST :=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-long check clean packages
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+run: .venv/installed ## embedded broker and two nodes on http://127.0.0.1:8000/chat/
+	@exec .venv/bin/hiroba up --nodes 2 --data data
+
+# One process: most of a run is spent waiting for real processes, each test with a budget that was set on two
+# cores; two at a time would make them wait for each other.
+test: .venv/installed packages ## every test but the long ones
+	@$(PY) -m pytest -m 'not long' $(PYTEST)
+
+test-long: .venv/installed packages ## the long tests
+	@$(PY) -m pytest -m long $(PYTEST)
+
+check: .venv/installed ## format, lint, types, import contracts, unit tests
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	@$(PY) -m pytest tests/unit $(PYTEST)
+
+clean: ## remove what was installed and built; data/ stays, for it holds what was said
+	rm -rf .venv build dist *.egg-info .*_cache .hypothesis tests/shots
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+packages:
+	@sh .ci/packages redis-server chromium fonts-noto-cjk
+
+.venv/installed: pyproject.toml constraints.txt .venv/made
+	@echo 'Installing hiroba and its tools into .venv (once; a minute or two) …'
+	@$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[test,loadtest]'
+	@touch $@
+
+.venv/made: .ci/python
+	@python=$$(sh .ci/python) && echo "Making .venv with $$python …" && "$$python" -m venv --clear .venv
+	@touch $@
