@@ -1,0 +1,94 @@
+"""Fixtures of all tests: brokers, nodes, the loop they run on, and the logs that a failure shows."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+import uvloop
+from blockbuster import blockbuster_ctx
+
+from tests.support import process
+from tests.support.broker import Broker, BrokerOptions
+from tests.support.node import Node
+
+BrokerFactory = Callable[..., Awaitable[Broker]]
+NodeFactory = Callable[..., Awaitable[Node]]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that nodes run on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows the end of the log of each process it started."""
+    report = yield
+    if report.failed:
+        for child in process.started:
+            report.sections.append((f"log of {child.name} ({child.log})", child.tail()))
+    return report
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test() -> Iterator[None]:
+    yield
+    for child in process.started:
+        child.kill_now()
+    process.started.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_call_on_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In unit/ and node/ tests a blocking call of ours on the running loop fails the test."""
+    if {"unit", "node"}.isdisjoint(request.path.parts):
+        yield
+        return
+    with blockbuster_ctx("gateway"):
+        yield
+
+
+@pytest.fixture
+async def start_broker(tmp_path: Path) -> AsyncIterator[BrokerFactory]:
+    """`await start_broker(kind="valkey", appendfsync="always")`: a broker that ends with the test."""
+    brokers: list[Broker] = []
+
+    async def start(**options: object) -> Broker:
+        directory = tmp_path / f"broker{len(brokers)}"
+        broker = Broker(directory, BrokerOptions(**options))  # type: ignore[arg-type]  # names are checked there
+        brokers.append(broker)
+        return await broker.start()
+
+    yield start
+    for broker in brokers:
+        broker.process.kill_now()
+
+
+@pytest.fixture(params=["redis", "valkey"])
+async def broker(start_broker: BrokerFactory, request: pytest.FixtureRequest) -> Broker:
+    """A broker that keeps acknowledged data over `kill` and `restart`; each test runs on Redis and Valkey.
+
+    Where the kind makes no difference: `@pytest.mark.parametrize("broker", ["redis"], indirect=True)`.
+    """
+    return await start_broker(kind=request.param, appendfsync="always")
+
+
+@pytest.fixture
+async def start_node(broker: Broker, tmp_path: Path) -> AsyncIterator[NodeFactory]:
+    """`await start_node(stall_s=2)`: a ready node on the test's broker; `broker_url=`: another road."""
+    nodes: list[Node] = []
+
+    async def start(*, ready: bool = True, broker_url: str | None = None, **settings: object) -> Node:
+        name = f"node{len(nodes)}"
+        node = Node(broker_url or broker.url, tmp_path, name, **settings)
+        nodes.append(node)
+        return await node.start(ready=ready)
+
+    yield start
+    for node in nodes:
+        node.process.kill_now()

@@ -1,0 +1,110 @@
+"""A child process of a test: its log in a file, shown when the test fails, and its end certain."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+# Every process of the running test, so that a failure shows their logs and none outlives the test.
+started: list["Process"] = []
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def _die_with_the_test_run() -> None:
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Process:
+    """One program. `spawn` may be called again after it ended; the log goes on in the same file.
+
+    Spawn from the main thread: the kernel ends the child when the thread that started it ends.
+    """
+
+    def __init__(
+        self, name: str, argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.argv = list(argv)
+        self.log = log
+        self.env = dict(os.environ if env is None else env)
+        self.popen: subprocess.Popen[bytes] | None = None
+
+    def spawn(self) -> None:
+        """Starts the program in a session of its own, in the current directory. Returns at once."""
+        assert not self.running, f"{self.name} runs already"
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                self.argv,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_the_test_run,  # noqa: PLW1509 - one prctl call, no lock taken
+            )
+        if self not in started:
+            started.append(self)
+
+    @property
+    def running(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self.popen is not None, f"{self.name} was never started"
+        return self.popen.pid
+
+    def signal(self, number: int) -> None:
+        if self.running:
+            os.kill(self.pid, number)
+
+    def pause(self) -> None:
+        """SIGSTOP: it holds its sockets and does nothing, like a machine that hangs."""
+        self.signal(signal.SIGSTOP)
+
+    def cont(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    async def ended(self, within_s: float = 20.0) -> int:
+        """Waits for the end; the exit code, negative for a signal."""
+        assert self.popen is not None
+        deadline = time.monotonic() + within_s
+        while (code := self.popen.poll()) is None:
+            assert time.monotonic() < deadline, (
+                f"{self.name} did not end within {within_s:g} s\n{self.tail()}"
+            )
+            await asyncio.sleep(0.005)
+        return code
+
+    async def kill(self) -> None:
+        """SIGKILL: no last word, the kernel closes its sockets."""
+        self.signal(signal.SIGKILL)
+        await self.ended()
+
+    async def stop(self, within_s: float = 20.0) -> int:
+        """SIGTERM, then waits; the exit code."""
+        self.signal(signal.SIGTERM)
+        return await self.ended(within_s)
+
+    def kill_now(self) -> None:
+        """For a teardown that may have no loop."""
+        if self.popen is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.popen.kill()
+            self.popen.wait()
+
+    def lines(self) -> list[str]:
+        """What it wrote so far, stdout and stderr together."""
+        return self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+
+    def tail(self, count: int = 60) -> str:
+        return "\n".join(self.lines()[-count:])
