@@ -1,0 +1,141 @@
+"""The pages a person sees: choose a room, the room, and their static files. No WebSocket here."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Final
+from urllib.parse import quote
+
+from aiohttp import web
+
+from gateway.core.names import ROOM_NAME_CHARS_MAX, BadRoomName, RoomName, room_name
+from gateway.edge.pages.text import text_for
+
+# For every response of this module; the app may put them on its other answers too.
+# 'self' covers ws: and wss: to the page's own host (CSP 3; Chrome 71, Firefox 50, Safari 16).
+SECURITY_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+def routes(name_chars_max: int = ROOM_NAME_CHARS_MAX) -> list[web.AbstractRouteDef]:
+    """The routes of `/`, `/chat/…` and `/static/…`, for the app of the public port."""
+    pages = _Pages(name_chars_max)
+    return [
+        web.get("/", pages.to_choose),
+        web.get("/chat", pages.to_choose),
+        web.get("/chat/", pages.choose),
+        web.get("/chat/{name:.+}", pages.room),
+        web.get("/static/{file}", _static),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    name_chars_max: int
+
+    async def to_choose(self, request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/chat/", headers=SECURITY_HEADERS)
+
+    async def choose(self, request: web.Request) -> web.StreamResponse:
+        return self._choose(request)
+
+    async def room(self, request: web.Request) -> web.StreamResponse:
+        """The room's page; 404 with the rule for names, and the form to try again, for an impossible one.
+
+        A name without its closing slash, or not in NFC, is sent on to the address that everyone else has.
+        """
+        asked = request.match_info["name"]
+        try:
+            room: RoomName = room_name(asked.removesuffix("/"), self.name_chars_max)
+        except BadRoomName:
+            return self._choose(request, bad_name=asked.removesuffix("/"))
+        if asked != f"{room}/":
+            raise web.HTTPFound(f"/chat/{quote(room)}/", headers=SECURITY_HEADERS)
+        return _page(request, _ROOM, {"room": room})
+
+    def _choose(self, request: web.Request, bad_name: str = "") -> web.Response:
+        values = {"name": bad_name, "name_chars_max": str(self.name_chars_max)}
+        if not bad_name:
+            return _page(request, _CHOOSE, values)
+        problem = "name_long" if len(bad_name) > self.name_chars_max else "name_impossible"
+        return _page(request, _CHOOSE, values, problem, status=404)
+
+
+async def _static(request: web.Request) -> web.StreamResponse:
+    """A file of `static/`. Revalidated by its ETag, not cached for ever under a hashed name: during an upgrade
+    the page may come from a node of one version and its script from another's.
+    """
+    file = _FILES.get(request.match_info["file"])
+    if file is None:
+        raise web.HTTPNotFound(headers=SECURITY_HEADERS)
+    wanted = {tag.value for tag in request.if_none_match or ()}
+    headers = SECURITY_HEADERS | {"Cache-Control": "no-cache", "ETag": f'"{file.etag}"'}
+    if wanted & {file.etag, "*"}:
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=file.body, headers=headers | {"Content-Type": file.content_type})
+
+
+def _page(
+    request: web.Request,
+    template: Template,
+    values: Mapping[str, str],
+    problem: str = "",
+    *,
+    status: int = 200,
+) -> web.Response:
+    """A page in the browser's language. Every value is escaped, for text and for attributes alike.
+
+    `problem` is the key of a sentence; a sentence may name values, as in `{name}`.
+    """
+    table = text_for(request.headers.get("Accept-Language", ""))
+    text = {key: _filled(sentence, values) for key, sentence in table.items()}
+    # The scripts get the sentences as they are, to fill them with values of their own (page.js).
+    texts = json.dumps(dict(table), ensure_ascii=False)
+    fields = {**text, **values, "problem": text.get(problem, ""), "texts": texts}
+    return web.Response(
+        status=status,
+        text=template.substitute({key: escape(value) for key, value in fields.items()}),
+        content_type="text/html",
+        charset="utf-8",
+        headers=SECURITY_HEADERS
+        | {"Content-Language": text["lang"], "Vary": "Accept-Language", "Cache-Control": "no-cache"},
+    )
+
+
+def _filled(sentence: str, values: Mapping[str, str]) -> str:
+    """`sentence` with its `{key}`s replaced where `values` has them."""
+    return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), sentence)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    body: bytes
+    content_type: str
+    etag: str
+
+
+def _load(path: Path) -> _File:
+    body = path.read_bytes()
+    return _File(body, _CONTENT_TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:32])
+
+
+# Said here: what mimetypes knows of .js depends on the machine, and under nosniff a wrong type is a dead page.
+_CONTENT_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# Read once, at import: a request never touches the disk, and only what lies here can ever be served.
+_HERE: Final = Path(__file__).parent
+_FILES: Final = {path.name: _load(path) for path in sorted((_HERE / "static").iterdir()) if path.is_file()}
+_CHOOSE: Final = Template((_HERE / "templates" / "choose.html").read_text("utf-8"))
+_ROOM: Final = Template((_HERE / "templates" / "room.html").read_text("utf-8"))

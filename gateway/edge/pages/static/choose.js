@@ -1,0 +1,35 @@
+// The page that asks for a room's name. What a name may be is said again by the server: core/names.py decides.
+
+import { confirmsConversion, fill } from "./page.js";
+
+const { texts: textsJson, nameCharsMax } = document.body.dataset;
+const texts = JSON.parse(textsJson);
+const input = document.querySelector("#room-name-input");
+const submit = document.querySelector("#room-name-submit");
+const problem = document.querySelector("#room-name-problem");
+
+submit.addEventListener("click", enter);
+input.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.repeat && !confirmsConversion(event)) submit.click();
+});
+input.addEventListener("input", () => say(""));
+
+function enter() {
+  const name = input.value.trim().normalize("NFC");
+  const wrong = complaint(name);
+  say(wrong);
+  if (wrong) input.focus();
+  else window.location.assign(`/chat/${encodeURIComponent(name)}/`);
+}
+
+// What is wrong with a room name, in words; "" when nothing is. Python's \w is letters, numbers and _.
+function complaint(name) {
+  if (name === "") return texts.name_empty;
+  if (!/^[\p{L}\p{N}_]+$/u.test(name)) return fill(texts.name_impossible, { name });
+  return [...name].length > Number(nameCharsMax) ? fill(texts.name_long, { name_chars_max: nameCharsMax }) : "";
+}
+
+function say(text) {
+  problem.textContent = text;
+  input.setAttribute("aria-invalid", String(text !== ""));
+}

@@ -1,0 +1,109 @@
+"""What the pages say, one table per language, and which language a browser asked for. No HTML here."""
+
+from collections.abc import Mapping
+from typing import Final
+
+EN: Final[Mapping[str, str]] = {
+    "lang": "en",
+    "tagline": "the square where people meet",
+    "home": "hiroba: choose another room",
+    "choose_title": "Choose a room",
+    "choose_question": "Which room would you like to enter?",
+    "choose_hint": "Letters of any script, digits and _ make a room name, up to {name_chars_max} characters. "
+    "A room is there as soon as somebody enters it.",
+    "enter": "Enter",
+    "name_empty": "A room needs a name.",
+    "name_impossible": "“{name}” can't be a room name: only letters, digits and _, and no spaces.",
+    "name_long": "That name is too long: a room name has at most {name_chars_max} characters.",
+    "log_label": "What has been said in this room",
+    "outbox_label": "Not yet delivered",
+    "message_label": "Your message",
+    "send": "Send",
+    "connecting": "Connecting…",
+    "connected": "Connected",
+    "reconnecting": "Reconnecting…",
+    "closed": "Closed: {reason}",
+    "come_back": "Connect again",
+    "close_1000": "the server ended the conversation",
+    "close_1008": "too many messages in too short a time",
+    "item_waiting": "waiting for the connection",
+    "item_retry": "not accepted yet, trying again",
+    "item_sent": "on its way",
+    "item_unknown": "may or may not have arrived",
+    "item_failed": "not sent: {reason}",
+    "failed_long": "it is too long",
+    "failed_bad": "the server did not understand it",
+    "send_again": "Send again",
+    "take_back": "Take back",
+    "outbox_full": "Too many messages are waiting. Your text stays here.",
+    "gap": "— {lost} messages are missing here —",
+    "gap_unknown": "— some messages may be missing here —",
+    "noscript": "This chat needs JavaScript.",
+}
+
+JA: Final[Mapping[str, str]] = {
+    "lang": "ja",
+    "tagline": "人が出会う、ひろば",
+    "home": "hiroba: 別の部屋を選ぶ",
+    "choose_title": "部屋を選ぶ",
+    "choose_question": "どの部屋に入りますか？",
+    "choose_hint": "部屋の名前には文字（漢字・かな・英字など）、数字、_ が使えます。"
+    "{name_chars_max}文字まで。だれかが入れば、部屋はそこにあります。",
+    "enter": "入る",
+    "name_empty": "部屋の名前を入力してください。",
+    "name_impossible": "「{name}」は部屋の名前にできません。使えるのは文字、数字、_ だけです（空白は使えません）。",
+    "name_long": "名前が長すぎます。部屋の名前は{name_chars_max}文字までです。",
+    "log_label": "この部屋での会話",
+    "outbox_label": "まだ届いていないメッセージ",
+    "message_label": "メッセージ",
+    "send": "送信",
+    "connecting": "接続しています…",
+    "connected": "接続中",
+    "reconnecting": "再接続しています…",
+    "closed": "切断されました：{reason}",
+    "come_back": "もう一度つなぐ",
+    "close_1000": "サーバーが会話を終了しました",
+    "close_1008": "短い時間に送りすぎました",
+    "item_waiting": "接続を待っています",
+    "item_retry": "まだ受け付けられていません。もう一度送ります",
+    "item_sent": "送信しています",
+    "item_unknown": "届いたかどうか分かりません",
+    "item_failed": "送信できません：{reason}",
+    "failed_long": "長すぎます",
+    "failed_bad": "サーバーが理解できませんでした",
+    "send_again": "もう一度送る",
+    "take_back": "取り消す",
+    "outbox_full": "送信待ちのメッセージが多すぎます。入力した文はそのまま残ります。",
+    "gap": "— ここで {lost} 件のメッセージが失われました —",
+    "gap_unknown": "— ここでメッセージが失われた可能性があります —",
+    "noscript": "このチャットには JavaScript が必要です。",
+}
+
+TEXTS: Final[Mapping[str, Mapping[str, str]]] = {"en": EN, "ja": JA}
+
+
+def text_for(accept_language: str) -> Mapping[str, str]:
+    """The table that an Accept-Language header likes best (RFC 9110, section 12.5.4), or English.
+
+    Only the primary subtag counts (`ja-JP` is `ja`). Among equals the first named wins.
+    """
+    best, best_weight = EN, 0.0
+    for wish in accept_language.split(","):
+        tag, _, parameters = wish.partition(";")
+        text = TEXTS.get(tag.strip().split("-")[0].lower())
+        weight = _weight(parameters)
+        if text is not None and weight > best_weight:
+            best, best_weight = text, weight
+    return best
+
+
+def _weight(parameters: str) -> float:
+    """The `q` of one wish: 1 when it is not there, 0 (not acceptable) when it is not a number from 0 to 1."""
+    name, _, value = parameters.partition("=")
+    if not name.strip():
+        return 1.0
+    try:
+        weight = float(value) if name.strip().lower() == "q" else 0.0
+    except ValueError:
+        return 0.0
+    return weight if 0.0 <= weight <= 1.0 else 0.0
