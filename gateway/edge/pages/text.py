@@ -13,7 +13,7 @@ EN: Final[Mapping[str, str]] = {
     "A room is there as soon as somebody enters it.",
     "enter": "Enter",
     "name_empty": "A room needs a name.",
-    "name_impossible": "“{name}” can't be a room name: only letters, digits and _, and no spaces.",
+    "name_impossible": "“{name}” can't be a room's name: only letters, digits and _ can be in it.",
     "name_long": "That name is too long: a room name has at most {name_chars_max} characters.",
     "log_label": "What has been said in this room",
     "outbox_label": "Not yet delivered",
