@@ -29,9 +29,7 @@ def check_broker_url(url: str) -> str:
     """`url` unchanged, or ValueError in words that hold nothing of it."""
     scheme = url.partition("://")[0].lower()
     if scheme in _NOT_YET:
-        raise ValueError(
-            f"this version can't speak {scheme}://; name one server with redis://, rediss:// or unix://"
-        )
+        raise ValueError(f"this version can't speak {scheme}://; name one server with redis://, rediss:// or unix://")
     if scheme not in ("redis", "rediss", "unix") or "://" not in url:
         raise ValueError("must begin with redis://, rediss:// or unix://")
     if any(char.isspace() for char in url):  # `masked` relies on it
@@ -40,9 +38,7 @@ def check_broker_url(url: str) -> str:
         parts = urlsplit(url)
         host, path, _ = parts.hostname, parts.path, parts.port
     except ValueError:  # its text may quote the password
-        raise ValueError(
-            "is not a URL: look at the host, the port and the brackets of an IPv6 address"
-        ) from None
+        raise ValueError("is not a URL: look at the host, the port and the brackets of an IPv6 address") from None
     if scheme == "unix":
         if not path.startswith("/"):
             raise ValueError("must name an absolute path: unix:///run/valkey.sock")
@@ -57,7 +53,5 @@ def check_origin(origin: str) -> str:
     """`origin` in lower case: `https://host[:port]`, or `host[:port]` for any scheme. Else ValueError."""
     parts = urlsplit(origin if "://" in origin else f"//{origin}")
     if not parts.hostname or parts.path or parts.query or parts.fragment or "@" in origin or "*" in origin:
-        raise ValueError(
-            f"{origin!r} is not an origin: write https://chat.example.org or chat.example.org:8443"
-        )
+        raise ValueError(f"{origin!r} is not an origin: write https://chat.example.org or chat.example.org:8443")
     return origin.lower()

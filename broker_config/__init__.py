@@ -1,0 +1,8 @@
+"""The broker's own truth: scripts, server configuration, retention. Usable without the gateway."""
+
+from importlib.resources import files
+
+
+def script(name: str) -> str:
+    """The Lua source of `<name>.lua`."""
+    return files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")

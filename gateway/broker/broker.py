@@ -1,0 +1,212 @@
+"""The broker as the rooms see it: publish, follow a log, read a page of it, and whether the road is proven.
+
+Composes the lanes with their owners (publisher, reader, doorbell); redis-py does what is not hot.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from gateway.broker import keys
+from gateway.broker.doorbell import Doorbell
+from gateway.broker.endpoint import Endpoint
+from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.feed import Feed, Follower
+from gateway.broker.groups import Groups, entry_id, settled
+from gateway.broker.lane import Lane
+from gateway.broker.pace import Pace
+from gateway.broker.pages import Pages
+from gateway.broker.probe import Probe
+from gateway.broker.publisher import Publisher, Retention
+from gateway.broker.reader import Reader
+from gateway.broker.registry import Registry
+from gateway.broker.sweep import Sweep
+from gateway.clock import Clock
+from gateway.config import Settings
+from gateway.core.entry import START, EntryId
+from gateway.core.names import RoomName
+from gateway.metrics import Metrics
+
+# Off the hot road: heartbeats, and at most pages_max page reads that wait their turn for these.
+CONNECTIONS_MAX = 8
+
+log = structlog.get_logger()
+
+
+class Broker:
+    """One node's road to Redis. `run` keeps it; `leave` ends it in order."""
+
+    def __init__(self, node: str, url: str, settings: Settings, clock: Clock, metrics: Metrics) -> None:
+        self.endpoint = Endpoint(url, settings.broker_timeout_s)
+        self._settings = settings
+        self._metrics = metrics
+        self._clock = clock
+        self._down: dict[str, str] = {}
+        self._told_away = False
+
+        self._publish_lane, self._read_lane, self._bell_lane = (
+            Lane(name, node, self.endpoint, settings.broker_timeout_s, self._lane_changed)
+            for name in ("publish", "read", "doorbell")
+        )
+        self._client = self.endpoint.client(CONNECTIONS_MAX)
+        self._groups = Groups(node, self._read_lane, metrics)
+        self._reader = Reader(
+            self._read_lane, self._groups, self._pace(), metrics, entry_bytes_max=settings.message_bytes_max
+        )
+        self._doorbell = Doorbell(self._bell_lane, self._reader.ring, metrics)
+        retention = Retention(
+            settings.retention_s,
+            settings.retention_entries_min,
+            settings.retention_entries_max,
+            settings.retention_bytes_max,
+            settings.room_idle_s,
+        )
+        self.publisher = Publisher(
+            node,
+            self._publish_lane,
+            clock,
+            self._pace(),
+            retention,
+            metrics,
+            timeout_s=settings.publish_timeout_s,
+            entries_max=settings.publish_queue_entries_max,
+            bytes_max=settings.publish_queue_bytes_max,
+        )
+        self._registry = Registry(node, self._client, settings.node_ttl_s, self._reader.distrust)
+        self._probe = Probe(node, keys.probe(node), self.publisher, clock, settings.probe_s, reconnect=self._drop_lanes)
+        self.pages = Pages(self._client, settings.pages_max)
+        self._sweep = Sweep(self._reader, self._groups, self._registry, self._read_lane, metrics, settings)
+        clock.on_pause.append(lambda paused_s: self._reader.distrust())
+
+    def _pace(self) -> Pace:
+        return Pace(self._settings.gather_s, self._settings.gather_max_s)
+
+    @property
+    def proven(self) -> bool:
+        """The whole road, publish to delivery, worked within probe_s."""
+        return self._probe.proven
+
+    async def proof(self) -> None:
+        """Wait until the road is proven; at once while it is."""
+        await self._probe.proof()
+
+    def probe_age_s(self) -> float | None:
+        """Seconds since the road was last proven; None: never yet."""
+        return self._probe.age_s()
+
+    def clock_offset_s(self) -> float:
+        """The broker's clock less this machine's."""
+        return self._probe.offset_s()
+
+    async def follow(self, room: RoomName, follower: Follower) -> Feed:
+        """Follow a room's log from its end. On return nothing appended later can be missed.
+
+        Waits for the broker as long as it takes: the caller brings a deadline. Raises BrokerRefused.
+        """
+        feed = Feed(keys.log(room), follower, self._settings.message_bytes_max)
+        feed.cursor = await self._last_id(feed.key)
+        await self._attach(feed)
+        return feed
+
+    async def _attach(self, feed: Feed) -> None:
+        self._reader.add(feed)
+        try:
+            await self._doorbell.subscribe(feed.key)
+        except BaseException:
+            self._reader.remove(feed)
+            self._doorbell.unsubscribe(feed.key)
+            raise
+        self._reader.mark((feed,))
+        self._sweep.soon(feed)
+
+    async def _last_id(self, key: bytes) -> EntryId:
+        while True:
+            await self._read_lane.up()
+            try:
+                newest = await self._read_lane.ask("XREVRANGE", key, "+", "-", "COUNT", 1)
+            except BrokerGone:
+                continue
+            return entry_id(newest[0][0]) if newest else START
+
+    async def last_id(self, feed: Feed) -> EntryId:
+        """The log's last id as the broker has it now. Raises BrokerGone, BrokerRefused."""
+        newest = await self._read_lane.ask("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
+        return entry_id(newest[0][0]) if newest else START
+
+    def ring(self, feed: Feed) -> None:
+        """Read this log soon."""
+        self._reader.mark((feed,))
+
+    def unfollow(self, feed: Feed) -> "asyncio.Future[Any] | None":
+        """Leave a room's log, and leave no group behind. The future: the broker did so; None: nothing to do."""
+        self._reader.remove(feed)
+        self._doorbell.unsubscribe(feed.key)
+        if feed.cursor == START and not feed.grouped:
+            return None
+        try:
+            left = self._groups.destroy(feed)
+        except BrokerGone:  # the group is swept by another node, once this one is not registered any more
+            return None
+        left.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return left
+
+    async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], None]) -> None:
+        """Start everything (`keep` owns the tasks), then prove the road until cancelled."""
+        for lane in (self._publish_lane, self._read_lane, self._bell_lane):
+            keep(f"lane {lane.name}", lane.run())
+        keep("publisher", self.publisher.run())
+        keep("publish deadlines", self.publisher.expire())
+        await self._register()
+        keep("heartbeat", self._registry.run(self._settings.heartbeat_s))
+        keep("reader", self._reader.run())
+        keep("sweep", self._sweep.run())
+        probe = Feed(self._probe.key, self._probe, self._settings.message_bytes_max)
+        await self._attach(probe)
+        while True:
+            self._probe.turn()
+            await asyncio.sleep(self._probe.every_s)
+
+    async def _register(self) -> None:
+        """No group may be made before others know that its node lives."""
+        while True:
+            await self._read_lane.up()
+            try:
+                await self._registry.beat()
+                self._lane_changed("registry", None)
+                return
+            except (BrokerGone, BrokerRefused) as exc:
+                self._lane_changed("registry", str(exc))
+                await asyncio.sleep(self._settings.heartbeat_s / 5)
+
+    async def leave(self) -> None:
+        """Flush what is queued, remove this node's groups, name and keys. Bounded by the caller."""
+        await self.publisher.flushed()
+        left = [future for feed in list(self._reader.feeds.values()) if (future := self.unfollow(feed)) is not None]
+        for future in left:
+            await settled(future)
+        await self._registry.leave()
+
+    async def close(self) -> None:
+        """Close what redis-py holds. The tasks end with their owner."""
+        await self._client.aclose()
+
+    def _drop_lanes(self, reason: str) -> None:
+        self._metrics.probe_timeouts += 1
+        for lane in (self._publish_lane, self._read_lane, self._bell_lane):
+            lane.drop(reason)
+
+    def _lane_changed(self, name: str, down: str | None) -> None:
+        """One line per change of state: a retry loop must not fill the disk."""
+        if down is None:
+            self._down.pop(name, None)
+            if not self._down and self._told_away:
+                self._told_away = False
+                log.info("broker is back", broker=str(self.endpoint))
+            return
+        self._metrics.broker_reconnects[name] += 1
+        self._down[name] = down
+        if not self._told_away:
+            self._told_away = True
+            log.warning("broker is away: trying again", broker=str(self.endpoint), lane=name, reason=down)

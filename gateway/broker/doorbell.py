@@ -1,0 +1,74 @@
+"""The doorbell: an empty sharded pub/sub message says that a log grew. Losing one loses nothing: see the sweep."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.lane import Lane
+from gateway.metrics import Metrics
+
+# Channels in one SSUBSCRIBE when a new connection takes over all of them.
+CHANNELS_PER_CALL = 512
+
+log = structlog.get_logger()
+
+
+class Doorbell:
+    """The channels we listen at. `ring` is called for every append, and whenever an append may have gone unheard."""
+
+    def __init__(self, lane: Lane, ring: Callable[[bytes], None], metrics: Metrics) -> None:
+        self._lane = lane
+        self._ring = ring
+        self._metrics = metrics
+        lane.on_up, lane.on_push, lane.on_stray = self._up, self._push, self._stray
+        # Channel -> done once the broker confirmed it for the first time.
+        self._channels: dict[bytes, asyncio.Future[None]] = {}
+
+    async def subscribe(self, channel: bytes) -> None:
+        """SSUBSCRIBE and wait for the confirmation, over a lost connection for the next one's."""
+        if channel not in self._channels:
+            self._channels[channel] = asyncio.get_running_loop().create_future()
+            self._tell("SSUBSCRIBE", channel)
+        await asyncio.shield(self._channels[channel])
+
+    def unsubscribe(self, channel: bytes) -> None:
+        """SUNSUBSCRIBE. A ring that still comes finds nobody."""
+        confirmed = self._channels.pop(channel, None)
+        if confirmed is not None:
+            confirmed.cancel()
+            self._tell("SUNSUBSCRIBE", channel)
+
+    def _up(self) -> None:
+        """A new connection: subscribe to everything again. Each confirmation rings."""
+        channels = list(self._channels)
+        for at in range(0, len(channels), CHANNELS_PER_CALL):
+            self._tell("SSUBSCRIBE", *channels[at : at + CHANNELS_PER_CALL])
+
+    def _push(self, push: list[Any]) -> None:
+        """One RESP3 push: smessage, ssubscribe or sunsubscribe."""
+        kind, channel = push[0], push[1]
+        if kind == b"smessage":
+            self._metrics.doorbells += 1
+            self._ring(channel)
+        elif kind == b"ssubscribe":
+            confirmed = self._channels.get(channel)
+            if confirmed is not None and not confirmed.done():
+                confirmed.set_result(None)
+            self._ring(channel)  # what was appended until now rang for nobody
+
+    def _stray(self, refused: BrokerRefused) -> None:
+        """SSUBSCRIBE succeeds by push but fails by an ordinary reply, which does not say for which channel."""
+        log.error("subscription refused: allow SSUBSCRIBE and &hiroba:* in the ACL", error=str(refused))
+        for channel, confirmed in list(self._channels.items()):
+            if not confirmed.done():
+                confirmed.set_exception(refused)
+                confirmed.exception()  # the joiner may have given up
+                del self._channels[channel]
+
+    def _tell(self, command: str, *channels: bytes) -> None:
+        with suppress(BrokerGone):  # _up asks again for all of them
+            self._lane.tell(command, *channels)

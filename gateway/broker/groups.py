@@ -1,0 +1,119 @@
+"""This node's consumer group on each log: made, proved, put back, swept. All commands travel on the reader's lane."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from gateway.broker import keys
+from gateway.broker.errors import BrokerRefused
+from gateway.broker.feed import Feed
+from gateway.broker.lane import Lane
+from gateway.core.entry import START, EntryId, parse_id
+from gateway.metrics import Metrics
+
+# Entries looked at per step while searching for where a rewound log and ours part.
+REWIND_PAGE = 100
+
+log = structlog.get_logger()
+
+
+def entry_id(raw: bytes) -> EntryId:
+    return parse_id(raw.decode())
+
+
+class Groups:
+    """The server-side cursors of one node."""
+
+    def __init__(self, node: str, lane: Lane, metrics: Metrics) -> None:
+        self._group = keys.group(node)
+        self._lane = lane
+        self._metrics = metrics
+
+    @property
+    def name(self) -> bytes:
+        return self._group
+
+    async def prove(self, feeds: Sequence[Feed]) -> None:
+        """Put the group of each feed at its cursor, where the log exists, and the cursor back into the log.
+
+        Afterwards `feed.grouped` says whether the log can be read. A log that lost the cursor's own entry was
+        rewound (failover, flush): the feed then continues at the newest entry that both have.
+        """
+        asked = [self._put(feed) for feed in feeds]
+        for feed, (made, moved, found) in zip(feeds, asked, strict=True):
+            made_error, moved_error = await settled(made), await settled(moved)
+            in_log = await settled(found) if found is not None else [START]
+            if isinstance(moved_error, BrokerRefused):
+                self._judge(feed, made_error)
+                continue
+            feed.grouped = True
+            if not isinstance(made_error, BrokerRefused):
+                self._metrics.groups_made += 1
+            if not in_log:
+                await self._rewind(feed)
+
+    def _put(self, feed: Feed) -> tuple["asyncio.Future[Any]", "asyncio.Future[Any]", "asyncio.Future[Any] | None"]:
+        # Never MKSTREAM: a joined name in which nobody spoke must leave nothing behind.
+        at = str(feed.cursor)
+        made = self._lane.ask("XGROUP", "CREATE", feed.key, self._group, at)
+        moved = self._lane.ask("XGROUP", "SETID", feed.key, self._group, at)
+        found = None if feed.cursor == START else self._lane.ask("XRANGE", feed.key, at, at)
+        return made, moved, found
+
+    def _judge(self, feed: Feed, error: object) -> None:
+        """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
+        feed.grouped = False
+        if isinstance(error, BrokerRefused) and error.code != "ERR":
+            log.error("no consumer group", key=feed.key.decode(), error=str(error))
+
+    async def _rewind(self, feed: Feed) -> None:
+        """The cursor's entry is gone. Trimmed away, everything below it is too; otherwise the log was rewound."""
+        recent = set(feed.follower.recent())
+        oldest = min(recent, default=feed.cursor)
+        high = feed.cursor
+        while True:
+            page = await self._lane.ask("XREVRANGE", feed.key, str(high), "-", "COUNT", REWIND_PAGE)
+            ids = [entry_id(raw) for raw, _ in page]
+            common = next((id for id in ids if id in recent), None)
+            if common is not None:
+                return await self._move(feed, common)
+            if not ids:
+                # Nothing at or below the cursor: trimmed past it, or a new log. Read on; the ids tell which.
+                return None if high == feed.cursor else await self._move(feed, START)
+            if ids[-1] < oldest:
+                # Rewound further than we remember: what lies below all we remember was delivered before it.
+                return await self._move(feed, next(id for id in ids if id < oldest))
+            high = ids[-1].before()
+
+    async def _move(self, feed: Feed, cursor: EntryId) -> None:
+        log.warning("log rewound", key=feed.key.decode(), cursor=str(feed.cursor), to=str(cursor))
+        self._metrics.logs_rewound += 1
+        feed.cursor = cursor
+        await self._lane.ask("XGROUP", "SETID", feed.key, self._group, str(cursor))
+
+    def destroy(self, feed: Feed) -> "asyncio.Future[Any]":
+        """XGROUP DESTROY: this node leaves the log."""
+        return self._lane.ask("XGROUP", "DESTROY", feed.key, self._group)
+
+    async def sweep(self, feeds: Sequence[Feed], alive: frozenset[str]) -> None:
+        """Remove groups of nodes that the registry does not know. Others' groups (room workers) stay."""
+        asked = [(feed, self._lane.ask("XINFO", "GROUPS", feed.key)) for feed in feeds if feed.grouped]
+        for feed, answer in asked:
+            groups = await settled(answer)
+            if isinstance(groups, BrokerRefused):  # the log is gone meanwhile
+                continue
+            for group in groups:
+                owner = keys.node_of(group[b"name"])
+                if owner is not None and owner not in alive:
+                    await settled(self._lane.ask("XGROUP", "DESTROY", feed.key, group[b"name"]))
+                    self._metrics.groups_swept += 1
+
+
+async def settled(future: "asyncio.Future[Any]") -> Any:
+    """The reply, or BrokerRefused as a value: in a pipeline one refusal must not hide the other answers."""
+    try:
+        return await future
+    except BrokerRefused as exc:
+        return exc

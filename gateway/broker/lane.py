@@ -1,0 +1,212 @@
+"""A hot connection to the broker: requests out, replies back in order, pushes aside. Knows no command but its own.
+
+redis-py costs 20 µs a command more than this, and a command under way on a shared connection must never be
+cancelled half-way: here the reply is awaited by its place in a queue whether or not somebody still wants it.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+
+from gateway.broker.endpoint import Endpoint
+from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 5.0
+
+_INCOMPLETE = object()
+
+Arg = bytes | str | int
+
+
+class Connection(asyncio.Protocol):
+    """One transport's life. Closed by itself on protocol errors and on replies that say 'not me' (Fault.GONE)."""
+
+    def __init__(self, on_push: Callable[[list[Any]], None], on_stray: Callable[[BrokerRefused], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[BrokerGone] = loop.create_future()
+        self._loop = loop
+        self._on_push = on_push
+        self._on_stray = on_stray
+        self._transport: asyncio.Transport | None = None
+        # Who waits for which reply, oldest first. Bounded by its users: one publish, one read, opens under way.
+        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._parser = hiredis.Reader(protocolError=BrokerGone, replyError=BrokerRefused, notEnoughData=_INCOMPLETE)
+
+    def ask(self, *args: Arg) -> "asyncio.Future[Any]":
+        """Send one command. The future holds its reply, BrokerRefused, or BrokerGone."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self.lost.done():
+            future.set_exception(self.lost.result())
+            return future
+        assert self._transport is not None
+        self._asked.append(future)
+        self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]
+        return future
+
+    def tell(self, *args: Arg) -> None:
+        """Send a command that is answered by pushes only (pub/sub); an error reply to it goes to `on_stray`."""
+        if self._transport is not None and not self.lost.done():
+            self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]
+
+    def abort(self, reason: BrokerGone) -> None:
+        """Give up: everyone who waits hears `reason`. Idempotent."""
+        if self.lost.done():
+            return
+        self.lost.set_result(reason)
+        if self._transport is not None:
+            self._transport.abort()
+        for future in self._asked:
+            if not future.done():
+                future.set_exception(reason)
+                future.exception()  # a caller that left may never look
+        self._asked.clear()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self.lost.done():  # given up while connecting
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.abort(BrokerGone(f"connection lost: {exc or 'closed by the broker'}"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed(data)
+            while (reply := self._parser.gets()) is not _INCOMPLETE:
+                self._sort(reply)
+        except BrokerGone as exc:
+            self.abort(exc)
+
+    def _sort(self, reply: Any) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            self._on_push(reply)
+            return
+        if isinstance(reply, BrokerRefused) and fault_of(reply.code) is Fault.GONE:
+            raise BrokerGone(str(reply))
+        if not self._asked:
+            if isinstance(reply, BrokerRefused):
+                self._on_stray(reply)
+            return
+        future = self._asked.popleft()
+        if future.done():
+            return
+        if isinstance(reply, BrokerRefused):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+
+
+class Lane:
+    """A connection that comes back by itself: jittered, capped backoff, the address resolved anew each time."""
+
+    def __init__(
+        self,
+        name: str,
+        node: str,
+        endpoint: Endpoint,
+        timeout_s: float,
+        on_change: Callable[[str, str | None], None],
+    ) -> None:
+        self.name = name
+        self._node = node
+        self._endpoint = endpoint
+        self._timeout_s = timeout_s
+        # Told the lane's name, and why it is down or None when it came up.
+        self._on_change = on_change
+        # For whoever owns this lane: a new connection, a push, an error reply that nothing was asked for.
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_push: Callable[[list[Any]], None] = lambda push: None
+        self.on_stray: Callable[[BrokerRefused], None] = lambda refused: None
+        self._connection: Connection | None = None
+        self._up = asyncio.Event()
+        # Redis' id of the last connection; a request of it that arrives late must not be served any more.
+        self._client_id: int | None = None
+        # Changes when another server answers (restart, failover): INFO server, run_id.
+        self.run_id = b""
+
+    @property
+    def is_up(self) -> bool:
+        return self._up.is_set()
+
+    async def up(self) -> None:
+        """Wait until the lane can be asked."""
+        await self._up.wait()
+
+    def ask(self, *args: Arg) -> "asyncio.Future[Any]":
+        """Send one command now. Raises BrokerGone when the lane is down; see Connection.ask for the future."""
+        if self._connection is None or not self._up.is_set():
+            raise BrokerGone(f"the {self.name} lane is down")
+        return self._connection.ask(*args)
+
+    def tell(self, *args: Arg) -> None:
+        """Send a pub/sub command now. Raises BrokerGone when the lane is down; see Connection.tell."""
+        if self._connection is None or not self._up.is_set():
+            raise BrokerGone(f"the {self.name} lane is down")
+        self._connection.tell(*args)
+
+    def drop(self, reason: str) -> None:
+        """Leave this connection and make another."""
+        if self._connection is not None:
+            self._connection.abort(BrokerGone(reason))
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        backoff_s = BACKOFF_FIRST_S
+        try:
+            while True:
+                try:
+                    self._connection = await self._connect()
+                except (OSError, BrokerGone, BrokerRefused) as exc:
+                    reason = str(exc) or type(exc).__name__
+                else:
+                    connected_at = asyncio.get_running_loop().time()
+                    self._up.set()
+                    self._on_change(self.name, None)
+                    self.on_up()
+                    reason = str(await self._connection.lost)
+                    self._up.clear()
+                    if asyncio.get_running_loop().time() - connected_at > BACKOFF_MAX_S:
+                        backoff_s = BACKOFF_FIRST_S
+                self._on_change(self.name, reason)
+                await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
+                backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
+        finally:
+            self._up.clear()
+            self.drop("the node is stopping")
+
+    async def _connect(self) -> Connection:
+        connection = Connection(self.on_push, self.on_stray)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._endpoint.connect(connection)
+                await self._greet(connection)
+        except TimeoutError:
+            raise BrokerGone(f"no answer from {self._endpoint} within {self._timeout_s} s") from None
+        except BaseException:
+            connection.abort(BrokerGone("could not connect"))
+            raise
+        return connection
+
+    async def _greet(self, connection: Connection) -> None:
+        """HELLO (RESP3, AUTH), SELECT; then make sure that nothing of our former connection is still to come."""
+        hello: list[Arg] = ["HELLO", 3]
+        if self._endpoint.password is not None:
+            hello += ["AUTH", self._endpoint.username or "default", self._endpoint.password]
+        await connection.ask(*hello, "SETNAME", f"hiroba-{self._node}-{self.name}")
+        if self._endpoint.db:
+            await connection.ask("SELECT", self._endpoint.db)
+        if self._client_id is not None:
+            try:
+                await connection.ask("CLIENT", "KILL", "ID", self._client_id)
+            except BrokerRefused as exc:
+                if exc.code != "ERR":  # ERR No such client: the usual case
+                    raise
+        self._client_id = await connection.ask("CLIENT", "ID")
+        info: bytes = await connection.ask("INFO", "server")
+        self.run_id = info.partition(b"run_id:")[2][:40]

@@ -1,0 +1,65 @@
+"""Pieces of a log older than the node's tail, read from the stream. Bounded, and shared by all who stand there."""
+
+import asyncio
+
+import redis.asyncio as redis
+
+from gateway.broker.endpoint import ask
+from gateway.broker.feed import Feed
+from gateway.broker.groups import entry_id
+from gateway.broker.reader import contiguous
+from gateway.core.entry import Entry, EntryId, Gap, decode
+
+PAGE_ENTRIES = 100
+
+Piece = list[Entry] | Gap
+
+
+class Pages:
+    """XRANGE over redis-py. Errors: BrokerGone, BrokerRefused."""
+
+    def __init__(self, client: redis.Redis, at_once_max: int) -> None:
+        self._client = client
+        self._turns = asyncio.Semaphore(at_once_max)
+        # Pages under way; who asks for the same one meanwhile gets the same one.
+        self._under_way: dict[tuple[bytes, EntryId, EntryId], asyncio.Task[list[Piece]]] = {}
+
+    async def after(self, feed: Feed, cursor: EntryId, top: EntryId) -> list[Piece]:
+        """What follows `cursor`, up to and including `top`: at most PAGE_ENTRIES entries, gaps between them told.
+
+        Empty: the log holds nothing there any more.
+        """
+        place = (feed.key, cursor, top)
+        task = self._under_way.get(place)
+        if task is None:
+            task = self._under_way[place] = asyncio.create_task(self._after(feed, cursor, top), name="page")
+            task.add_done_callback(lambda done: self._forget(place, done))
+        return await asyncio.shield(task)
+
+    def _forget(self, place: tuple[bytes, EntryId, EntryId], task: "asyncio.Task[list[Piece]]") -> None:
+        self._under_way.pop(place, None)
+        if not task.cancelled():
+            task.exception()  # everybody who asked may have left
+
+    async def _after(self, feed: Feed, cursor: EntryId, top: EntryId) -> list[Piece]:
+        async with self._turns:
+            raw = await ask(self._client.xrange(feed.key, f"({cursor}", str(top), count=PAGE_ENTRIES))
+            if not raw:
+                return []
+            stretch = [decode(id, [part for field in fields.items() for part in field]) for id, fields in raw]
+            first = stretch[0]
+            first_n = first.id.n if isinstance(first, Entry) else first.before.n - 1
+            if 1 < first_n <= cursor.n and await self._precedes(feed, cursor, first_n):
+                # The log was rewound below the cursor: nothing is missing in the new log.
+                cursor = EntryId(cursor.ms, first_n - 1)
+            return list(contiguous(cursor, stretch))
+
+    async def _precedes(self, feed: Feed, cursor: EntryId, n: int) -> bool:
+        below = await ask(self._client.xrevrange(feed.key, str(cursor), "-", count=1))
+        return bool(below) and entry_id(below[0][0]).n == n - 1
+
+    async def start_of_last(self, feed: Feed, top: EntryId, count: int) -> EntryId:
+        """The cursor from which `count` entries follow up to `top`, or as many as the log has."""
+        async with self._turns:
+            raw = await ask(self._client.xrevrange(feed.key, str(top), "-", count=count))
+        return entry_id(raw[-1][0]).before() if raw else top

@@ -1,0 +1,108 @@
+"""The proof of life: an entry goes the whole road, publisher to log to doorbell to reader, and its age is what counts.
+
+A healthy TCP connection proves nothing: the field's best system once went deaf after a failover with its health
+check green.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+
+from gateway.broker.publisher import Publisher, Refusal
+from gateway.clock import Clock
+from gateway.core.entry import Entry, EntryId, Gap
+from gateway.core.wires import Ref
+
+# Probes per probe_s: one may be lost without the road being doubted.
+PROBES_PER_PERIOD = 5
+# A fruitless reconnect doubles the patience, up to this many times probe_s: a slow broker must not be made slower.
+PATIENCE_MAX = 10
+# Clock offsets kept; the one measured over the shortest round trip is believed.
+OFFSETS_KEPT = 16
+
+
+class Probe:
+    """Follower of the node's own probe log. `reconnect` is called when the road is not proven in time."""
+
+    def __init__(
+        self,
+        node: str,
+        key: bytes,
+        publisher: Publisher,
+        clock: Clock,
+        period_s: float,
+        reconnect: Callable[[str], None],
+    ) -> None:
+        self._node = node
+        self._key = key
+        self._publisher = publisher
+        self._clock = clock
+        self._period_s = period_s
+        self._reconnect = reconnect
+        self._patience_s = period_s
+        # When the last probe came back; None: none yet.
+        self._proven_at: float | None = None
+        self._doubted_at = clock.now()
+        self._sent: tuple[float, float] | None = None
+        # (round trip in seconds, broker's clock less ours in seconds)
+        self._offsets: list[tuple[float, float]] = []
+        self._awaited: list[asyncio.Future[None]] = []
+
+    @property
+    def every_s(self) -> float:
+        return self._period_s / PROBES_PER_PERIOD
+
+    def age_s(self) -> float | None:
+        """Seconds since the road was last proven; None: never."""
+        return None if self._proven_at is None else self._clock.now() - self._proven_at
+
+    @property
+    def proven(self) -> bool:
+        """The whole road worked within the last period."""
+        return self._proven_at is not None and self._clock.now() - self._proven_at < self._period_s
+
+    async def proof(self) -> None:
+        """Wait until the road is proven; at once while it is."""
+        while not self.proven:
+            proof = asyncio.get_running_loop().create_future()
+            self._awaited.append(proof)
+            await proof
+
+    def offset_s(self) -> float:
+        """The broker's clock less this machine's, in seconds, from the shortest round trip lately."""
+        return min(self._offsets)[1] if self._offsets else 0.0
+
+    def turn(self) -> None:
+        """Send the next probe, judge the last ones. To be called every `every_s`."""
+        now = self._clock.now()
+        since_s = now - max(self._proven_at or 0.0, self._doubted_at)
+        if since_s > self._patience_s:
+            self._patience_s = min(self._patience_s * 2, self._period_s * PATIENCE_MAX)
+            self._doubted_at = now
+            self._reconnect(f"no probe came back within {since_s:.1f} s")
+        if self._sent is None:
+            self._sent = (time.time(), time.monotonic())
+            self._publisher.offer(self._key, self._node, "", b"null", None, self._answered)
+
+    def _answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
+        sent, self._sent = self._sent, None
+        if isinstance(outcome, bytes) and sent is not None:
+            round_trip_s = time.monotonic() - sent[1]
+            # The id's clock is cut to the ms: the middle of it is the best guess.
+            broker_s = (int(outcome.partition(b"-")[0]) + 0.5) / 1000
+            self._offsets = [*self._offsets[1 - OFFSETS_KEPT :], (round_trip_s, broker_s - sent[0] - round_trip_s / 2)]
+
+    def deliver(self, entries: list[Entry]) -> None:
+        if any(entry.sender == self._node for entry in entries):
+            self._proven_at = self._clock.now()
+            self._patience_s = self._period_s
+            for proof in self._awaited:
+                if not proof.done():
+                    proof.set_result(None)
+            self._awaited.clear()
+
+    def lose(self, gap: Gap) -> None:
+        """A lost probe is no loss; the next ones tell whether the road works."""
+
+    def recent(self) -> Collection[EntryId]:
+        return ()

@@ -1,0 +1,262 @@
+"""The way into the log: publishes gather, go in one call, and are answered once each. Knows no room or session.
+
+One call is under way at a time and carries a number. After a lost connection the same call goes again, before
+anything newer; the script knows its number and appends nothing twice (broker_config/publish.lua).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import structlog
+
+import broker_config
+from gateway.broker import keys
+from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+from gateway.broker.lane import Arg, Lane
+from gateway.broker.pace import Pace
+from gateway.clock import Clock
+from gateway.core.wires import Ref
+from gateway.metrics import Metrics
+
+ENTRIES_PER_CALL = 256
+BYTES_PER_CALL = 1_048_576
+# A retry comes within publish_timeout_s; the saved answer outlives it by far.
+ONCE_S = 3600
+EXPIRE_EVERY_S = 0.1
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What a log keeps. Seconds first, but never fewer than `entries_min`, never more than the two caps."""
+
+    seconds: float
+    entries_min: int
+    entries_max: int
+    bytes_max: int
+    idle_s: int
+
+    def arguments(self) -> tuple[Arg, ...]:
+        """As publish.lua takes them."""
+        return (int(self.seconds), self.entries_min, self.entries_max, self.bytes_max, self.idle_s, ONCE_S)
+
+
+class Refusal(Enum):
+    """Why a publish has no id. The names are the wire's error codes (docs/protocol.md)."""
+
+    TIMEOUT = "the broker was away too long; the message was withdrawn and will never appear"
+    UNKNOWN = "the connection to the broker broke; the message may or may not appear"
+    REFUSED = "the broker refused the message; it will never appear"
+
+
+# The id as bytes, or why there is none; then the publisher's own ref, given back.
+Answer = Callable[[bytes | Refusal, Ref], None]
+
+
+class Publish:
+    """One message on its way into the log."""
+
+    __slots__ = ("answer", "deadline", "key", "message", "offered_at", "ref", "sender", "user")
+
+    def __init__(
+        self, key: bytes, sender: str, user: str, message: bytes, ref: Ref, answer: Answer, now: float, timeout_s: float
+    ) -> None:
+        self.key = key
+        self.sender = sender
+        self.user = user
+        self.message = message
+        self.ref = ref
+        # None once answered: a publish told `unknown` may still be under way.
+        self.answer: Answer | None = answer
+        self.offered_at = now
+        self.deadline = now + timeout_s
+
+    def settle(self, outcome: bytes | Refusal) -> None:
+        """Answer, once."""
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer(outcome, self.ref)
+
+
+class Publisher:
+    """The node's one queue into the broker. `full` names its bound; whoever offers must wait for `room()`."""
+
+    def __init__(
+        self,
+        node: str,
+        lane: Lane,
+        clock: Clock,
+        pace: Pace,
+        retention: Retention,
+        metrics: Metrics,
+        *,
+        timeout_s: float,
+        entries_max: int,
+        bytes_max: int,
+    ) -> None:
+        self._once = keys.once(node)
+        self._lane = lane
+        self._clock = clock
+        self._pace = pace
+        self._retention = retention.arguments()
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._entries_max = entries_max
+        self._bytes_max = bytes_max
+        self._script = broker_config.script("publish")
+        self._sha = b""
+        self._number = 0
+        # Offered and not sent; deadlines ascend, because all have the same timeout.
+        self._queue: deque[Publish] = deque()
+        self._queue_bytes = 0
+        self._offered = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        # Sent and not answered by the broker.
+        self._under_way: list[Publish] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def offer(self, key: bytes, sender: str, user: str, message: bytes, ref: Ref, answer: Answer) -> None:
+        """Queue a message; `answer` hears its id or its refusal, exactly once, never before this returns."""
+        now = self._clock.now()
+        self._queue.append(Publish(key, sender, user, message, ref, answer, now, self._timeout_s))
+        self._queue_bytes += len(message)
+        self._offered.set()
+        self._idle.clear()
+        if len(self._queue) >= self._entries_max or self._queue_bytes >= self._bytes_max:
+            self._room.clear()
+
+    @property
+    def full(self) -> bool:
+        return not self._room.is_set()
+
+    async def room(self) -> None:
+        """Wait until the queue has room again."""
+        self._metrics.publish_queue_full += 1
+        await self._room.wait()
+
+    async def flushed(self) -> None:
+        """Wait until nothing is queued or under way."""
+        await self._idle.wait()
+
+    def queued(self) -> int:
+        return len(self._queue) + len(self._under_way)
+
+    async def run(self) -> None:
+        """Send what is offered until cancelled."""
+        while True:
+            if not self._queue:
+                self._idle.set()
+                self._offered.clear()
+                await self._offered.wait()
+            await self._lane.up()
+            await self._pace.turn()
+            self._under_way = self._take()
+            if self._under_way:
+                await self._append(self._under_way)
+                self._under_way = []
+
+    async def expire(self) -> None:
+        """Tell those whose time is over, until cancelled. What was not sent is withdrawn."""
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY_S)
+            now = self._clock.now()
+            while self._queue and self._queue[0].deadline <= now:
+                self._refuse(self._pop(), Refusal.TIMEOUT)
+            for publish in self._under_way:
+                if publish.answer is not None and publish.deadline <= now:
+                    self._refuse(publish, Refusal.UNKNOWN)
+
+    def _refuse(self, publish: Publish, refusal: Refusal) -> None:
+        self._metrics.publishes_refused[refusal.name.lower()] += 1
+        publish.settle(refusal)
+
+    def _pop(self) -> Publish:
+        publish = self._queue.popleft()
+        self._queue_bytes -= len(publish.message)
+        if not self._room.is_set() and (
+            len(self._queue) <= self._entries_max // 2 and self._queue_bytes <= self._bytes_max // 2
+        ):
+            self._room.set()
+        return publish
+
+    def _take(self) -> list[Publish]:
+        batch: list[Publish] = []
+        size = 0
+        while self._queue and len(batch) < ENTRIES_PER_CALL:
+            size += len(self._queue[0].message)
+            if batch and size > BYTES_PER_CALL:
+                break
+            batch.append(self._pop())
+        return batch
+
+    async def _append(self, batch: list[Publish]) -> None:
+        self._number += 1
+        logs: dict[bytes, int] = {}
+        entries: list[Arg] = []
+        for publish in batch:
+            index = logs.setdefault(publish.key, len(logs) + 2)
+            entries += (index, publish.sender, publish.user, publish.message)
+        call = (1 + len(logs), self._once, *logs, self._number, *self._retention, *entries)
+        try:
+            answer = await self._answer_to(call, batch)
+        except BrokerRefused as exc:
+            if fault_of(exc.code) is Fault.BUG:
+                log.error("publish call refused", error=str(exc))
+            for publish in batch:
+                self._refuse(publish, Refusal.REFUSED)
+        else:
+            if answer is not None:
+                self._settle(batch, answer.split(b"\n"))
+
+    async def _answer_to(self, call: tuple[Arg, ...], batch: list[Publish]) -> bytes | None:
+        """The script's answer, however many connections it takes; None when nobody waits for it any more."""
+        while any(publish.answer for publish in batch):
+            try:
+                answer: bytes = await self._lane.ask("EVALSHA", self._sha, *call)
+                return answer
+            except BrokerGone:
+                self._metrics.publish_retries += 1
+                await self._lane_or_nobody(batch)
+            except BrokerRefused as exc:
+                if fault_of(exc.code) is not Fault.LOAD:
+                    raise
+                self._sha = await self._load()
+        return None
+
+    async def _lane_or_nobody(self, batch: list[Publish]) -> None:
+        while not self._lane.is_up and any(publish.answer for publish in batch):
+            try:
+                async with asyncio.timeout(EXPIRE_EVERY_S):
+                    await self._lane.up()
+            except TimeoutError:
+                continue
+
+    async def _load(self) -> bytes:
+        try:
+            sha: bytes = await self._lane.ask("SCRIPT", "LOAD", self._script)
+        except BrokerGone:
+            return self._sha  # the caller finds the lane down by itself
+        self._metrics.scripts_loaded += 1
+        return sha
+
+    def _settle(self, batch: list[Publish], lines: list[bytes]) -> None:
+        now = self._clock.now()
+        refused = 0
+        for publish, line in zip(batch, lines, strict=True):
+            if line.startswith(b"!"):
+                refused += 1
+                log.error("entry refused", error=line[1:].decode(errors="replace"))
+                self._refuse(publish, Refusal.REFUSED)
+            else:
+                publish.settle(line)
+        self._metrics.published += len(batch) - refused
+        self._metrics.publish_calls += 1
+        self._metrics.publish_batch.observe(len(batch))
+        self._metrics.publish_latency.observe(now - batch[0].offered_at)
+        self._metrics.gather_s = self._pace.gather_s

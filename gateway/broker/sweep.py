@@ -1,0 +1,96 @@
+"""The slow round over all logs: what doorbells and heartbeats may have missed. Costs a bounded slice per turn."""
+
+import asyncio
+import time
+
+import structlog
+
+from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.feed import Feed
+from gateway.broker.groups import Groups, entry_id, settled
+from gateway.broker.lane import Lane
+from gateway.broker.reader import Reader
+from gateway.broker.registry import Registry
+from gateway.config import Settings
+from gateway.metrics import Metrics
+
+SLICES = 10
+# Logs looked at closely (groups of the dead, lag) per slice: XINFO costs more than a read.
+SAMPLE = 32
+# Expiry is renewed in so many parts of room_idle_s.
+RENEWALS = 8
+# Rooms opened lately and not yet looked at; above this they wait for the round like all others.
+SOON_MAX = 1_000
+
+log = structlog.get_logger()
+
+
+class Sweep:
+    """Every sweep_s each log is read once even if nobody rang; a sample is checked closely."""
+
+    def __init__(
+        self, reader: Reader, groups: Groups, registry: Registry, lane: Lane, metrics: Metrics, settings: Settings
+    ) -> None:
+        self._reader = reader
+        self._groups = groups
+        self._registry = registry
+        self._lane = lane
+        self._metrics = metrics
+        self._settings = settings
+        self._soon: dict[Feed, None] = {}
+        self._at = 0
+
+    def soon(self, feed: Feed) -> None:
+        """Look at this log for groups of dead nodes in the next slice."""
+        if len(self._soon) < SOON_MAX:
+            self._soon[feed] = None
+
+    async def run(self) -> None:
+        """Go round until cancelled."""
+        while True:
+            feeds = list(self._reader.feeds.values())
+            for slice_ in range(SLICES):
+                await asyncio.sleep(self._settings.sweep_s / SLICES)
+                part = [feed for feed in feeds[slice_::SLICES] if feed.key in self._reader.feeds]
+                self._reader.mark(part)
+                try:
+                    await self._look(part)
+                except BrokerGone:
+                    continue
+
+    async def _look(self, part: list[Feed]) -> None:
+        await self._renew(part)
+        self._at += SAMPLE
+        start = self._at % max(1, len(part))
+        sample = (part[start:] + part[:start])[:SAMPLE]
+        await self._lag(sample)
+        soon = list(self._soon)[:SAMPLE]
+        for feed in soon:
+            del self._soon[feed]
+        if self._registry.alive:
+            await self._groups.sweep(list(dict.fromkeys(soon + sample)), self._registry.alive)
+
+    async def _lag(self, sample: list[Feed]) -> None:
+        """Lag: ms of the log's last id less ms of the cursor's. XINFO's own lag is wrong after trimming (7.0)."""
+        asked = [
+            (feed, feed.cursor, self._lane.ask("XREVRANGE", feed.key, "+", "-", "COUNT", 1))
+            for feed in sample
+            if feed.grouped
+        ]
+        lags = []
+        for feed, cursor, answer in asked:
+            newest = await settled(answer)
+            if newest and not isinstance(newest, BrokerRefused):
+                behind = entry_id(newest[0][0]) > feed.cursor
+                lags.append((entry_id(newest[0][0]).ms - cursor.ms) / 1000 if behind else 0.0)
+        # None: nothing could be asked, and unknown is not 0.
+        self._metrics.lag_s = max(lags) if lags else None
+
+    async def _renew(self, part: list[Feed]) -> None:
+        """Rooms in which somebody sits do not expire."""
+        share = int(time.time() // max(1.0, self._settings.room_idle_s / RENEWALS))
+        due = [feed for feed in part if feed.grouped and feed.renewed != share]
+        asked = [self._lane.ask("EXPIRE", feed.key, int(self._settings.room_idle_s)) for feed in due]
+        for feed, answer in zip(due, asked, strict=True):
+            await settled(answer)
+            feed.renewed = share

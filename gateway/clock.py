@@ -1,0 +1,40 @@
+"""The node's clock for deadlines: a pause of the whole process (SIGSTOP, a sleeping laptop) does not count."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+TICK_S = 0.1
+# A turn of the loop longer than this was no work of ours: nobody's deadline may be judged by it.
+PAUSE_S = 1.0
+
+
+class Clock:
+    """Seconds that passed while the loop turned. `observe(seconds)` hears how late each tick came."""
+
+    def __init__(self, observe: Callable[[float], None] = lambda lag_s: None) -> None:
+        self._observe = observe
+        self._paused_s = 0.0
+        self._ticked_at = time.monotonic()
+        # Called with the length of each pause, once it is over.
+        self.on_pause: list[Callable[[float], None]] = []
+
+    def now(self) -> float:
+        """Monotonic seconds less all pauses. While the loop is still late, the time stands still."""
+        since_tick = time.monotonic() - self._ticked_at
+        return self._ticked_at - self._paused_s + (since_tick if since_tick < PAUSE_S else 0.0)
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._tick(time.monotonic())
+
+    def _tick(self, at: float) -> None:
+        late_s = at - self._ticked_at - TICK_S
+        self._observe(max(0.0, late_s))
+        if late_s + TICK_S >= PAUSE_S:
+            self._paused_s += late_s
+            for tell in self.on_pause:
+                tell(late_s)
+        self._ticked_at = at

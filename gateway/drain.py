@@ -1,0 +1,57 @@
+"""How a node goes away: not ready, wait for the load balancer, send the clients off, flush, leave no trace."""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from gateway.broker.broker import Broker
+from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.config import Settings
+from gateway.edge.edge import Edge
+
+# What a hurried node gives its clients to take the close frame, and the broker to forget it.
+HURRY_S = 0.5
+
+log = structlog.get_logger()
+
+
+async def drain(edge: Edge, broker: Broker, settings: Settings, hurry: asyncio.Event) -> None:
+    """Run once, after /readyz said no. `hurry` cuts every wait short."""
+    await _unless(hurry, asyncio.sleep(settings.lb_wait_s))
+    log.info("draining", connections=edge.connections, drain_s=settings.drain_s)
+    await _unless(hurry, edge.drain(settings.drain_s))
+    if hurry.is_set():
+        edge.leave_at_once()
+        await _within(HURRY_S, edge.empty())
+        await _within(HURRY_S, _leave(broker))
+    else:
+        await _within(settings.close_s + HURRY_S, edge.empty())
+        await _within(settings.publish_timeout_s, _leave(broker))
+
+
+async def _leave(broker: Broker) -> None:
+    try:
+        await broker.leave()
+    except (BrokerGone, BrokerRefused) as exc:
+        log.warning("left without telling the broker; other nodes will sweep", error=str(exc))
+
+
+async def _within(seconds: float, step: "asyncio._CoroutineLike[None]") -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await step
+    except TimeoutError:
+        log.warning("gave up waiting", step=getattr(step, "__qualname__", ""), seconds=seconds)
+
+
+async def _unless(hurry: asyncio.Event, step: "asyncio._CoroutineLike[None]") -> None:
+    """Run a step to its end, or until somebody is in a hurry."""
+    task = asyncio.ensure_future(step)
+    hurried = asyncio.create_task(hurry.wait())
+    await asyncio.wait((task, hurried), return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
+    if not task.done():
+        task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

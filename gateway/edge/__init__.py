@@ -1,0 +1,1 @@
+"""The outside: HTTP, WebSockets, pages. The only package that knows aiohttp."""

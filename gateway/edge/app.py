@@ -1,0 +1,57 @@
+"""The two HTTP applications of a node: the public one (pages, WebSocket) and the operator's (metrics, health)."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from gateway.edge import pages, ws
+from gateway.edge.edge import Edge
+from gateway.logs import access
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def public_app(edge: Edge) -> web.Application:
+    """Port 8000."""
+
+    @web.middleware
+    async def log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/ws/"):
+            return await handler(request)  # has lines of its own
+        started_at = time.monotonic()
+        status = 500
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        except web.HTTPException as answer:
+            status = answer.status
+            raise
+        finally:
+            access.http(request.method, request.path, status, time.monotonic() - started_at, edge.peer(request))
+
+    app = web.Application(middlewares=[log_access])
+    app.add_routes([web.get("/healthz", healthz), *ws.routes(edge), *pages.routes()])
+    return app
+
+
+def ops_app(edge: Edge, registry: CollectorRegistry, unready: Callable[[], str | None]) -> web.Application:
+    """Port 9000 + n. `unready` says why the node should get no new connections; None: it should."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def readyz(request: web.Request) -> web.Response:
+        why = unready()
+        return web.Response(status=200 if why is None else 503, text=f"{why or 'ready'}\n")
+
+    app = web.Application()
+    app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
+    return app
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """The loop turns: it just answered."""
+    return web.Response(text="ok\n")

@@ -1,0 +1,203 @@
+"""A session on a WebSocket: what comes in, what goes out beside the room's frames, and how it ends.
+
+Every data frame is core's, written straight to the transport; aiohttp parses what comes in. aiohttp's own close()
+would wait for a client that reads nothing, so `Socket` hands every close to the client's `end`.
+"""
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING
+
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
+
+from gateway.core import frames, wires
+from gateway.core.bucket import TokenBucket
+from gateway.core.closes import Close
+from gateway.core.wires import V1, BadMessage, Wire
+from gateway.rooms.room import Room
+from gateway.rooms.session import Session
+
+if TYPE_CHECKING:
+    from gateway.edge.edge import Edge
+
+# How often a connection that lingers after a parser error is looked at.
+LINGER_LOOK_S = 0.1
+
+# What aiohttp's parser found wrong, by its close code (RFC 6455 §7.4.1).
+_PARSER_CLOSES = {
+    WSCloseCode.PROTOCOL_ERROR: Close.PROTOCOL,
+    WSCloseCode.INVALID_TEXT: Close.BAD_DATA,
+    WSCloseCode.MESSAGE_TOO_BIG: Close.TOO_LONG,
+}
+
+
+class Socket(web.WebSocketResponse):
+    """aiohttp's WebSocket without its closing: `close` only passes the reason on."""
+
+    def __init__(self, protocols: tuple[str, ...], message_bytes_max: int) -> None:
+        # max_msg_size is the first length refused, before the frame's payload is read.
+        super().__init__(
+            autoping=False, autoclose=False, compress=False, protocols=protocols, max_msg_size=message_bytes_max + 1
+        )
+        self.client: Client | None = None
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if self.client is None or self.client.closing is not None:
+            return False
+        self.client.end(_PARSER_CLOSES.get(WSCloseCode(code), Close.LOST))
+        return True
+
+
+class Client(Session):
+    """One connection. Lives from the 101 until its handler returns."""
+
+    __slots__ = (
+        "_abort_timer", "_bucket", "_edge", "_request", "heard", "opened_at", "pinged", "received", "received_bytes",
+        "room", "slot", "socket",
+    )  # fmt: skip
+
+    def __init__(
+        self, edge: "Edge", request: web.Request, transport: asyncio.Transport, socket: Socket, wire: Wire, room: Room
+    ) -> None:
+        super().__init__(wire, transport)
+        self.room = room
+        self.socket = socket
+        self.opened_at = time.monotonic()
+        self.received = 0
+        self.received_bytes = 0
+        # Whether anything came since the wheel last looked, and whether a ping waits for its pong.
+        self.heard = True
+        self.pinged = False
+        # Where the wheel has this client.
+        self.slot = 0
+        self._edge = edge
+        self._request = request
+        # Made at the first message: most clients only listen.
+        self._bucket: TokenBucket | None = None
+        self._abort_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def peer(self) -> str:
+        return self._edge.peer(self._request)
+
+    @property
+    def path(self) -> str:
+        return self._request.path
+
+    async def drained(self) -> None:
+        await self._request.writer.drain()
+
+    # ---- what comes in ----
+
+    async def listen(self) -> None:
+        """Serve what the client sends until the connection is over."""
+        while True:
+            message = await self.socket.receive()
+            self.heard = True
+            if message.type is WSMsgType.TEXT:
+                if self.closing is None:
+                    await self._say(message.data)
+            elif message.type is WSMsgType.PING:
+                self.write(frames.pong(bytes(message.data)))
+            elif message.type is WSMsgType.BINARY:
+                self.end(Close.BINARY)
+            elif message.type is not WSMsgType.PONG:
+                return await self._over(message)
+            if self.waiting_bytes() > self._edge.settings.outgoing_bytes_max and self.closing is None:
+                # Acks and pongs to somebody who sends and never reads must not pile up.
+                await self.drained()
+
+    async def _over(self, message: WSMessage) -> None:
+        if message.type is WSMsgType.CLOSE:
+            self.end(Close.CLIENT)
+        elif message.type is WSMsgType.ERROR and not self.transport_closing():
+            # The client may still be sending what was refused: a reset now would destroy the close frame.
+            # Its abort timer ends this wait at the latest.
+            while not self.transport_closing():
+                await asyncio.sleep(LINGER_LOOK_S)
+
+    async def _say(self, text: str) -> None:
+        self.received += 1
+        self.received_bytes += len(text)
+        edge = self._edge
+        edge.metrics.received += 1
+        edge.metrics.received_bytes += len(text)
+        if not self._may_speak():
+            self.end(Close.RATE)
+            return
+        try:
+            message, ref = self.wire.parse(text)
+        except BadMessage as exc:
+            if self.wire is V1:
+                self.write(wires.error("bad_json", exc.args[0], exc.ref))
+            else:
+                self.end(Close.BAD_DATA, exc.args[0])
+            return
+        if self.in_flight >= edge.settings.publish_window:
+            edge.metrics.window_full += 1
+            await self._window()
+        if edge.broker.publisher.full:
+            await edge.broker.publisher.room()
+        if self.closing is None:
+            edge.hub.publish(self.room, self, message, ref)
+
+    def _may_speak(self) -> bool:
+        rate = self._edge.settings.messages_per_s
+        if not rate:
+            return True
+        now = self._edge.clock.now()
+        if self._bucket is None:
+            self._bucket = TokenBucket(rate, self._edge.settings.messages_burst, now)
+        return self._bucket.take(now)
+
+    async def _window(self) -> None:
+        """Wait until a publish of this client is answered. Nothing is read from its socket meanwhile."""
+        while self.in_flight >= self._edge.settings.publish_window and self.closing is None:
+            self.window_open = asyncio.get_running_loop().create_future()
+            await self.window_open
+
+    # ---- how it ends ----
+
+    def transport_closing(self) -> bool:
+        transport = self._request.transport
+        return transport is None or transport.is_closing()
+
+    def end(self, close: Close, text: str | None = None) -> None:
+        if self.closing is not None:
+            return
+        self.closing = close
+        self._edge.hub.leave(self.room, self)
+        if self.window_open is not None and not self.window_open.done():
+            self.window_open.set_result(None)
+        if close in (Close.LOST, Close.DEAD):
+            self._abort()
+            return
+        after_s = random.uniform(0, self._edge.settings.close_s) if close is Close.GAP else 0.0
+        loop = asyncio.get_running_loop()
+        if after_s:
+            # A gap hits a whole room at once; its sessions must not come back all at once.
+            loop.call_later(after_s, self._write_close, close, text)
+        else:
+            self._write_close(close, text)
+        self._abort_timer = loop.call_later(after_s + self._edge.settings.close_s, self._abort)
+
+    def _write_close(self, close: Close, text: str | None) -> None:
+        self.write(frames.close(close.code, close.text if text is None else text))
+
+    def go_away(self, after_s: float) -> None:
+        """This node drains: come back elsewhere."""
+        if self.closing is None:
+            if self.wire is V1:
+                self.write(wires.reconnect(after_s))
+            self.end(Close.DRAIN)
+
+    def forget(self) -> None:
+        """The handler returned; aiohttp closes the transport once what was written is sent."""
+        if self._abort_timer is not None and self.transport_closing():
+            self._abort_timer.cancel()
+
+    def _abort(self) -> None:
+        transport = self._request.transport
+        if transport is not None:
+            transport.abort()

@@ -1,0 +1,168 @@
+"""The node's public face: who may come in, who is in, and how all are sent away. Handlers live in ws.py and app.py."""
+
+import asyncio
+import random
+import socket as sockets
+import time
+from contextlib import suppress
+from ipaddress import ip_address
+from socket import IPPROTO_TCP
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from gateway.broker.broker import Broker
+from gateway.clock import Clock
+from gateway.config import Settings
+from gateway.core.closes import Close
+from gateway.edge.client import Client
+from gateway.edge.wheel import Wheel
+from gateway.logs import access
+from gateway.metrics import Metrics
+from gateway.rooms.hub import Hub
+
+# A v1 client told to reconnect comes back within so many seconds after its close: enough to spread a whole node.
+RECONNECT_AFTER_MAX_S = 2.0
+# How often stalled sessions and broken transports are looked for.
+LOOK_S = 0.5
+# Bytes that the kernel may hold of a session beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT; Linux, macOS).
+NOTSENT_BYTES = 16_384
+NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
+
+
+class Edge:
+    """The clients of this node."""
+
+    def __init__(
+        self,
+        node: str,
+        settings: Settings,
+        connections_max: int,
+        broker: Broker,
+        hub: Hub,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self.node = node
+        self.settings = settings
+        self.connections_max = connections_max
+        self.broker = broker
+        self.hub = hub
+        self.clock = clock
+        self.metrics = metrics
+        self.wheel = Wheel(settings, clock, metrics)
+        # Handshakes under way count: the limit must hold in a connect storm too.
+        self.connections = 0
+        self.draining = False
+        self._emptied = asyncio.Event()
+        self._origins = frozenset(urlsplit(origin).netloc or origin for origin in settings.allowed_origins)
+
+    # ---- who may come in ----
+
+    def origin_allowed(self, request: web.Request) -> bool:
+        """Same host, listed, or no browser at all (RFC 6455 §10.2)."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return True
+        host = urlsplit(origin).netloc
+        return bool(host) and (host == request.host or host in self._origins)
+
+    def peer(self, request: web.Request) -> str:
+        """`address:port` of the client; from X-Forwarded-For when a trusted proxy says so."""
+        name = request.transport.get_extra_info("peername") if request.transport is not None else None
+        if not name:
+            return "-"
+        if self.settings.trusted_proxies and self._trusted(name[0]):
+            forwarded = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",")]
+            # From the right: what a trusted proxy saw is believed, what a client wrote left of it is not.
+            return next((address for address in reversed(forwarded) if address and not self._trusted(address)), name[0])
+        return f"{name[0]}:{name[1]}"
+
+    def _trusted(self, address: str) -> bool:
+        try:
+            ip = ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self.settings.trusted_proxies)
+
+    def tune(self, transport: asyncio.Transport) -> None:
+        """The kernel is a buffer too (4 MB a socket): keep what is not sent where the outgoing bound counts it."""
+        low = self.settings.outgoing_bytes_max // 16
+        transport.set_write_buffer_limits(high=low * 4, low=low)
+        socket = transport.get_extra_info("socket")
+        if socket is not None and NOTSENT_LOWAT is not None:
+            with suppress(OSError):  # a Unix socket has no such option
+                socket.setsockopt(IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
+
+    @property
+    def overloaded(self) -> bool:
+        return self.connections >= self.connections_max
+
+    # ---- who is in ----
+
+    def welcome(self, client: Client) -> None:
+        self.wheel.add(client)
+        access.ws("CONNECT", client.path, client.peer)
+
+    def farewell(self, client: Client, peer: str) -> None:
+        """The one line that says how a connection was."""
+        self.wheel.remove(client)
+        close = client.closing or Close.LOST
+        self.metrics.closes[close.label] += 1
+        access.ws(
+            "DISCONNECT",
+            client.path,
+            peer,
+            session=client.id,
+            room=client.room.name,
+            wire=client.wire.name,
+            reason=close.label,
+            seconds=round(time.monotonic() - client.opened_at, 3),
+            frames_in=client.received,
+            bytes_in=client.received_bytes,
+            frames_out=client.sent_entries,
+            bytes_out=client.sent_bytes,
+        )
+
+    async def look(self) -> None:
+        """Judge the sessions that are behind, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            behind = [session for room in self.hub.rooms.values() for session in room.behind]
+            self.wheel.judge_stalled(session for session in behind if isinstance(session, Client))
+
+    # ---- how all are sent away ----
+
+    async def drain(self, drain_s: float) -> None:
+        """Send every client away, spread over `drain_s` in random order. New ones are refused from now on."""
+        self.draining = True
+        clients = self.wheel.clients()
+        random.shuffle(clients)
+        started_at = time.monotonic()
+        for done, client in enumerate(clients):
+            ahead_s = started_at + drain_s * done / len(clients) - time.monotonic()
+            if ahead_s > 0:
+                await asyncio.sleep(ahead_s)
+            client.go_away(random.uniform(0, RECONNECT_AFTER_MAX_S))
+
+    async def empty(self) -> None:
+        """Wait until every handler has returned."""
+        while self.connections:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def came(self) -> None:
+        """A handshake begins."""
+        self.connections += 1
+
+    def went(self) -> None:
+        """A handler returns."""
+        self.connections -= 1
+        if not self.connections:
+            self._emptied.set()
+
+    def leave_at_once(self) -> None:
+        """No time left: everybody is closed in this turn."""
+        self.draining = True
+        for client in self.wheel.clients():
+            client.end(Close.LEAVING)

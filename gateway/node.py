@@ -1,0 +1,236 @@
+"""One gateway node, put together. Read top to bottom, this is the road of a message:
+
+browser → edge.client → rooms.hub.publish → broker.publisher → Redis (publish.lua: XADD + doorbell)
+        → broker.doorbell → broker.reader (XREADGROUP) → rooms.room.deliver → the sockets
+"""
+
+import asyncio
+import gc
+import platform
+import resource
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from gateway import __version__, logs, metrics
+from gateway.broker.broker import Broker
+from gateway.clock import Clock
+from gateway.config import NODE_BROKER_URL, Settings
+from gateway.drain import drain
+from gateway.edge.app import ops_app, public_app
+from gateway.edge.edge import Edge
+from gateway.rooms.hub import Hub
+
+# Python's own collector walks every connection again and again: half of the CPU in small rooms. Rarely is enough.
+GC_THRESHOLDS = (50_000, 20, 50)
+CONNECTIONS_MAX = 15_000
+# Descriptors that are no client's: listeners, broker, files.
+DESCRIPTORS_SPARE = 128
+# Handshakes that wait in the kernel while the loop is busy (listen(2)); the kernel cuts it to net.core.somaxconn.
+BACKLOG = 4096
+
+log = structlog.get_logger()
+
+
+class PortTaken(Exception):
+    """Somebody else listens there. `args[0]` names the port and the flag."""
+
+
+class Node:
+    """Everything that one process owns, and the one map of its tasks."""
+
+    def __init__(self, settings: Settings, id: str) -> None:
+        self.id = id
+        self.settings = settings
+        self.metrics = metrics.Metrics()
+        self.clock = Clock(self.metrics.loop_lag.observe)
+        url = settings.broker_url or NODE_BROKER_URL
+        self.broker = Broker(id, url, settings, self.clock, self.metrics)
+        self.hub = Hub(self.broker, settings, self.metrics, self.keep)
+        self.edge = Edge(id, settings, connections_max(settings), self.broker, self.hub, self.clock, self.metrics)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._failed = False
+
+    def keep(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Start a task that this node owns. One that fails is a bug: it is logged, the others go on."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            log.error("task failed", task=task.get_name(), exc_info=exc)
+
+    def essential(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Start a task without which the node is of no use: when it ends by itself, the node stops."""
+        task = self.keep(name, work)
+        task.add_done_callback(self._essential_ended)
+        return task
+
+    def _essential_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            self._failed = True
+            self._stop.set()
+
+    async def run(self) -> int:
+        """Serve until told to stop. Returns the exit code."""
+        self._listen_to_signals()
+        runners = [await self._serve_ops(), await self._serve_public()]
+        self.metrics.watch_gc()
+        gc.set_threshold(*GC_THRESHOLDS)
+        gc.collect()
+        gc.freeze()
+        self.essential("clock", self.clock.run())
+        self.essential("wheel", self.edge.wheel.run())
+        self.essential("stalled sessions", self.edge.look())
+        self.essential("broker", self.broker.run(self.essential))
+        await self._stop.wait()
+        log.info("stopping", hurry=self._hurry.is_set())
+        await drain(self.edge, self.broker, self.settings, self._hurry)
+        for runner in runners:
+            await runner.cleanup()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.broker.close()
+        log.info("stopped")
+        return 1 if self._failed else 0
+
+    def unready(self) -> str | None:
+        """Why this node should get no new connections; None: it should."""
+        if self._stop.is_set():
+            return "draining"
+        if not self.broker.proven:
+            age_s = self.broker.probe_age_s()
+            return "the road to the broker is not proven" + ("" if age_s is None else f" for {age_s:.1f} s")
+        if self.edge.overloaded:
+            return "connections_max is reached"
+        return None
+
+    def _listen_to_signals(self) -> None:
+        """SIGTERM drains, SIGINT or a second signal hurries."""
+
+        def terminate() -> None:
+            if self._stop.is_set():
+                self._hurry.set()
+            self._stop.set()
+
+        def interrupt() -> None:
+            self._hurry.set()
+            self._stop.set()
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, terminate)
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+
+    async def _serve_public(self) -> web.AppRunner:
+        runner = web.AppRunner(public_app(self.edge), access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        settings = self.settings
+        if settings.fd is not None:
+            site: web.BaseSite = web.SockSite(runner, socket.socket(fileno=settings.fd), backlog=BACKLOG)
+        else:
+            site = web.TCPSite(
+                runner, settings.host, settings.port, backlog=BACKLOG, reuse_port=settings.reuse_port or None
+            )
+        await _start(site, settings.host, settings.port, "--port")
+        log.info("listening", url=f"http://{_address(runner)}/chat/", version=__version__)
+        return runner
+
+    async def _serve_ops(self) -> web.AppRunner:
+        registry = self._registry()
+        runner = web.AppRunner(ops_app(self.edge, registry, self.unready), access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        settings = self.settings
+        await _start(
+            web.TCPSite(runner, settings.ops_host, settings.ops_port),
+            settings.ops_host,
+            settings.ops_port,
+            "--ops-port",
+        )
+        log.info("ops", url=f"http://{_address(runner)}/metrics", broker=str(self.broker.endpoint))
+        return runner
+
+    def _registry(self) -> CollectorRegistry:
+        def live() -> float:
+            return sum(room.live_count() for room in self.hub.rooms.values())
+
+        def behind() -> float:
+            return sum(len(room.behind) for room in self.hub.rooms.values())
+
+        readings: list[metrics.Reading] = [
+            ("hiroba_sessions_live", "Sessions that stand at the top of their room's log.", live),
+            ("hiroba_sessions_behind", "Sessions that are walked towards the top of their room's log.", behind),
+            ("hiroba_connections", "WebSockets, handshakes under way included.", lambda: self.edge.connections),
+            ("hiroba_connections_max", "Connections that this node takes.", lambda: self.edge.connections_max),
+            ("hiroba_rooms", "Rooms open on this node.", lambda: len(self.hub.rooms)),
+            ("hiroba_tails_bytes", "Memory of the rooms' tails.", self.hub.tail_bytes),
+            ("hiroba_publish_queue_entries", "Publishes not answered yet.", self.broker.publisher.queued),
+            ("hiroba_probe_age_seconds", "Since the road to the broker was proven.", self.broker.probe_age_s),
+            ("hiroba_broker_clock_offset_seconds", "Broker's clock less ours.", self.broker.clock_offset_s),
+            ("hiroba_ready", "1: /readyz says yes.", lambda: float(self.unready() is None)),
+            ("hiroba_tasks", "Tasks that this node owns.", lambda: len(self._tasks)),
+        ]
+        build = {"version": __version__, "python": platform.python_version(), "node": self.id}
+        return metrics.registry(self.metrics, readings, build)
+
+
+async def _start(site: web.BaseSite, host: str, port: int, flag: str) -> None:
+    try:
+        await site.start()
+    except OSError as exc:
+        raise PortTaken(f"cannot listen on {host}:{port}: {exc.strerror or exc}; choose another with {flag}") from exc
+
+
+def _address(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+def connections_max(settings: Settings) -> int:
+    """The setting, or 15,000; never more than the descriptor limit allows (getrlimit(2)), which is raised first."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.connections_max or CONNECTIONS_MAX
+    need = wanted + DESCRIPTORS_SPARE
+    limit = need if hard == resource.RLIM_INFINITY else min(need, hard)
+    soft = max(limit, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+    allowed = min(wanted, max(1, limit - DESCRIPTORS_SPARE))
+    if allowed < wanted:
+        log.warning("fewer connections than wanted: raise the descriptor limit (ulimit -n)", connections_max=allowed)
+    return allowed
+
+
+def run(settings: Settings) -> int:
+    """`hiroba node`. Returns the exit code."""
+    id = secrets.token_hex(6)
+    logs.setup(settings, node=id)
+
+    async def main() -> int:
+        return await Node(settings, id).run()
+
+    try:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            return runner.run(main())
+    except PortTaken as exc:
+        log.error(str(exc))
+        return 1
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()

@@ -1,0 +1,1 @@
+"""Rooms and the sessions in them. Knows neither Redis nor HTTP."""

@@ -1,0 +1,158 @@
+"""The rooms open on this node: opened once for all who come, kept a while when empty, closed without a trace."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from gateway.broker.broker import Broker
+from gateway.broker.errors import BrokerRefused
+from gateway.config import Settings
+from gateway.core.entry import EntryId, Gap
+from gateway.core.names import RoomName
+from gateway.core.wires import Ref
+from gateway.metrics import Metrics
+from gateway.rooms.room import Room, State
+from gateway.rooms.session import Session
+from gateway.rooms.tail import Tail, TailBudget
+
+log = structlog.get_logger()
+
+Keep = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+class HubFull(Exception):
+    """rooms_max is reached."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a joiner begins. `recovered`: everything since the id it asked for will follow; None: it asked for none."""
+
+    room: Room
+    cursor: EntryId
+    recovered: bool | None
+
+
+class Hub:
+    """Name -> room. A joiner goes enter() -> 101 -> Room.admit(); whoever entered must be released once."""
+
+    def __init__(self, broker: Broker, settings: Settings, metrics: Metrics, keep: Keep) -> None:
+        self.rooms: dict[RoomName, Room] = {}
+        self._broker = broker
+        self._settings = settings
+        self._metrics = metrics
+        self._keep = keep
+        self._tails = TailBudget(settings.tail_bytes_max)
+        self._opening: dict[RoomName, asyncio.Task[None]] = {}
+
+    async def enter(self, name: RoomName, after: EntryId | None, history: int) -> Place:
+        """Open the room if need be and find where the joiner begins; whatever is appended later will reach it.
+
+        Waits for the broker: the caller brings a deadline. Raises HubFull, BrokerGone, BrokerRefused.
+        On return the caller owes `release(room)`, after admitting the session or giving up.
+        """
+        room = self._room(name)
+        room.joining += 1
+        try:
+            opening = self._opening.get(name)
+            if opening is not None:
+                await asyncio.shield(opening)
+            if room.state is State.CLOSED:
+                raise BrokerRefused("ERR the room could not be opened, see the node's log")
+            await self._broker.proof()
+            return await self._place(room, after, history)
+        except BaseException:
+            self.release(room)
+            raise
+
+    def release(self, room: Room) -> None:
+        """A handshake is over, well or not."""
+        room.joining -= 1
+        self._linger(room)
+
+    def leave(self, room: Room, session: Session) -> None:
+        """A session is gone. Idempotent."""
+        room.leave(session)
+        self._linger(room)
+
+    def publish(self, room: Room, session: Session, message: bytes, ref: Ref) -> None:
+        """Append to the room's log; the session is `answered` later. The only road from one client to another."""
+        session.in_flight += 1
+        self._broker.publisher.offer(room.feed.key, session.id, "", message, ref, session.answered)
+
+    def tail_bytes(self) -> int:
+        return self._tails.used_bytes
+
+    def _room(self, name: RoomName) -> Room:
+        room = self.rooms.get(name)
+        if room is None:
+            if len(self.rooms) >= self._settings.rooms_max:
+                raise HubFull
+            tail = Tail(self._settings.tail_entries_max, self._tails)
+            room = Room(name, self._broker, tail, self._metrics, self._settings.outgoing_bytes_max, self._keep)
+            self.rooms[name] = room
+            self._opening[name] = self._keep(f"open {name}", self._open(room))
+        elif room.state is State.LINGERING:
+            room.state = State.OPEN
+        return room
+
+    async def _open(self, room: Room) -> None:
+        """The room's own task, not a joiner's: all who come meanwhile await it, and none can cancel it."""
+        try:
+            room.feed = await self._broker.follow(room.name, room)
+            room.state = State.OPEN
+        except BrokerRefused as exc:
+            log.error("room could not be opened", room=room.name, error=str(exc))
+            room.state = State.CLOSED
+            del self.rooms[room.name]
+        finally:
+            del self._opening[room.name]
+            self._linger(room)
+
+    def _linger(self, room: Room) -> None:
+        if room.state is State.OPEN and room.empty:
+            room.state = State.LINGERING
+            room.visits += 1
+            asyncio.get_running_loop().call_later(self._settings.linger_s, self._close, room, room.visits)
+
+    def _close(self, room: Room, visits: int) -> None:
+        # Used and left again meanwhile, it has a later call on its way.
+        if room.state is State.LINGERING and room.visits == visits:
+            room.state = State.CLOSED
+            del self.rooms[room.name]
+            room.tail.clear()
+            self._broker.unfollow(room.feed)
+
+    async def _place(self, room: Room, after: EntryId | None, history: int) -> Place:
+        if after is not None:
+            if await self._within_log(room, after):
+                return Place(room, after, await self._continues(room, after))
+            recovered: bool | None = False
+        else:
+            recovered = None
+        return Place(room, await self._start_of_last(room, history), recovered)
+
+    async def _within_log(self, room: Room, after: EntryId) -> bool:
+        """Whether an id can be a cursor of this log. One that this node has not read up to makes it read."""
+        if after <= room.top:
+            return True
+        if after > await self._broker.last_id(room.feed):
+            return False
+        self._broker.ring(room.feed)
+        return True
+
+    async def _continues(self, room: Room, after: EntryId) -> bool:
+        """Whether everything since `after` is still there."""
+        if after >= room.top or room.tail.after(after, 1):
+            return True
+        pieces = await self._broker.pages.after(room.feed, after, room.top)
+        return bool(pieces) and not isinstance(pieces[0], Gap)
+
+    async def _start_of_last(self, room: Room, count: int) -> EntryId:
+        top = room.top
+        if not count:
+            return top
+        return room.tail.start_of_last(count) or await self._broker.pages.start_of_last(room.feed, top, count)

@@ -1,0 +1,82 @@
+"""The node's recent part of a room's log: walks read it before they need the stream. Bounded per room and node."""
+
+from bisect import bisect_right
+from collections.abc import Callable
+
+from gateway.core.entry import Entry, EntryId
+
+# Python's own share of an entry in memory, beside its message (measured with sys.getsizeof, 3.11).
+ENTRY_OVERHEAD_BYTES = 400
+
+
+class TailBudget:
+    """Bytes that all tails of a node may hold together."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.used_bytes = 0
+
+    @property
+    def exceeded(self) -> bool:
+        return self.used_bytes > self.bytes_max
+
+
+class Tail:
+    """The newest entries of a room, contiguous, oldest first."""
+
+    __slots__ = ("_budget", "_entries", "_entries_max", "bytes")
+
+    def __init__(self, entries_max: int, budget: TailBudget) -> None:
+        self._entries: list[Entry] = []
+        self._entries_max = entries_max
+        self._budget = budget
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def append(self, entries: list[Entry]) -> None:
+        """Take what was delivered. Over its bounds the tail forgets its older half: cutting often would cost more."""
+        self._entries += entries
+        self._count(sum(_size(entry) for entry in entries))
+        if len(self._entries) > self._entries_max or self._budget.exceeded:
+            self.forget(max(1, len(self._entries) // 2))
+
+    def forget(self, count: int) -> None:
+        """Drop the oldest `count` entries."""
+        self._count(-sum(_size(entry) for entry in self._entries[:count]))
+        del self._entries[:count]
+
+    def clear(self) -> None:
+        """Drop everything: what follows does not continue it."""
+        self.forget(len(self._entries))
+
+    def after(self, cursor: EntryId, entries_max: int) -> list[Entry] | None:
+        """What follows the cursor; None: older than this tail, ask the log."""
+        if not self._entries or cursor < self._entries[0].id.before():
+            return None
+        at = bisect_right(self._entries, cursor, key=_id)
+        return self._entries[at : at + entries_max]
+
+    def start_of_last(self, count: int) -> EntryId | None:
+        """The cursor from which the last `count` entries follow; None: the tail is shorter than that."""
+        if not 0 < count <= len(self._entries):
+            return None
+        return self._entries[-count].id.before()
+
+    def oldest(self) -> EntryId | None:
+        return self._entries[0].id if self._entries else None
+
+    def ids(self) -> list[EntryId]:
+        return [entry.id for entry in self._entries]
+
+    def _count(self, size: int) -> None:
+        self.bytes += size
+        self._budget.used_bytes += size
+
+
+_id: Callable[[Entry], EntryId] = lambda entry: entry.id  # noqa: E731  # a key function, named
+
+
+def _size(entry: Entry) -> int:
+    return ENTRY_OVERHEAD_BYTES + len(entry.message)
