@@ -123,17 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         )
         _add_settings(command)
         if name == "config":
-            command.add_argument(
-                "--example", action="store_true", help="print a commented hiroba.toml instead"
-            )
+            command.add_argument("--example", action="store_true", help="print a commented hiroba.toml instead")
             command.add_argument("--markdown", action="store_true", help="print docs/settings.md instead")
     return parser
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", metavar="FILE", help="the TOML file (else HIROBA_CONFIG, else ./hiroba.toml)"
-    )
+    parser.add_argument("--config", metavar="FILE", help="the TOML file (else HIROBA_CONFIG, else ./hiroba.toml)")
     for section in SECTIONS:
         group = parser.add_argument_group((section.__doc__ or "").lower())
         for name in section.__annotations__:
@@ -165,7 +161,5 @@ def _metavar(name: str, annotation: object) -> str:
 def _stray(argument: str) -> SettingsError:
     if not argument.startswith("--"):
         return SettingsError(f"unexpected argument {masked(argument)}")
-    known = [as_flag(name) for name in Settings.model_fields] + [
-        flag for more in ALIASES.values() for flag in more
-    ]
+    known = [as_flag(name) for name in Settings.model_fields] + [flag for more in ALIASES.values() for flag in more]
     return unknown(argument.partition("=")[0], known)

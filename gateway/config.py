@@ -276,9 +276,7 @@ class Settings(Serving, Limits, Road, Reading, Connections, Retention, Logging):
         Every field is named, an unset one as an empty variable, and no file is read, so nothing that the
         parent inherited can shine through.
         """
-        environ = {
-            ENV_PREFIX + name.upper(): as_text(getattr(self, name)) for name in type(self).model_fields
-        }
+        environ = {ENV_PREFIX + name.upper(): as_text(getattr(self, name)) for name in type(self).model_fields}
         return {**environ, ENV_PREFIX + "CONFIG": ""}
 
 

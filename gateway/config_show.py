@@ -29,9 +29,7 @@ def values(loaded: Loaded) -> str:
     """A line for each setting: name, value, where it came from."""
     shown = {name: masked(as_text(getattr(loaded.settings, name))) or "(unset)" for name, _ in _fields()}
     name_width, value_width = max(map(len, shown)), min(48, max(map(len, shown.values())))
-    lines = (
-        f"{name:{name_width}}  {value:{value_width}}  {loaded.origins[name]}" for name, value in shown.items()
-    )
+    lines = (f"{name:{name_width}}  {value:{value_width}}  {loaded.origins[name]}" for name, value in shown.items())
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -44,9 +42,7 @@ def example() -> str:
             field = Settings.model_fields[name]
             lines += ["", *(f"# {line}" for line in wrap(_prose(field), 108))]
             if field.default is None:
-                lines.append(
-                    f"#{name} = {_toml((field.examples or [''])[0])}  # for example; unset by default"
-                )
+                lines.append(f"#{name} = {_toml((field.examples or [''])[0])}  # for example; unset by default")
             else:
                 lines.append(f"#{name} = {_toml(field.default)}")
     return "\n".join(lines) + "\n"

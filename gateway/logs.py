@@ -69,9 +69,7 @@ class Access:
     def http(self, method: str, path: str, status: int, seconds: float, peer: str) -> None:
         """An answered HTTP request: `HTTP GET /chat/demoroom/ 200 [0.02, 127.0.0.1:56379]`."""
         if self.on:
-            self._log.info(
-                _HTTP, method=method, path=path, status=status, seconds=round(seconds, 6), peer=peer
-            )
+            self._log.info(_HTTP, method=method, path=path, status=status, seconds=round(seconds, 6), peer=peer)
 
     def ws(self, step: str, path: str, peer: str, **facts: object) -> None:
         """A step of a WebSocket: HANDSHAKING, CONNECT, REJECT or DISCONNECT.
