@@ -92,9 +92,9 @@ def _from_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_environment() -> dict[str, Any]:
-    known = {as_variable(name) for name in Settings.model_fields}
+    known = {CONFIG_VARIABLE, *map(as_variable, Settings.model_fields)}
     for key in sorted(os.environ):
-        if key.startswith(ENV_PREFIX) and key not in known and key != CONFIG_VARIABLE:
+        if key.upper().startswith(ENV_PREFIX) and key.upper() not in known:
             raise _service_link(key) or unknown(key, known, " (in the environment)")
     if os.environ.get("HIROBA_PORT", "").startswith("tcp://"):
         raise _service_link("HIROBA_PORT_") or AssertionError
@@ -118,7 +118,8 @@ def _in_words(exc: ValidationError, origins: Mapping[str, str]) -> str:
     first = errors[0]
     text = _PLAIN.get(first["type"], "{msg}").format(msg=first["msg"], **first.get("ctx", {}))
     text = text.removeprefix("Value error, ")
-    more = f"\n({len(errors) - 1} more to come)" if len(errors) > 1 else ""
+    others = len({error["loc"][:1] for error in errors}) - 1
+    more = f"\n({others} more to come)" if others else ""
     if not first["loc"]:
         return text + more
     name = str(first["loc"][0])

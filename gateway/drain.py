@@ -1,7 +1,9 @@
 """How a node goes away: not ready, wait for the load balancer, send the clients off, flush, leave no trace."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 import structlog
 
@@ -37,7 +39,7 @@ async def _leave(broker: Broker) -> None:
         log.warning("left without telling the broker; other nodes will sweep", error=str(exc))
 
 
-async def _within(seconds: float, step: "asyncio._CoroutineLike[None]") -> None:
+async def _within(seconds: float, step: Coroutine[Any, Any, None]) -> None:
     try:
         async with asyncio.timeout(seconds):
             await step
@@ -45,7 +47,7 @@ async def _within(seconds: float, step: "asyncio._CoroutineLike[None]") -> None:
         log.warning("gave up waiting", step=getattr(step, "__qualname__", ""), seconds=seconds)
 
 
-async def _unless(hurry: asyncio.Event, step: "asyncio._CoroutineLike[None]") -> None:
+async def _unless(hurry: asyncio.Event, step: Coroutine[Any, Any, None]) -> None:
     """Run a step to its end, or until somebody is in a hurry."""
     task = asyncio.ensure_future(step)
     hurried = asyncio.create_task(hurry.wait())

@@ -40,6 +40,7 @@ class Broker:
 
     def __init__(self, node: str, url: str, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self.endpoint = Endpoint(url, settings.broker_timeout_s)
+        self._node = node
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -152,7 +153,7 @@ class Broker:
         left.add_done_callback(lambda done: done.cancelled() or done.exception())
         return left
 
-    async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], None]) -> None:
+    async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], object]) -> None:
         """Start everything (`keep` owns the tasks), then prove the road until cancelled."""
         for lane in (self._publish_lane, self._read_lane, self._bell_lane):
             keep(f"lane {lane.name}", lane.run())
@@ -162,7 +163,7 @@ class Broker:
         keep("heartbeat", self._registry.run(self._settings.heartbeat_s))
         keep("reader", self._reader.run())
         keep("sweep", self._sweep.run())
-        probe = Feed(self._probe.key, self._probe, self._settings.message_bytes_max)
+        probe = Feed(keys.probe(self._node), self._probe, self._settings.message_bytes_max)
         await self._attach(probe)
         while True:
             self._probe.turn()

@@ -38,11 +38,11 @@ class Retention:
     entries_min: int
     entries_max: int
     bytes_max: int
-    idle_s: int
+    idle_s: float
 
     def arguments(self) -> tuple[Arg, ...]:
         """As publish.lua takes them."""
-        return (int(self.seconds), self.entries_min, self.entries_max, self.bytes_max, self.idle_s, ONCE_S)
+        return (int(self.seconds), self.entries_min, self.entries_max, self.bytes_max, int(self.idle_s), ONCE_S)
 
 
 class Refusal(Enum):

@@ -114,7 +114,7 @@ class Client(Session):
         elif message.type is WSMsgType.ERROR and not self.transport_closing():
             # The client may still be sending what was refused: a reset now would destroy the close frame.
             # Its abort timer ends this wait at the latest.
-            while not self.transport_closing():
+            while not self.transport_closing():  # noqa: ASYNC110  # nothing tells: aiohttp has the transport
                 await asyncio.sleep(LINGER_LOOK_S)
 
     async def _say(self, text: str) -> None:

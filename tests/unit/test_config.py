@@ -1,0 +1,365 @@
+"""Settings: every field from every source, precedence, errors in words, the pages made from the fields."""
+
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gateway import config_show
+from gateway.config import SECTIONS, Settings, SettingsError, as_text, masked
+from gateway.config_load import as_flag, as_variable, load
+
+ROOT = Path(__file__).parents[2]
+FIELDS = list(Settings.model_fields)
+PASSWORD = "hunter2-geheim"
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key in [key for key in os.environ if key.startswith("HIROBA_")]:
+        monkeypatch.delenv(key)
+
+
+def other(name: str, part: float = 0.5) -> Any:
+    """A valid value of the field `name` that is not its default, as TOML has it."""
+    texts = {
+        "broker_url": f"redis://app:pass-{part}@broker:6379/1",
+        "host": f"host-{part}",
+        "ops_host": f"ops-{part}",
+        "data": f"dir-{part}",
+        "allowed_origins": ["https://a.example", f"b{part}.example:8443"],
+        "trusted_proxies": ["10.0.0.0/8", "fd00::/8", f"192.0.2.{int(part * 100)}/32"],
+        "log_format": "json",
+        "log_level": "error" if part == 0.5 else "debug",
+        "fd": int(10 * part),
+        "connections_max": int(100 * part),
+    }
+    if name in texts:
+        return texts[name]
+    default = Settings.model_fields[name].default
+    if isinstance(default, bool):
+        return True
+    return type(default)(default * part) if default else 1
+
+
+def in_text(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else as_text(value)
+
+
+def as_toml(values: dict[str, Any]) -> str:
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_means_the_same_from_every_source(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One field, one meaning: as a flag, a variable, a TOML key."""
+    value = other(name)
+    by_flag = load({name: in_text(value)})
+    Path("hiroba.toml").write_text(as_toml({name: value}))
+    by_file = load({})
+    monkeypatch.setenv("HIROBA_CONFIG", "")
+    monkeypatch.setenv(as_variable(name), in_text(value))
+    by_variable = load({})
+    assert by_flag.settings == by_file.settings == by_variable.settings
+    assert getattr(by_flag.settings, name) != Settings.model_fields[name].default
+    assert [loaded.origins[name] for loaded in (by_flag, by_variable, by_file)] == [
+        "flag",
+        "environment",
+        "hiroba.toml",
+    ]
+    assert {origin for field, origin in by_flag.origins.items() if field != name} == {"default"}
+
+
+def test_flag_beats_variable_beats_file_beats_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine.toml").write_text("nodes = 3\nport = 3003\nops_port = 3103\n")
+    monkeypatch.setenv("HIROBA_PORT", "4004")
+    monkeypatch.setenv("HIROBA_OPS_PORT", "4104")
+    loaded = load({"ops_port": "5105"}, "mine.toml")
+    got = loaded.settings
+    assert (got.nodes, got.port, got.ops_port, got.drain_s) == (3, 4004, 5105, 20.0)
+    assert [loaded.origins[name] for name in ("nodes", "port", "ops_port", "drain_s")] == [
+        "mine.toml",
+        "environment",
+        "flag",
+        "default",
+    ]
+
+
+def test_which_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--config`, else HIROBA_CONFIG, else ./hiroba.toml; an empty HIROBA_CONFIG is none."""
+    assert load({}).settings.nodes == 2
+    for name, nodes in (("hiroba.toml", 3), ("variable.toml", 4), ("flag.toml", 5)):
+        Path(name).write_text(f"nodes = {nodes}\n")
+    assert load({}).settings.nodes == 3
+    monkeypatch.setenv("HIROBA_CONFIG", "variable.toml")
+    assert load({}).settings.nodes == 4
+    assert load({}, "flag.toml").settings.nodes == 5
+    monkeypatch.setenv("HIROBA_CONFIG", "")
+    assert load({}).settings.nodes == 2
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hiroba.toml").write_text("port = 3003\n")
+    monkeypatch.setenv("HIROBA_PORT", "")
+    loaded = load({})
+    assert (loaded.settings.port, loaded.origins["port"]) == (3003, "hiroba.toml")
+
+
+@pytest.mark.parametrize("changed", [[], FIELDS, ["broker_url", "fd"]])
+def test_a_child_gets_exactly_its_parents_settings(changed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the parent inherited or a file in the directory says."""
+    parent = Settings(**{name: other(name) for name in changed})
+    Path("hiroba.toml").write_text(as_toml({name: other(name, 0.75) for name in FIELDS}))
+    for name in FIELDS:
+        monkeypatch.setenv(as_variable(name), in_text(other(name, 0.75)))
+    assert load({}).settings != parent
+    for key, value in parent.to_environ().items():
+        monkeypatch.setenv(key, value)
+    assert load({}).settings == parent
+
+
+def test_settings_made_in_code_hear_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIROBA_PORT", "4004")
+    Path("hiroba.toml").write_text("nodes = 7\n")
+    assert (Settings().port, Settings().nodes) == (8000, 2)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+# ---- errors ----
+
+
+def said(flags: dict[str, object] | None = None, config: str | None = None) -> str:
+    with pytest.raises(SettingsError) as error:
+        load(flags or {}, config)
+    return str(error.value)
+
+
+def test_an_unknown_variable_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIROBA_DRIAN_S", "5")
+    assert said() == "HIROBA_DRIAN_S is not a setting (in the environment); the nearest one is HIROBA_DRAIN_S"
+
+
+def test_an_unknown_key_of_the_file_names_the_nearest() -> None:
+    Path("hiroba.toml").write_text("message_byte_max = 5\n")
+    assert said() == "message_byte_max is not a setting (in hiroba.toml); the nearest one is message_bytes_max"
+
+
+def test_a_service_named_hiroba_on_kubernetes_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kubelet sets HIROBA_PORT=tcp://10.0.0.1:8000 and more in every pod beside a Service of that name."""
+    monkeypatch.setenv("HIROBA_PORT", "tcp://10.0.0.1:8000")
+    assert "enableServiceLinks: false" in said()
+    monkeypatch.setenv("HIROBA_PORT", "8000")
+    monkeypatch.setenv("HIROBA_SERVICE_HOST", "10.0.0.1")
+    assert "enableServiceLinks: false" in said()
+
+
+WRONG = [
+    ("port", "70000", "--port '70000' is too large: the most is 65535"),
+    ("port", "many", "--port 'many' is not a whole number"),
+    ("nodes", "0", "--nodes '0' is too small: the least is 1"),
+    ("nodes", "1.5", "--nodes '1.5' is not a whole number"),
+    ("room_name_chars_max", "101", "--room-name-chars-max '101' is too large: the most is 100"),
+    ("stall_s", "0", "--stall-s '0' is too small: it must be more than 0"),
+    ("drain_s", "-1", "--drain-s '-1' is too small: the least is 0"),
+    ("drain_s", "soon", "--drain-s 'soon' is not a number"),
+    ("drain_s", "inf", "--drain-s 'inf' is not a number one can wait for"),
+    ("messages_per_s", "nan", "--messages-per-s 'nan' is not a number one can wait for"),
+    ("reuse_port", "perhaps", "--reuse-port 'perhaps' is neither true nor false"),
+    ("log_format", "xml", "--log-format 'xml' is not one of 'auto', 'json' or 'console'"),
+    ("host", "", "--host '' is empty"),
+    ("fd", "1", "--fd '1' is too small: the least is 3"),
+    ("trusted_proxies", "10.0.0.0/8,x", "--trusted-proxies 'x' is not a network such as 10.0.0.0/8"),
+    ("trusted_proxies", "10.0.0.1/8", "--trusted-proxies '10.0.0.1/8' is not a network such as 10.0.0.0/8"),
+    ("allowed_origins", "https://a/b", "--allowed-origins 'https://a/b' is not an origin: write"),
+    ("allowed_origins", "*", "--allowed-origins '*' is not an origin: write"),
+    ("broker_url", "http://h", "--broker-url must begin with redis://, rediss:// or unix://"),
+    ("broker_url", "redis:h", "--broker-url must begin with redis://, rediss:// or unix://"),
+    ("broker_url", "redis://", "--broker-url must name a host: redis://host:6379/0"),
+    ("broker_url", "redis://h:0x", "--broker-url is not a URL"),
+    ("broker_url", "redis://[h", "--broker-url is not a URL"),
+    ("broker_url", "unix://", "--broker-url must name an absolute path"),
+    ("broker_url", "unix://run/v.sock", "--broker-url must name an absolute path"),
+    ("broker_url", "unix://a:b://c@/v.sock", "--broker-url is not a URL"),
+    ("broker_url", "redis://a:b://c@h", "--broker-url has a '/', '?' or '#' in its user or password"),
+    ("broker_url", "redis://a:b c@h", "--broker-url holds white space"),
+    ("broker_url", "redis://a:1/b@h", "--broker-url has a '/', '?' or '#' in its user or password"),
+    ("broker_url", "redis+sentinel://h:1,i:2/m", "--broker-url this version can't speak redis+sentinel://"),
+    ("broker_url", "redis+cluster://h:1,i:2", "--broker-url this version can't speak redis+cluster://"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "words"), WRONG, ids=lambda value: str(value)[:30])
+def test_a_wrong_value_is_refused_in_words(name: str, text: str, words: str) -> None:
+    error = said({name: text})
+    assert error.startswith(words)
+    assert "Input should" not in error and "\n" not in error
+
+
+def test_an_error_says_which_source_it_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hiroba.toml").write_text("nodes = 0\n")
+    assert said() == "nodes (in hiroba.toml) 0 is too small: the least is 1"
+    monkeypatch.setenv("HIROBA_NODES", "-1")
+    assert said() == "HIROBA_NODES '-1' is too small: the least is 1"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"port": 8000, "ops_port": 8000}, "port and ops_port are both 8000"),
+        ({"ops_port": 65_535}, "the last node's ops port would be 65536"),
+        ({"gather_s": 1.0}, "gather_s (1) must not be above gather_max_s (0.02)"),
+        ({"heartbeat_s": 31.0}, "heartbeat_s (31) must not be above node_ttl_s (30)"),
+        ({"retention_entries_min": 200_000}, "retention_entries_min (200000) must not be above"),
+        ({"retention_s": 1e6}, "retention_s (1e+06) must not be above room_idle_s (604800)"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else "-".join(value),
+)
+def test_settings_that_contradict_each_other_are_refused(values: dict[str, object], words: str) -> None:
+    assert said(values).startswith(words)
+
+
+def test_ports_of_a_test_may_both_be_free_ones() -> None:
+    assert Settings(port=0, ops_port=0).port == 0
+
+
+def test_the_nodes_ops_ports_must_not_meet_the_public_port() -> None:
+    for port, fits in ((8999, True), (9000, False), (9003, False), (9004, True)):
+        settings = Settings.model_construct(**{**Settings().model_dump(), "port": port, "nodes": 4})
+        if fits:
+            settings.require_distinct_ports()
+        else:
+            with pytest.raises(SettingsError, match="9000 to 9003"):
+                settings.require_distinct_ports()
+
+
+def test_several_wrong_values_are_counted() -> None:
+    assert said({"port": "x", "nodes": "y", "drain_s": "z"}).endswith("\n(2 more to come)")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"port = \n", "is not TOML: Invalid value"), (b'host = "\xff"', "is not TOML"), (None, "can't read")],
+)
+def test_a_file_that_cannot_be_used_is_named(content: bytes | None, words: str) -> None:
+    if content is not None:
+        Path("mine.toml").write_bytes(content)
+    assert re.search(f"mine.toml.*{words}|{words}.*mine.toml", said(config="mine.toml"))
+
+
+# ---- passwords ----
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("redis://app:s3cret@h:1/0", "redis://app:***@h:1/0"),
+        ("redis://:s3cret@h", "redis://:***@h"),
+        ("redis://s3cret@h", "redis://***@h"),
+        ("redis://u:s3c@r:e/t@h/0", "redis://u:***@h/0"),
+        ("unix:///run/v.sock?db=1&password=s3cret&x=1", "unix:///run/v.sock?db=1&password=***&x=1"),
+        ("no rediss://a:s3@h, yes redis://b:cret@i!", "no rediss://a:***@h, yes redis://b:***@i!"),
+        ("redis://h:6379/0 of me@example.org", "redis://h:6379/0 of me@example.org"),
+        ("me@example.org", "me@example.org"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(text: str, shown: str) -> None:
+    assert masked(text) == shown
+
+
+@given(st.text(st.characters(codec="utf-8").filter(lambda char: not char.isspace()), min_size=1))
+def test_no_password_survives_masking(password: str) -> None:
+    assume("://" not in f":{password}")  # refused as a broker's URL, see WRONG
+    text = masked(f"can't reach redis://app:{password}@host/0 now")
+    assert text == "can't reach redis://app:***@host/0 now"
+    assert masked(text) == text
+
+
+@pytest.mark.timeout(20)
+def test_no_input_makes_masking_slow() -> None:
+    """Clients choose paths that are logged; a quadratic scan of these would take hours."""
+    for text in ("a://" * 250_000, "://" + "a" * 1_000_000, "?password=" * 100_000 + "://", "@://" * 250_000):
+        masked(text)
+
+
+def test_settings_never_show_a_password() -> None:
+    settings = Settings(broker_url=f"redis://app:{PASSWORD}@h/0")
+    assert settings.broker_url is not None and PASSWORD in settings.broker_url
+    for shown in (repr(settings), str(settings), f"{settings}", "%s" % settings):  # noqa: UP031
+        assert PASSWORD not in shown and "redis://app:***@h/0" in shown
+
+
+@pytest.mark.parametrize("url", ["redis://a:{}/x@h", "http://a:{}@h", "redis://a:{}@h:port", "redis+cluster://a:{}@h"])
+def test_errors_never_show_a_password(url: str) -> None:
+    wrong = url.format(PASSWORD)
+    assert PASSWORD not in said({"broker_url": wrong})
+    assert PASSWORD not in said({"log_level": wrong})
+    with pytest.raises(ValidationError) as error:
+        Settings(broker_url=wrong)
+    assert PASSWORD not in str(error.value) and PASSWORD not in repr(error.value)
+
+
+# ---- the fields themselves, and what is made from them ----
+
+
+def test_every_field_says_what_it_is_and_has_a_place() -> None:
+    assert sorted(name for section in SECTIONS for name in section.__annotations__) == sorted(FIELDS)
+    for name, field in Settings.model_fields.items():
+        assert field.description and field.description.rstrip().endswith("."), name
+        assert field.default is not None or field.examples, name
+
+
+def test_a_number_of_seconds_or_bytes_says_so_in_its_name() -> None:
+    for name, field in Settings.model_fields.items():
+        if float in {field.annotation, *get_args(field.annotation)}:
+            assert name.endswith("_s"), name
+
+
+def test_names_that_others_script_are_there() -> None:
+    fixed = (
+        "broker_url port ops_port nodes data host ops_host messages_per_s connections_max message_bytes_max "
+        "publish_timeout_s stall_s drain_s lb_wait_s allowed_origins trusted_proxies log_format"
+    )
+    assert set(fixed.split()) <= set(FIELDS)
+
+
+def test_the_example_file_parses_to_the_defaults() -> None:
+    example = config_show.example()
+    assert tomllib.loads(example) == {}
+    uncommented = re.sub(r"^#(?=\w)", "", example, flags=re.M)
+    values = tomllib.loads(uncommented)
+    assert list(values) == [name for section in SECTIONS for name in section.__annotations__]
+    unset = {name for name, field in Settings.model_fields.items() if field.default is None}
+    Path("hiroba.toml").write_text(as_toml({name: value for name, value in values.items() if name not in unset}))
+    assert load({}).settings == Settings()
+    Settings(**values)  # the examples of unset ones are valid
+
+
+def test_the_table_of_what_is_set_shows_value_and_origin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HIROBA_BROKER_URL", f"redis://app:{PASSWORD}@h/0")
+    shown = config_show.values(load({"drain_s": "7.5"}))
+    rows = [re.split(r"  +", line) for line in shown.splitlines()]
+    assert ["drain_s", "7.5", "flag"] in rows and ["port", "8000", "default"] in rows
+    assert ["broker_url", "redis://app:***@h/0", "environment"] in rows
+    assert len(rows) == len(FIELDS) and PASSWORD not in shown
+
+
+def test_the_page_about_settings_is_the_codes() -> None:
+    page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+    assert page == config_show.markdown(), "stale: hiroba config --markdown > docs/settings.md"
+    assert all(f"| `{name}` |" in page for name in FIELDS)
+
+
+def test_flags_and_variables_are_spelt_from_the_name() -> None:
+    assert (as_flag("ops_port"), as_variable("ops_port")) == ("--ops-port", "HIROBA_OPS_PORT")

@@ -1,0 +1,251 @@
+"""Log lines: the tutorial's for people, one JSON object each for machines, no password and no broken line in either."""
+
+import json
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from gateway import logs
+from gateway.config import Settings
+from gateway.logs import access
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = "hunter2-geheim"
+URL = f"redis://app:{PASSWORD}@broker:6379/0"
+PEER = "127.0.0.1:56379"
+
+Lines = Callable[[], list[str]]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root, hook = logging.getLogger(), sys.excepthook
+    handlers, level = root.handlers, root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers, root.level, sys.excepthook = handlers, level, hook
+    access.on = access.people = False
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    """What was written to standard error since the last call; nothing goes to standard output."""
+
+    def read() -> list[str]:
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err.split("\n")[:-1]
+
+    return read
+
+
+def for_people(level: str = "info") -> None:
+    logs.setup(Settings(log_format="console", log_level=level), "n1")  # type: ignore[arg-type]
+
+
+def for_machines(level: str = "info") -> None:
+    logs.setup(Settings(log_format="json", log_level=level), "n1")  # type: ignore[arg-type]
+
+
+def the_life_of_a_connection() -> None:
+    access.http("GET", "/chat/demoroom/", 200, 0.0213, PEER)
+    access.ws("HANDSHAKING", "/ws/chat/demoroom/", PEER)
+    access.ws("CONNECT", "/ws/chat/demoroom/", PEER)
+    access.ws("REJECT", "/ws/chat/x/", PEER, status=403, reason="origin")
+    access.ws("DISCONNECT", "/ws/chat/demoroom/", PEER, room="demoroom", code=1001, open_s=3.25)
+
+
+def test_people_see_what_the_tutorials_server_showed(lines: Lines) -> None:
+    for_people()
+    the_life_of_a_connection()
+    shown = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in lines()]
+    assert shown == [
+        "HTTP GET /chat/demoroom/ 200 [0.02, 127.0.0.1:56379]",
+        "WebSocket HANDSHAKING /ws/chat/demoroom/ [127.0.0.1:56379]",
+        "WebSocket CONNECT /ws/chat/demoroom/ [127.0.0.1:56379]",
+        "WebSocket REJECT /ws/chat/x/ [127.0.0.1:56379]  status=403 reason=origin",
+        "WebSocket DISCONNECT /ws/chat/demoroom/ [127.0.0.1:56379]  room=demoroom code=1001 open_s=3.25",
+    ]
+
+
+def test_machines_get_one_canonical_line_per_connection(lines: Lines) -> None:
+    for_machines()
+    the_life_of_a_connection()
+    got = [json.loads(line) for line in lines()]
+    for line in got:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("timestamp"))
+        assert (line.pop("level"), line.pop("node")) == ("info", "n1")
+    assert got == [
+        {
+            "event": "http",
+            "method": "GET",
+            "path": "/chat/demoroom/",
+            "status": 200,
+            "seconds": 0.0213,
+            "peer": PEER,
+        },
+        {
+            "event": "websocket",
+            "step": "REJECT",
+            "path": "/ws/chat/x/",
+            "peer": PEER,
+            "status": 403,
+            "reason": "origin",
+        },
+        {
+            "event": "websocket",
+            "step": "DISCONNECT",
+            "path": "/ws/chat/demoroom/",
+            "peer": PEER,
+            "room": "demoroom",
+            "code": 1001,
+            "open_s": 3.25,
+        },
+    ]
+
+
+@pytest.mark.parametrize("use", [for_people, for_machines])
+def test_only_the_level_asked_for_is_written(use: Callable[[str], None], lines: Lines) -> None:
+    log = structlog.get_logger()
+    use("warning")
+    the_life_of_a_connection()
+    log.info("quiet")
+    assert lines() == []
+    log.warning("loud")
+    assert len(lines()) == 1
+    use("debug")
+    log.debug("talkative")
+    assert "talkative" in lines()[0]
+
+
+def test_access_says_nothing_before_setup(lines: Lines) -> None:
+    the_life_of_a_connection()
+    assert lines() == []
+
+
+# What could end a line, steer a terminal or not be written at all.
+NASTY = "a\r\nb\x1b[31m\x00\x7f\x85\u2028\u202e\udcff部屋"
+
+
+@pytest.mark.parametrize("use", [for_people, for_machines])
+def test_control_characters_neither_break_a_line_nor_steer_a_terminal(use: Callable[[], None], lines: Lines) -> None:
+    use()
+    access.http("GET", f"/chat/{NASTY}/", 404, 0.0, PEER)
+    structlog.get_logger().warning(NASTY, fact=NASTY, **{"odd\nkey": NASTY})
+    for line in lines():
+        assert line.splitlines() == [line]
+        assert "部屋" in line
+        assert not re.search("[\x00-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]", line)
+        line.encode()
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(text=st.text(st.characters()))
+def test_json_gives_back_what_was_logged(text: str, lines: Lines) -> None:
+    for_machines()
+    structlog.get_logger().info("said", path=text)
+    (line,) = lines()
+    assert json.loads(line)["path"] == text or "://" in text
+
+
+def test_values_of_any_type_are_written(lines: Lines) -> None:
+    for_machines()
+    structlog.get_logger().info("ready", data=Path("x"), nested={"a": (1, None)}, error=OSError("gone"))
+    (line,) = lines()
+    got = json.loads(line)
+    assert (got["data"], got["nested"], got["error"]) == ("x", {"a": [1, None]}, "OSError: gone")
+
+
+@pytest.mark.parametrize("use", [for_people, for_machines])
+def test_libraries_and_warnings_take_the_same_road(use: Callable[[], None], lines: Lines) -> None:
+    use()
+    logging.getLogger("asyncio").error("Task of %s failed", URL, exc_info=OSError(URL))
+    logging.getLogger("redis").info("inner life")
+    logging.getLogger("odd").log(37, "a level without a name")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("old ways", stacklevel=1)
+    shown = "\n".join(lines())
+    assert "Task of redis://app:***@broker:6379/0 failed" in shown and "OSError" in shown
+    assert "a level without a name" in shown and "old ways" in shown
+    assert "inner life" not in shown and PASSWORD not in shown
+
+
+@pytest.mark.parametrize("use", [for_people, for_machines])
+def test_no_line_holds_a_password(use: Callable[[], None], lines: Lines) -> None:
+    """Wherever it hides: in text, objects, lists, exceptions and their causes."""
+    use()
+    log = structlog.get_logger()
+    log.info(f"connecting to {URL}", url=URL, settings=Settings(broker_url=URL), urls=[URL, {"a": URL}])
+    log.warning("broker gone", error=ConnectionError(f"{URL} refused"))
+    try:
+        try:
+            raise OSError(URL)
+        except OSError as exc:
+            raise RuntimeError(f"no road to {URL}") from exc
+    except RuntimeError as exc:
+        log.exception("given up")
+        log.error("given up", exc_info=exc)
+    shown = "\n".join(lines())
+    assert shown.count("redis://app:***@broker:6379/0") >= 9
+    assert PASSWORD not in shown
+
+
+def run(script: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_crash_is_one_line_without_local_variables_and_passwords() -> None:
+    script = (
+        "from gateway import logs; from gateway.config import Settings\n"
+        f"settings = Settings(broker_url={URL!r}, log_format='json')\n"
+        "logs.setup(settings)\n"
+        "def fail():\n"
+        "    secret_local = 'in-a-local'\n"
+        "    raise OSError(settings.broker_url)\n"
+        "fail()\n"
+    )
+    done = run(script)
+    (line,) = done.stderr.splitlines()
+    got = json.loads(line)
+    assert done.returncode == 1 and done.stdout == ""
+    assert (got["level"], got["event"]) == ("critical", "crashed")
+    assert "OSError: redis://app:***@broker" in got["exception"] and "in fail" in got["exception"]
+    assert PASSWORD not in line and "in-a-local" not in line
+
+
+def test_auto_is_console_on_a_terminal_and_json_elsewhere() -> None:
+    script = (
+        "import structlog; from gateway import logs; from gateway.config import Settings\n"
+        "logs.setup(Settings()); structlog.get_logger().warning('hello', n=1)\n"
+    )
+    assert json.loads(run(script).stderr)["event"] == "hello"
+    outside, inside = pty.openpty()
+    try:
+        run(script, stderr=inside)
+        shown = os.read(outside, 4096).decode()
+    finally:
+        os.close(inside)
+        os.close(outside)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d \x1b\[33mwarning: \x1b\[0mhello  \x1b\[2mn=1\x1b\[0m", shown.strip())
