@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -67,10 +67,9 @@ class Connection(asyncio.Protocol):
         self._asked.clear()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit
         if self.lost.done():  # given up while connecting
-            transport.abort()
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.abort(BrokerGone(f"connection lost: {exc or 'closed by the broker'}"))
