@@ -90,9 +90,7 @@ class Broker:
         """The URL by another address, as through a proxy; without the CA."""
         credentials = ""
         if self.options.password:
-            credentials = (
-                f"{quote(self.options.user or '', safe='')}:{quote(self.options.password, safe='')}@"
-            )
+            credentials = f"{quote(self.options.user or '', safe='')}:{quote(self.options.password, safe='')}@"
         if self.options.unix:
             return f"unix://{credentials}{quote(str(self.socket))}"
         return f"{'rediss' if self.certs else 'redis'}://{credentials}{host}:{port}/0"

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 # Every process of the running test, so that a failure shows their logs and none outlives the test.
 started: list["Process"] = []
 
@@ -29,9 +31,7 @@ class Process:
     Spawn from the main thread: the kernel ends the child when the thread that started it ends.
     """
 
-    def __init__(
-        self, name: str, argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, argv: Sequence[str], log: Path, *, env: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.argv = list(argv)
         self.log = log
@@ -79,9 +79,7 @@ class Process:
         assert self.popen is not None
         deadline = time.monotonic() + within_s
         while (code := self.popen.poll()) is None:
-            assert time.monotonic() < deadline, (
-                f"{self.name} did not end within {within_s:g} s\n{self.tail()}"
-            )
+            assert time.monotonic() < deadline, f"{self.name} did not end within {within_s:g} s\n{self.tail()}"
             await asyncio.sleep(0.005)
         return code
 
@@ -108,3 +106,11 @@ class Process:
 
     def tail(self, count: int = 60) -> str:
         return "\n".join(self.lines()[-count:])
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs. A dead one that nobody reaped (a container without an init) does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,184 @@
+"""Child processes: bound to our life, started again when they die, ended within a budget.
+
+What the children are is said by who owns them: `broker/embedded.py` and `supervisor.py`.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import IO
+
+import structlog
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+async def spawn(
+    argv: Sequence[str],
+    *,
+    orphan_signal: int = signal.SIGKILL,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    output: IO[bytes] | None = None,
+    pass_fds: Collection[int] = (),
+) -> Process:
+    """Starts `argv` in a session of its own: a terminal's Ctrl-C reaches only us, and we decide.
+
+    On Linux the kernel sends it `orphan_signal` when we die, however we die. To be called from the main
+    thread: it is the death of the calling *thread* that counts (prctl(2), PR_SET_PDEATHSIG).
+    `output` takes both standard output and standard error; None: ours. Raises OSError.
+    """
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=env,
+        cwd=cwd,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+        preexec_fn=_bound_to(os.getpid(), orphan_signal),
+    )
+
+
+def _bound_to(parent_pid: int, orphan_signal: int) -> Callable[[], None] | None:
+    if _libc is None:
+        return None
+    prctl = _libc.prctl
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0)
+        if os.getppid() != parent_pid:  # it died before the kernel knew whom to tell
+            os._exit(127)
+
+    return bind
+
+
+async def end(process: Process, number: int, within_s: float) -> bool:
+    """Sends the signal, waits, and kills what is left. True when it went by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+    try:
+        async with asyncio.timeout(within_s):
+            await process.wait()
+            return True
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return False
+
+
+def exit_text(code: int) -> str:
+    """`SIGKILL` or `exit code 1`."""
+    try:
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    except ValueError:  # a real-time signal has no name
+        return f"signal {-code}"
+
+
+class Backoff:
+    """How long to wait before the next start: doubling, with a cap and with jitter, so that children that
+    died together do not come back together."""
+
+    def __init__(self, first_s: float = 0.5, cap_s: float = 15.0, calm_s: float = 30.0) -> None:
+        self._first_s = first_s
+        self._cap_s = cap_s
+        # A child that lived for so long is taken for healthy: its death counts as the first again.
+        self._calm_s = calm_s
+        self._deaths = 0
+
+    def after(self, lived_s: float) -> float:
+        """Seconds to wait after a death; half of it to all of it is chance."""
+        if lived_s >= self._calm_s:
+            self._deaths = 0
+        # No more than 30 doublings: 2.0 ** 1024 raises.
+        pause_s = min(self._cap_s, self._first_s * 2.0 ** min(self._deaths, 30))
+        self._deaths += 1
+        return pause_s * random.uniform(0.5, 1.0)
+
+
+class Kept:
+    """One child that is started again, after a pause, whenever it ends without being asked to."""
+
+    def __init__(
+        self,
+        name: str,
+        launch: Callable[[], Awaitable[Process]],
+        *,
+        settle: Callable[[Process], Awaitable[None]] | None = None,
+        last_words: Callable[[], str] = str,
+        final_codes: Collection[int] = (),
+        backoff: Backoff | None = None,
+    ) -> None:
+        """`launch` starts the process; `settle` returns once it serves and may raise OSError or RuntimeError,
+        which counts as a death. An exit code in `final_codes` ends the keeping: starting again would not
+        help."""
+        self.name = name
+        self.process: Process | None = None
+        # Starts after the first one.
+        self.restarts = 0
+        self._launch = launch
+        self._settle = settle
+        self._last_words = last_words
+        self._final_codes = final_codes
+        self._backoff = backoff or Backoff()
+        self._started_at = 0.0
+        self._keeper: asyncio.Task[int] | None = None
+        self._log = structlog.get_logger()
+
+    async def start(self) -> asyncio.Task[int]:
+        """The first start; raises what it raises. The task ends, with the exit code, only for a final code."""
+        await self._start()
+        self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.name}")
+        return self._keeper
+
+    async def stop(self, number: int, within_s: float) -> bool:
+        """Ends it for good: the signal, then SIGKILL after the budget. True when it went by itself.
+
+        A second call with another signal, while the first one waits, hurries it.
+        """
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        return self.process is None or await end(self.process, number, within_s)
+
+    async def _start(self) -> None:
+        self._started_at = time.monotonic()
+        self.process = await self._launch()
+        if self._settle is not None:
+            await self._settle(self.process)
+
+    async def _keep(self) -> int:
+        while True:
+            assert self.process is not None
+            code = await self.process.wait()
+            if code in self._final_codes:
+                return code
+            said = self._last_words() if code > 0 else ""  # a killed process had no say
+            await self._restart(f"{exit_text(code)}: {said}" if said else exit_text(code))
+
+    async def _restart(self, why: str) -> None:
+        """Tries until it serves."""
+        while True:
+            pause_s = self._backoff.after(time.monotonic() - self._started_at)
+            self._log.error(f"{self.name} died", why=why, restart_in_s=round(pause_s, 2))
+            await asyncio.sleep(pause_s)
+            self.restarts += 1
+            try:
+                await self._start()
+            except (OSError, RuntimeError) as exc:
+                why = str(exc)
+                if self.process is not None:
+                    await end(self.process, signal.SIGKILL, 1.0)
+            else:
+                break
+        self._log.info(f"{self.name} runs again", restarts=self.restarts)
