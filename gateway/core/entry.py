@@ -40,7 +40,7 @@ def parse_id(text: str) -> EntryId:
 class Entry:
     """One message of a room's log. Immutable by habit: every socket of the room is served from it."""
 
-    __slots__ = ("id", "message", "sender", "user")
+    __slots__ = ("deflated", "id", "message", "sender", "user")
 
     def __init__(self, id: EntryId, sender: str, user: str, message: bytes) -> None:
         self.id = id
@@ -49,6 +49,8 @@ class Entry:
         self.user = user
         # The client's JSON, byte for byte.
         self.message = message
+        # Its compressed frames by wire, once somebody needed them: compressing costs more than all else together.
+        self.deflated: dict[str, bytes] | None = None
 
     def __repr__(self) -> str:
         return f"Entry({self.id}, {self.message[:40]!r})"

@@ -27,6 +27,8 @@ class Wire:
     """One client-facing format. Frames are whole, ready for any number of sockets."""
 
     name: str
+    # The connection negotiated permessage-deflate: long frames go out compressed (RFC 7692).
+    deflates: bool
     # The WebSocket subprotocol that selects it (RFC 6455 §1.9); None: no subprotocol.
     subprotocol: str | None
     # The message as JSON bytes, exactly as the client wrote it, and its ref. Raises BadMessage.
@@ -34,6 +36,11 @@ class Wire:
     message: Callable[[Entry], bytes]
     # None: the wire has no word for a gap, so the connection has to be closed instead.
     gap: Callable[[Gap], bytes] | None
+
+    @property
+    def answers(self) -> bool:
+        """Whether a client of this wire is told about its own requests: welcome, ack, error, reconnect."""
+        return self.subprotocol is not None
 
 
 class _PlainSay(msgspec.Struct):
@@ -62,8 +69,8 @@ def _parse_plain(text: str) -> tuple[bytes, Ref]:
         raise _bad_json(exc) from None
 
 
-def _plain_message(entry: Entry) -> bytes:
-    return frames.text(b'{"message":%b}' % entry.message)
+def _plain_payload(entry: Entry) -> bytes:
+    return b'{"message":%b}' % entry.message
 
 
 def _parse_v1(text: str) -> tuple[bytes, Ref]:
@@ -80,11 +87,14 @@ def _parse_v1(text: str) -> tuple[bytes, Ref]:
     return bytes(say.message), say.ref
 
 
-def _v1_message(entry: Entry) -> bytes:
+def _v1_payload(entry: Entry) -> bytes:
     user = _json(entry.user) if entry.user else b"null"
-    return frames.text(
-        b'{"type":"message","id":"%d-%d","from":%b,"user":%b,"message":%b,"at":%d}'
-        % (*entry.id, _json(entry.sender), user, entry.message, entry.id.ms)
+    return b'{"type":"message","id":"%d-%d","from":%b,"user":%b,"message":%b,"at":%d}' % (
+        *entry.id,
+        _json(entry.sender),
+        user,
+        entry.message,
+        entry.id.ms,
     )
 
 
@@ -118,8 +128,29 @@ def _v1(**fields: object) -> bytes:
     return frames.text(_json(fields))
 
 
+def _in_text(payload: Callable[[Entry], bytes]) -> Callable[[Entry], bytes]:
+    return lambda entry: frames.text(payload(entry))
+
+
+def _in_deflated(name: str, payload: Callable[[Entry], bytes]) -> Callable[[Entry], bytes]:
+    """Compress an entry once for all sockets of this wire, also for those that are walked to it later."""
+
+    def message(entry: Entry) -> bytes:
+        if entry.deflated is None:
+            entry.deflated = {}
+        frame = entry.deflated.get(name)
+        if frame is None:
+            frame = entry.deflated[name] = frames.deflated(payload(entry))
+        return frame
+
+    return message
+
+
 # What the tutorial's page speaks. A plain session is never sent anything but messages.
-PLAIN = Wire("plain", None, _parse_plain, _plain_message, None)
+PLAIN = Wire("plain", False, None, _parse_plain, _in_text(_plain_payload), None)
+PLAIN_DEFLATE = Wire("plain", True, None, _parse_plain, _in_deflated("plain", _plain_payload), None)
 # hiroba's own: ids, acknowledgements, gaps.
-V1 = Wire("v1", "hiroba.v1", _parse_v1, _v1_message, _v1_gap)
+V1 = Wire("v1", False, "hiroba.v1", _parse_v1, _in_text(_v1_payload), _v1_gap)
+V1_DEFLATE = Wire("v1", True, "hiroba.v1", _parse_v1, _in_deflated("v1", _v1_payload), _v1_gap)
 WIRES = (PLAIN, V1)
+DEFLATING = {PLAIN: PLAIN_DEFLATE, V1: V1_DEFLATE}

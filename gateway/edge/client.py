@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from gateway.core import frames, wires
 from gateway.core.bucket import TokenBucket
 from gateway.core.closes import Close
-from gateway.core.wires import V1, BadMessage, Wire
+from gateway.core.wires import BadMessage, Wire
 from gateway.rooms.room import Room
 from gateway.rooms.session import Session
 
@@ -35,10 +35,14 @@ _PARSER_CLOSES = {
 class Socket(web.WebSocketResponse):
     """aiohttp's WebSocket without its closing: `close` only passes the reason on."""
 
-    def __init__(self, protocols: tuple[str, ...], message_bytes_max: int) -> None:
-        # max_msg_size is the first length refused, before the frame's payload is read.
+    def __init__(self, wire: Wire, compress: bool, message_bytes_max: int) -> None:
         super().__init__(
-            autoping=False, autoclose=False, compress=False, protocols=protocols, max_msg_size=message_bytes_max + 1
+            autoping=False,
+            autoclose=False,
+            compress=compress,
+            protocols=(wire.subprotocol,) if wire.subprotocol else (),
+            # The first length refused, before the frame's payload is read; of what it inflates to as well.
+            max_msg_size=message_bytes_max + 1,
         )
         self.client: Client | None = None
 
@@ -118,18 +122,19 @@ class Client(Session):
                 await asyncio.sleep(LINGER_LOOK_S)
 
     async def _say(self, text: str) -> None:
-        self.received += 1
-        self.received_bytes += len(text)
         edge = self._edge
+        size = len(text) if text.isascii() else len(text.encode())
+        self.received += 1
+        self.received_bytes += size
         edge.metrics.received += 1
-        edge.metrics.received_bytes += len(text)
+        edge.metrics.received_bytes += size
         if not self._may_speak():
             self.end(Close.RATE)
             return
         try:
             message, ref = self.wire.parse(text)
         except BadMessage as exc:
-            if self.wire is V1:
+            if self.wire.answers:
                 self.write(wires.error("bad_json", exc.args[0], exc.ref))
             else:
                 self.end(Close.BAD_DATA, exc.args[0])
@@ -188,7 +193,7 @@ class Client(Session):
     def go_away(self, after_s: float) -> None:
         """This node drains: come back elsewhere."""
         if self.closing is None:
-            if self.wire is V1:
+            if self.wire.answers:
                 self.write(wires.reconnect(after_s))
             self.end(Close.DRAIN)
 

@@ -10,7 +10,7 @@ from gateway.core import wires
 from gateway.core.closes import Close
 from gateway.core.entry import EntryId, parse_id
 from gateway.core.names import BadRoomName, RoomName, room_name
-from gateway.core.wires import PLAIN, V1, WIRES, Wire
+from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire
 from gateway.edge.client import Client, Socket
 from gateway.edge.edge import Edge
 from gateway.logs import access
@@ -61,8 +61,10 @@ async def _chat(edge: Edge, request: web.Request) -> web.StreamResponse:
     try:
         place = await _enter(edge, name, after, history)
         try:
-            socket = Socket((wire.subprotocol,) if wire.subprotocol else (), edge.settings.message_bytes_max)
+            socket = Socket(wire, _deflate_offered(request), edge.settings.message_bytes_max)
             await socket.prepare(request)
+            if socket.compress:
+                wire = DEFLATING[wire]
             client = _client(edge, request, socket, wire, place)
         finally:
             edge.hub.release(place.room)
@@ -96,6 +98,25 @@ def _wire(request: web.Request) -> Wire:
     """The first subprotocol of the client's that we speak; `plain` if none (RFC 6455 §4.2.2)."""
     offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
     return next((wire for name in offered for wire in WIRES if wire.subprotocol == name), PLAIN)
+
+
+def _deflate_offered(request: web.Request) -> bool:
+    """permessage-deflate as browsers offer it (RFC 7692 §7.1). An offer that limits our window is not taken up:
+    frames are shared, and a smaller window would need its own.
+    """
+    offers = request.headers.get("Sec-WebSocket-Extensions", "").split(",")
+    return any(
+        offer.split(";")[0].strip() == "permessage-deflate" and "server_max_window_bits" not in offer
+        for offer in offers
+    )
+
+
+async def answer_deflate(_request: web.Request, response: web.StreamResponse) -> None:
+    """Signal on_response_prepare: neither side keeps a context between messages (RFC 7692 §7.1.1)."""
+    if isinstance(response, Socket) and "Sec-WebSocket-Extensions" in response.headers:
+        response.headers["Sec-WebSocket-Extensions"] = (
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+        )
 
 
 def _start(edge: Edge, request: web.Request) -> tuple[EntryId | None, int]:
@@ -133,7 +154,7 @@ def _client(edge: Edge, request: web.Request, socket: Socket, wire: Wire, place:
     client = Client(edge, request, transport, socket, wire, place.room)
     socket.client = client
     client.cursor = place.cursor
-    if wire is V1:
+    if wire.answers:
         recovered = bool(place.recovered)
         client.write(wires.welcome(client.id, edge.node, place.room.name, place.room.top, recovered))
     place.room.admit(client)

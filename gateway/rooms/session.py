@@ -9,7 +9,7 @@ from gateway.broker.publisher import Refusal
 from gateway.core import wires
 from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId, parse_id
-from gateway.core.wires import V1, Ref, Wire
+from gateway.core.wires import Ref, Wire
 
 
 class Transport(Protocol):
@@ -81,7 +81,7 @@ class Session(ABC):
             self.window_open.set_result(None)
         if self.closing is not None:
             return
-        if self.wire is V1:
+        if self.wire.answers:
             if isinstance(outcome, Refusal):
                 self.write(wires.error(outcome.name.lower(), outcome.value, ref))
             elif ref is not None:
