@@ -25,6 +25,7 @@ from gateway.clock import Clock
 from gateway.config import NODE_BROKER_URL, Settings
 from gateway.drain import drain
 from gateway.edge.app import ops_app, public_app
+from gateway.edge.context import Context
 from gateway.edge.edge import Edge
 from gateway.rooms.hub import Hub
 
@@ -54,7 +55,8 @@ class Node:
         url = settings.broker_url or NODE_BROKER_URL
         self.broker = Broker(id, url, settings, self.clock, self.metrics)
         self.hub = Hub(self.broker, settings, self.metrics, self.keep)
-        self.edge = Edge(id, settings, connections_max(settings), self.broker, self.hub, self.clock, self.metrics)
+        context = Context(id, settings, self.broker, self.hub, self.clock, self.metrics)
+        self.edge = Edge(context, connections_max(settings))
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()

@@ -10,7 +10,8 @@ from gateway.broker.groups import entry_id
 from gateway.broker.reader import contiguous
 from gateway.core.entry import Entry, EntryId, Gap, decode
 
-PAGE_ENTRIES = 100
+# 64 of the largest messages are 4 MiB: pages_max of them bound what walks can hold.
+PAGE_ENTRIES = 64
 
 Piece = list[Entry] | Gap
 
@@ -60,6 +61,12 @@ class Pages:
 
     async def start_of_last(self, feed: Feed, top: EntryId, count: int) -> EntryId:
         """The cursor from which `count` entries follow up to `top`, or as many as the log has."""
-        async with self._turns:
-            raw = await ask(self._client.xrevrange(feed.key, str(top), "-", count=count))
-        return entry_id(raw[-1][0]).before() if raw else top
+        start = top
+        while count > 0:
+            async with self._turns:
+                raw = await ask(self._client.xrevrange(feed.key, str(start), "-", count=min(count, PAGE_ENTRIES)))
+            if not raw:
+                break
+            start = entry_id(raw[-1][0]).before()
+            count -= len(raw)
+        return start

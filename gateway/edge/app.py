@@ -30,7 +30,7 @@ def public_app(edge: Edge) -> web.Application:
             status = answer.status
             raise
         finally:
-            access.http(request.method, request.path, status, time.monotonic() - started_at, edge.peer(request))
+            access.http(request.method, request.path, status, time.monotonic() - started_at, edge.callers.peer(request))
 
     app = web.Application(middlewares=[log_access])
     app.on_response_prepare.append(ws.answer_deflate)

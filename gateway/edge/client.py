@@ -7,7 +7,6 @@ would wait for a client that reads nothing, so `Socket` hands every close to the
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
@@ -15,11 +14,9 @@ from gateway.core import frames, wires
 from gateway.core.bucket import TokenBucket
 from gateway.core.closes import Close
 from gateway.core.wires import BadMessage, Wire
+from gateway.edge.context import Context
 from gateway.rooms.room import Room
 from gateway.rooms.session import Session
-
-if TYPE_CHECKING:
-    from gateway.edge.edge import Edge
 
 # How often a connection that lingers after a parser error is looked at.
 LINGER_LOOK_S = 0.1
@@ -57,33 +54,37 @@ class Client(Session):
     """One connection. Lives from the 101 until its handler returns."""
 
     __slots__ = (
-        "_abort_timer", "_bucket", "_edge", "_request", "heard", "opened_at", "pinged", "received", "received_bytes",
-        "room", "slot", "socket",
+        "_abort_timer", "_bucket", "_context", "_request", "heard", "opened_at", "peer", "pinged", "received",
+        "received_bytes", "room", "slot", "socket",
     )  # fmt: skip
 
     def __init__(
-        self, edge: "Edge", request: web.Request, transport: asyncio.Transport, socket: Socket, wire: Wire, room: Room
+        self,
+        context: Context,
+        request: web.Request,
+        transport: asyncio.Transport,
+        peer: str,
+        socket: Socket,
+        wire: Wire,
+        room: Room,
     ) -> None:
         super().__init__(wire, transport)
+        self.peer = peer
         self.room = room
         self.socket = socket
         self.opened_at = time.monotonic()
         self.received = 0
         self.received_bytes = 0
-        # Whether anything came since the wheel last looked, and whether a ping waits for its pong.
+        # Whether the client spoke since the wheel last looked, and whether a ping waits for its pong.
         self.heard = True
         self.pinged = False
         # Where the wheel has this client.
         self.slot = 0
-        self._edge = edge
+        self._context = context
         self._request = request
         # Made at the first message: most clients only listen.
         self._bucket: TokenBucket | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
-
-    @property
-    def peer(self) -> str:
-        return self._edge.peer(self._request)
 
     @property
     def path(self) -> str:
@@ -98,17 +99,21 @@ class Client(Session):
         """Serve what the client sends until the connection is over."""
         while True:
             message = await self.socket.receive()
-            self.heard = True
             if message.type is WSMsgType.TEXT:
+                self.heard = True
                 if self.closing is None:
                     await self._say(message.data)
             elif message.type is WSMsgType.PING:
-                self.write(frames.pong(bytes(message.data)))
+                self.heard = True
+                if self.closing is None:
+                    self.write(frames.pong(bytes(message.data)))
+            elif message.type is WSMsgType.PONG:
+                self.pinged = False
             elif message.type is WSMsgType.BINARY:
                 self.end(Close.BINARY)
-            elif message.type is not WSMsgType.PONG:
+            else:
                 return await self._over(message)
-            if self.waiting_bytes() > self._edge.settings.outgoing_bytes_max and self.closing is None:
+            if self.waiting_bytes() > self._context.settings.outgoing_bytes_max and self.closing is None:
                 # Acks and pongs to somebody who sends and never reads must not pile up.
                 await self.drained()
 
@@ -122,12 +127,12 @@ class Client(Session):
                 await asyncio.sleep(LINGER_LOOK_S)
 
     async def _say(self, text: str) -> None:
-        edge = self._edge
+        context = self._context
         size = len(text) if text.isascii() else len(text.encode())
         self.received += 1
         self.received_bytes += size
-        edge.metrics.received += 1
-        edge.metrics.received_bytes += size
+        context.metrics.received += 1
+        context.metrics.received_bytes += size
         if not self._may_speak():
             self.end(Close.RATE)
             return
@@ -139,26 +144,26 @@ class Client(Session):
             else:
                 self.end(Close.BAD_DATA, exc.args[0])
             return
-        if self.in_flight >= edge.settings.publish_window:
-            edge.metrics.window_full += 1
+        if self.in_flight >= context.settings.publish_window:
+            context.metrics.window_full += 1
             await self._window()
-        if edge.broker.publisher.full:
-            await edge.broker.publisher.room()
+        if context.broker.publisher.full:
+            await context.broker.publisher.room()
         if self.closing is None:
-            edge.hub.publish(self.room, self, message, ref)
+            context.hub.publish(self.room, self, message, ref)
 
     def _may_speak(self) -> bool:
-        rate = self._edge.settings.messages_per_s
+        rate = self._context.settings.messages_per_s
         if not rate:
             return True
-        now = self._edge.clock.now()
+        now = self._context.clock.now()
         if self._bucket is None:
-            self._bucket = TokenBucket(rate, self._edge.settings.messages_burst, now)
+            self._bucket = TokenBucket(rate, self._context.settings.messages_burst, now)
         return self._bucket.take(now)
 
     async def _window(self) -> None:
         """Wait until a publish of this client is answered. Nothing is read from its socket meanwhile."""
-        while self.in_flight >= self._edge.settings.publish_window and self.closing is None:
+        while self.in_flight >= self._context.settings.publish_window and self.closing is None:
             self.window_open = asyncio.get_running_loop().create_future()
             await self.window_open
 
@@ -172,20 +177,20 @@ class Client(Session):
         if self.closing is not None:
             return
         self.closing = close
-        self._edge.hub.leave(self.room, self)
+        self._context.hub.leave(self.room, self)
         if self.window_open is not None and not self.window_open.done():
             self.window_open.set_result(None)
         if close in (Close.LOST, Close.DEAD):
             self._abort()
             return
-        after_s = random.uniform(0, self._edge.settings.close_s) if close is Close.GAP else 0.0
+        after_s = random.uniform(0, self._context.settings.close_s) if close is Close.GAP else 0.0
         loop = asyncio.get_running_loop()
         if after_s:
             # A gap hits a whole room at once; its sessions must not come back all at once.
             loop.call_later(after_s, self._write_close, close, text)
         else:
             self._write_close(close, text)
-        self._abort_timer = loop.call_later(after_s + self._edge.settings.close_s, self._abort)
+        self._abort_timer = loop.call_later(after_s + self._context.settings.close_s, self._abort)
 
     def _write_close(self, close: Close, text: str | None) -> None:
         self.write(frames.close(close.code, close.text if text is None else text))

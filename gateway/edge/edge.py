@@ -1,30 +1,23 @@
-"""The node's public face: who may come in, who is in, and how all are sent away. Handlers live in ws.py and app.py."""
+"""The clients of this node: how many may come, who is in, how all are sent away. Handshakes are ws.py's."""
 
 import asyncio
 import random
 import socket as sockets
 import time
 from contextlib import suppress
-from ipaddress import ip_address
 from socket import IPPROTO_TCP
-from urllib.parse import urlsplit
 
-from aiohttp import web
-
-from gateway.broker.broker import Broker
-from gateway.clock import Clock
-from gateway.config import Settings
 from gateway.core.closes import Close
+from gateway.edge.callers import Callers
 from gateway.edge.client import Client
+from gateway.edge.context import Context
 from gateway.edge.wheel import Wheel
 from gateway.logs import access
-from gateway.metrics import Metrics
-from gateway.rooms.hub import Hub
 
 # A v1 client told to reconnect comes back within so many seconds after its close: enough to spread a whole node.
 RECONNECT_AFTER_MAX_S = 2.0
-# How often stalled sessions and broken transports are looked for.
-LOOK_S = 0.5
+# How often the sessions that are behind are looked at.
+LOOK_S = 1.0
 # Bytes that the kernel may hold of a session beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT; Linux, macOS).
 NOTSENT_BYTES = 16_384
 NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
@@ -33,57 +26,26 @@ NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
 class Edge:
     """The clients of this node."""
 
-    def __init__(
-        self,
-        node: str,
-        settings: Settings,
-        connections_max: int,
-        broker: Broker,
-        hub: Hub,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> None:
-        self.node = node
-        self.settings = settings
+    def __init__(self, context: Context, connections_max: int) -> None:
+        self.context = context
+        self.settings = context.settings
+        self.metrics = context.metrics
+        self.hub = context.hub
         self.connections_max = connections_max
-        self.broker = broker
-        self.hub = hub
-        self.clock = clock
-        self.metrics = metrics
-        self.wheel = Wheel(settings, clock, metrics)
+        self.callers = Callers(context.settings)
+        self.wheel = Wheel(context.settings, context.clock, context.metrics)
         # Handshakes under way count: the limit must hold in a connect storm too.
         self.connections = 0
         self.draining = False
         self._emptied = asyncio.Event()
-        self._origins = frozenset(urlsplit(origin).netloc or origin for origin in settings.allowed_origins)
 
     # ---- who may come in ----
 
-    def origin_allowed(self, request: web.Request) -> bool:
-        """Same host, listed, or no browser at all (RFC 6455 §10.2)."""
-        origin = request.headers.get("Origin")
-        if origin is None:
-            return True
-        host = urlsplit(origin).netloc
-        return bool(host) and (host == request.host or host in self._origins)
+    @property
+    def overloaded(self) -> bool:
+        return self.connections >= self.connections_max
 
-    def peer(self, request: web.Request) -> str:
-        """`address:port` of the client; from X-Forwarded-For when a trusted proxy says so."""
-        name = request.transport.get_extra_info("peername") if request.transport is not None else None
-        if not name:
-            return "-"
-        if self.settings.trusted_proxies and self._trusted(name[0]):
-            forwarded = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",")]
-            # From the right: what a trusted proxy saw is believed, what a client wrote left of it is not.
-            return next((address for address in reversed(forwarded) if address and not self._trusted(address)), name[0])
-        return f"{name[0]}:{name[1]}"
-
-    def _trusted(self, address: str) -> bool:
-        try:
-            ip = ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in self.settings.trusted_proxies)
+    # ---- who is in ----
 
     def tune(self, transport: asyncio.Transport) -> None:
         """The kernel is a buffer too (4 MB a socket): keep what is not sent where the outgoing bound counts it."""
@@ -94,17 +56,11 @@ class Edge:
             with suppress(OSError):  # a Unix socket has no such option
                 socket.setsockopt(IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
-    @property
-    def overloaded(self) -> bool:
-        return self.connections >= self.connections_max
-
-    # ---- who is in ----
-
     def welcome(self, client: Client) -> None:
         self.wheel.add(client)
         access.ws("CONNECT", client.path, client.peer)
 
-    def farewell(self, client: Client, peer: str) -> None:
+    def farewell(self, client: Client) -> None:
         """The one line that says how a connection was."""
         self.wheel.remove(client)
         close = client.closing or Close.LOST
@@ -112,7 +68,7 @@ class Edge:
         access.ws(
             "DISCONNECT",
             client.path,
-            peer,
+            client.peer,
             session=client.id,
             room=client.room.name,
             wire=client.wire.name,

@@ -42,12 +42,12 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
     """`/ws/chat/<room>/`."""
 
     async def chat(request: web.Request) -> web.StreamResponse:
-        access.ws("HANDSHAKING", request.path, edge.peer(request))
+        access.ws("HANDSHAKING", request.path, edge.callers.peer(request))
         try:
             return await _chat(edge, request)
         except Refused as refused:
             edge.metrics.handshakes_refused[refused.label] += 1
-            access.ws("REJECT", request.path, edge.peer(request), reason=refused.label, status=refused.status)
+            access.ws("REJECT", request.path, edge.callers.peer(request), reason=refused.label, status=refused.status)
             return refused.response()
 
     return [web.get("/ws/chat/{room}/", chat)]
@@ -68,7 +68,7 @@ async def _chat(edge: Edge, request: web.Request) -> web.StreamResponse:
             client = _client(edge, request, socket, wire, place)
         finally:
             edge.hub.release(place.room)
-        await _serve(edge, request, client)
+        await _serve(edge, client)
         return socket
     finally:
         edge.went()
@@ -80,7 +80,7 @@ def _checked(edge: Edge, request: web.Request) -> RoomName:
         name = room_name(request.match_info["room"], edge.settings.room_name_chars_max)
     except BadRoomName as exc:
         raise Refused(404, "room_name", str(exc)) from None
-    if not edge.origin_allowed(request):
+    if not edge.callers.may_come(request):
         raise Refused(403, "origin", "this page may not open a WebSocket here: allowed_origins")
     upgrade = request.headers.get("Upgrade", "").lower()
     if upgrade != "websocket" or "upgrade" not in request.headers.get("Connection", "").lower():
@@ -151,20 +151,19 @@ def _client(edge: Edge, request: web.Request, socket: Socket, wire: Wire, place:
     transport = request.transport
     assert transport is not None
     edge.tune(transport)
-    client = Client(edge, request, transport, socket, wire, place.room)
+    client = Client(edge.context, request, transport, edge.callers.peer(request), socket, wire, place.room)
     socket.client = client
     client.cursor = place.cursor
     if wire.answers:
         recovered = bool(place.recovered)
-        client.write(wires.welcome(client.id, edge.node, place.room.name, place.room.top, recovered))
+        client.write(wires.welcome(client.id, edge.context.node, place.room.name, place.room.top, recovered))
     place.room.admit(client)
     if wire.gap is None and place.recovered is False:
         client.end(Close.GAP)
     return client
 
 
-async def _serve(edge: Edge, request: web.Request, client: Client) -> None:
-    peer = client.peer
+async def _serve(edge: Edge, client: Client) -> None:
     edge.welcome(client)
     try:
         await client.listen()
@@ -177,4 +176,4 @@ async def _serve(edge: Edge, request: web.Request, client: Client) -> None:
         if client.closing is None:
             client.end(Close.LOST)
         client.forget()
-        edge.farewell(client, peer)
+        edge.farewell(client)

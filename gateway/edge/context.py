@@ -1,0 +1,21 @@
+"""What every handler and client of a node works with. No behaviour."""
+
+from dataclasses import dataclass
+
+from gateway.broker.broker import Broker
+from gateway.clock import Clock
+from gateway.config import Settings
+from gateway.metrics import Metrics
+from gateway.rooms.hub import Hub
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One per node."""
+
+    node: str
+    settings: Settings
+    broker: Broker
+    hub: Hub
+    clock: Clock
+    metrics: Metrics
