@@ -21,7 +21,7 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
-from gateway.child import Kept, spawn
+from gateway.child import Backoff, Kept, spawn
 
 # Bytes of a path in sockaddr_un, without its closing zero: unix(7); 104 with it on BSD and macOS.
 SOCKET_PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103
@@ -57,7 +57,14 @@ class EmbeddedBroker:
         self._log = self.data / "valkey.log"
         # Where in it the present server begins.
         self._log_from = 0
-        self._server = Kept("broker", self._launch, settle=self._serves, last_words=self._last_line)
+        self._server = Kept(
+            "broker",
+            self._launch,
+            settle=self._serves,
+            last_words=self._last_line,
+            # Every node waits for it: sooner than a node.
+            backoff=Backoff(first_s=0.1, cap_s=5.0),
+        )
         self._janitor: asyncio.Task[None] | None = None
 
     @property

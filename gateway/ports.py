@@ -1,0 +1,68 @@
+"""Ports that `hiroba up` needs: free, or the sentence that says which is not and what flag moves it."""
+
+import socket
+
+Address = tuple[str, int] | tuple[str, int, int, int]
+
+
+class PortTaken(Exception):
+    """Nobody can listen there. `args[0]` names the port and the flag."""
+
+
+def hold(host: str, port: int, flag: str) -> list[socket.socket]:
+    """Sockets bound to `port` (0: any free one, the same for all) on every address of `host`.
+
+    They take no connection, for they don't listen; but nobody else can have the port while our nodes are down,
+    and whoever binds with SO_REUSEPORT as the same user, our nodes, joins them (socket(7)). Raises PortTaken.
+    """
+    check(host, port, flag)
+    held: list[socket.socket] = []
+    for family, address in _addresses(host, port, flag):
+        held.append(_bound(family, _with_port(address, port), flag, shared=True))
+        port = held[0].getsockname()[1]
+    return held
+
+
+def listen(host: str, port: int, flag: str, backlog: int) -> list[socket.socket]:
+    """One listening socket, on the first address of `host`, for several processes. Raises PortTaken."""
+    family, address = _addresses(host, port, flag)[0]
+    listener = _bound(family, address, flag, shared=False)
+    listener.listen(backlog)
+    return [listener]
+
+
+def check(host: str, port: int, flag: str) -> None:
+    """Raises PortTaken unless one could listen on all of `host`, alone, without SO_REUSEPORT."""
+    for family, address in _addresses(host, port, flag):
+        _bound(family, address, flag, shared=False).close()
+
+
+def _addresses(host: str, port: int, flag: str) -> list[tuple[int, Address]]:
+    try:
+        # Blocking, but before anything runs; the loop's own way would leave a thread behind, and we fork.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as exc:
+        where = flag.replace("port", "host")
+        raise PortTaken(f"cannot listen on {host}: {exc.strerror or exc}; choose another with {where}") from exc
+    return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))  # type: ignore[misc]
+
+
+def _with_port(address: Address, port: int) -> Address:
+    return (address[0], port) if len(address) == 2 else (address[0], port, address[2], address[3])
+
+
+def _bound(family: int, address: Address, flag: str, *, shared: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Connections of a former run that linger in TIME_WAIT are no reason to refuse.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        sock.bind(address)
+    except OSError as exc:
+        sock.close()
+        where, why = f"{address[0]}:{address[1]}", exc.strerror or exc
+        raise PortTaken(f"cannot listen on {where}: {why}; choose another with {flag}") from exc
+    return sock
