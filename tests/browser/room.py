@@ -43,4 +43,4 @@ async def outbox_is(page: Page, texts: list[str]) -> None:
 
 async def noted(page: Page, note: str) -> None:
     """Waits until one text of the outbox carries this note."""
-    await page.locator("#chat-outbox small", has_text=note).wait_for(timeout=BUDGET_S * 1000)
+    await page.locator("#chat-outbox small", has_text=note).first.wait_for(timeout=BUDGET_S * 1000)

@@ -71,7 +71,7 @@ async def test_text_typed_while_disconnected_stays_and_is_sent_once(node: Node, 
         for text in ("one", "two", "two", "three"):
             await say(alice, text)
         await outbox_is(alice, ["one", "two", "two", "three"])
-        await noted(alice, "waiting for the connection")
+        await noted(alice, "waiting to be sent")
         # One of them is taken back: its words return to the field.
         await alice.locator("#chat-outbox li", has_text="three").get_by_role("button").last.click()
         assert await alice.input_value("#chat-message-input") == "three"
