@@ -62,12 +62,12 @@ class _Pages:
             raise web.HTTPFound(f"/chat/{quote(room)}/", headers=SECURITY_HEADERS)
         return _page(request, _ROOM, {"room": room})
 
-    def _choose(self, request: web.Request, bad_name: str = "") -> web.Response:
-        values = {"name": bad_name, "name_chars_max": str(self.name_chars_max)}
-        if not bad_name:
+    def _choose(self, request: web.Request, bad_name: str | None = None) -> web.Response:
+        values = {"name": bad_name or "", "name_chars_max": str(self.name_chars_max)}
+        if bad_name is None:
             return _page(request, _CHOOSE, values)
         problem = "name_long" if len(bad_name) > self.name_chars_max else "name_impossible"
-        return _page(request, _CHOOSE, values, problem, status=404)
+        return _page(request, _CHOOSE, values, problem if bad_name else "name_empty", status=404)
 
 
 async def _static(request: web.Request) -> web.StreamResponse:

@@ -1,0 +1,96 @@
+"""A real Chromium for the tests of the pages; its windows, and the place for screenshots."""
+
+import os
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from aiohttp import web
+from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+
+from gateway.edge import pages
+from tests.support.need import need_tool
+
+# No GPU and no sandbox in a container; and nothing that Chromium would ask the world by itself.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+# What Chromium says of a road that was cut, and of the 404 page: expected wherever a test does that.
+OF_THE_NETWORK = re.compile(
+    r"^WebSocket connection to|^Failed to load resource: the server responded with a status of 404"
+)
+
+WindowFactory = Callable[..., Awaitable[Page]]
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Debian's Chromium; Playwright's own is not downloaded."""
+    chromium = need_tool("chromium", "chromium fonts-noto-cjk")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def window(browser: Browser) -> AsyncIterator[WindowFactory]:
+    """`await window(lang="ja-JP", scheme="dark", size=(390, 720))`: a window of a person of their own.
+
+    A script error in any window fails the test, and so does an error on its console: a violation of the
+    Content-Security-Policy would be one.
+    """
+    complaints: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error" and not OF_THE_NETWORK.match(message.text):
+            complaints.append(message.text)
+
+    async def opened(
+        lang: str = "en-US",
+        scheme: Literal["light", "dark"] = "light",
+        size: tuple[int, int] = (900, 640),
+        ignore_https_errors: bool = False,
+    ) -> Page:
+        context = await browser.new_context(
+            locale=lang,
+            color_scheme=scheme,
+            viewport={"width": size[0], "height": size[1]},
+            ignore_https_errors=ignore_https_errors,
+        )
+        page = await context.new_page()
+        page.on("console", heard)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        return page
+
+    yield opened
+    assert not complaints
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Where screenshots go: HIROBA_TEST_SHOTS, or tests/shots (not kept by git)."""
+    directory = Path(os.environ.get("HIROBA_TEST_SHOTS") or Path(__file__).parent.parent / "shots")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[str]:
+    """The URL of the pages alone, without a node behind them: for what needs no WebSocket."""
+    app = web.Application()
+    app.add_routes(pages.routes())
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    yield f"http://{host}:{port}"
+    await runner.cleanup()

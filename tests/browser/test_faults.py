@@ -1,0 +1,167 @@
+"""What a node may answer, and what our page makes of it: errors, gaps, closes. Said by a real node where it can be."""
+
+import pytest
+from playwright.async_api import Page
+
+from tests.browser.conftest import WindowFactory
+from tests.browser.door import Door
+from tests.browser.room import log, noted, outbox_is, say, shows, state
+from tests.conftest import NodeFactory
+from tests.support.broker import Broker
+from tests.support.node import Node
+from tests.support.until import until
+
+pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
+
+
+async def enter(page: Page, url: str) -> None:
+    await page.goto(url)
+    await state(page, "connected")
+
+
+@pytest.fixture
+async def node(start_node: NodeFactory) -> Node:
+    return await start_node()
+
+
+async def test_a_text_too_long_is_given_back_and_the_next_goes_through(
+    start_node: NodeFactory, window: WindowFactory
+) -> None:
+    node = await start_node(message_bytes_max=1000)
+    alice = await window()
+    await enter(alice, node.url("/chat/lobby/"))
+    await say(alice, "x" * 2000)
+    await say(alice, "short")
+    await noted(alice, "not sent: it is too long")
+    await shows(alice, "short\n")
+    await alice.get_by_role("button", name="Take back").click()
+    assert await alice.input_value("#chat-message-input") == "x" * 2000
+    await outbox_is(alice, [])
+
+
+async def test_a_text_refused_for_now_is_tried_again(
+    broker: Broker, start_node: NodeFactory, window: WindowFactory
+) -> None:
+    node = await start_node(publish_timeout_s=0.5)
+    alice = await window()
+    await enter(alice, node.url("/chat/lobby/"))
+    broker.pause()
+    for text in ("one", "two"):
+        await say(alice, text)
+    await noted(alice, "on its way")
+    await until(lambda: _noted_otherwise(alice), "the node gave up on one")
+    broker.cont()
+    await until(lambda: _settled(alice, "one\ntwo\n"), "both are in the log, in order, once")
+
+
+async def _noted_otherwise(page: Page) -> bool:
+    return await page.locator("#chat-outbox li[data-state=retry], #chat-outbox li[data-state=unknown]").count() > 0
+
+
+async def _settled(page: Page, expected: str) -> bool:
+    """An echo settles a text of unknown fate; if none comes within the test's budget, that is the failure."""
+    return await log(page) == expected and await page.locator("#chat-outbox li").count() == 0
+
+
+async def test_a_text_of_unknown_fate_waits_for_the_reader_and_holds_the_later_ones(
+    node: Node, window: WindowFactory
+) -> None:
+    alice = await window()
+    async with Door(node.port) as door:
+        await enter(alice, door.url("/chat/lobby/"))
+        door.withhold = True
+        await say(alice, "perhaps")
+        await until(lambda: door.sent, "the text is under way")
+        await door.tell(type="error", code="unknown", text="", ref=door.sent[0]["ref"])
+        await noted(alice, "may or may not have arrived")
+        await say(alice, "later")
+        await outbox_is(alice, ["perhaps", "later"])
+        door.withhold = False
+        await alice.get_by_role("button", name="Send again").click()
+        await shows(alice, "perhaps\nlater\n")
+        await outbox_is(alice, [])
+
+
+async def test_the_echo_of_a_text_of_unknown_fate_settles_it(node: Node, window: WindowFactory) -> None:
+    alice = await window()
+    async with Door(node.port) as door:
+        await enter(alice, door.url("/chat/lobby/"))
+        door.lose_next_ack = True
+        door.refusing = True
+        await say(alice, "perhaps")
+        await state(alice, "reconnecting")
+        await say(alice, "later")
+        await outbox_is(alice, ["perhaps", "later"])
+        door.refusing = False
+        await shows(alice, "perhaps\nlater\n")
+        await outbox_is(alice, [])
+        assert [frame["message"] for frame in door.sent] == ["perhaps", "later"]
+
+
+async def test_a_missing_entry_is_told(node: Node, window: WindowFactory) -> None:
+    alice, bob = await window(), await window(lang="ja-JP")
+    async with Door(node.port) as door:
+        await enter(alice, door.url("/chat/lobby/"))
+        await enter(bob, node.url("/chat/lobby/"))
+        await say(bob, "one")
+        await shows(alice, "one\n")
+        door.lose_next_entry = True
+        await say(bob, "two")
+        await say(bob, "three")
+        await shows(alice, "one\n— 1 messages are missing here —\nthree\n")
+        await door.tell(type="gap", after="1-3", before="2-9", lost=5)
+        await door.tell(
+            type="message", id="9999999999999-9", user=None, message={"a": 1}, at=9999999999999, **{"from": "x"}
+        )
+        await until(lambda: _ends(alice, '{"a":1}\n'), "the entry behind the gap")
+        assert "— 5 messages are missing here —" in await log(alice)
+
+
+async def _ends(page: Page, text: str) -> bool:
+    return (await log(page)).endswith(text)
+
+
+async def test_a_log_that_was_flushed_meanwhile_is_a_gap_and_goes_on(
+    broker: Broker, node: Node, window: WindowFactory
+) -> None:
+    alice = await window()
+    async with Door(node.port) as door:
+        await enter(alice, door.url("/chat/lobby/"))
+        await say(alice, "before")
+        await shows(alice, "before\n")
+        door.refusing = True
+        door.cut()
+        await state(alice, "reconnecting")
+        async with broker.client() as client:
+            await client.flushall()
+        door.refusing = False
+        await state(alice, "connected")
+        await say(alice, "after")
+        await until(lambda: _ends(alice, "after\n"), "the room goes on")
+        lines = (await log(alice)).splitlines()
+        assert [line for line in lines if not line.startswith("—")] == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "line"),
+    [
+        (1000, "", "Closed: the server ended the conversation"),
+        (1003, "text frames only", "Closed: text frames only"),
+        (1002, "", "Closed: 1002"),
+    ],
+)
+async def test_a_final_close_is_said_with_its_reason(
+    node: Node, window: WindowFactory, code: int, reason: str, line: str
+) -> None:
+    alice = await window()
+    async with Door(node.port) as door:
+        await enter(alice, door.url("/chat/lobby/"))
+        await door.close(code, reason)
+        await state(alice, "closed")
+        assert await alice.text_content("#chat-state") == line
+        await say(alice, "still here")
+        await outbox_is(alice, ["still here"])
+        await alice.get_by_role("button", name="Connect again").click()
+        await shows(alice, "still here\n")
+        assert len(door.handshakes) == 2
+        assert await alice.locator("#chat-return").is_hidden()

@@ -1,0 +1,160 @@
+"""The room's page under the fingers: input methods, plain text, a bounded log, reading further up, small screens."""
+
+import ssl
+from pathlib import Path
+
+import aiohttp
+import pytest
+from playwright.async_api import Page
+
+from tests.browser.conftest import WindowFactory
+from tests.browser.door import Door
+from tests.browser.room import log, say, shows, state
+from tests.conftest import NodeFactory
+from tests.support.certs import make_certs
+from tests.support.node import Node
+from tests.support.until import until
+
+pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
+
+
+async def enter(page: Page, url: str) -> None:
+    await page.goto(url)
+    await state(page, "connected")
+
+
+@pytest.fixture
+async def node(start_node: NodeFactory) -> Node:
+    return await start_node(messages_per_s=0)
+
+
+async def publish(node: Node, room: str, *messages: object) -> None:
+    """Says messages of any JSON, on the plain wire, and waits until the last one came back."""
+    async with aiohttp.ClientSession() as http, http.ws_connect(node.ws_url(room)) as ws:
+        for message in messages:
+            await ws.send_json({"message": message})
+        for _ in messages:
+            await ws.receive_json(timeout=20)
+
+
+async def test_enter_that_accepts_a_conversion_does_not_send(node: Node, window: WindowFactory) -> None:
+    alice = await window(lang="ja-JP")
+    await enter(alice, node.url("/chat/部屋/"))
+    await alice.focus("#chat-message-input")
+    typing = await alice.context.new_cdp_session(alice)
+    enter_key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+
+    await typing.send("Input.imeSetComposition", {"text": "へや", "selectionStart": 2, "selectionEnd": 2})
+    await typing.send("Input.dispatchKeyEvent", {"type": "keyDown", **enter_key})
+    await typing.send("Input.insertText", {"text": "部屋"})
+    await typing.send("Input.dispatchKeyEvent", {"type": "keyUp", **enter_key})
+    # Safari: the composition has ended already when the key is told, with the code of "an input method had it".
+    await alice.evaluate(
+        """document.querySelector("#chat-message-input").dispatchEvent(
+            new KeyboardEvent("keydown", { key: "Enter", keyCode: 229, bubbles: true }))"""
+    )
+    assert await alice.input_value("#chat-message-input") == "部屋"
+    await alice.press("#chat-message-input", "Enter")
+    await shows(alice, "部屋\n")
+    assert await alice.input_value("#chat-message-input") == ""
+
+
+async def test_whatever_is_said_is_shown_as_text(node: Node, window: WindowFactory) -> None:
+    alice = await window()
+    await enter(alice, node.url("/chat/lobby/"))
+    html = "<img src=x onerror=\"document.title='gotcha'\"><script>document.title='gotcha'</script>"
+    messages: list[object] = [html, {"a": [1, None]}, ["x"], 12.5, True, None, "two\r\nlines", ""]
+    await publish(node, "lobby", *messages)
+    expected = f'{html}\n{{"a":[1,null]}}\n["x"]\n12.5\ntrue\nnull\ntwo\nlines\n\n'
+    await shows(alice, expected)
+    # The screen reader's copy as well.
+    assert await alice.locator("#chat-spoken > p").first.text_content() == f"{html}\n"
+    assert await alice.locator("img").count() == 0
+    assert await alice.title() == "lobby · hiroba"
+
+
+async def test_the_log_is_bounded(node: Node, window: WindowFactory) -> None:
+    alice = await window()
+    await enter(alice, node.url("/chat/lobby/"))
+    for first in range(0, 3000, 500):
+        await publish(node, "lobby", *(f"line {n}" for n in range(first, first + 500)))
+    await until(lambda: _ends(alice, "line 2999\n"), "the last line")
+    lines = (await log(alice)).splitlines()
+    assert 1000 <= len(lines) <= 1200
+    assert lines == [f"line {n}" for n in range(3000 - len(lines), 3000)]
+    await publish(node, "lobby", *(str(n) * 60_000 for n in range(9)))
+    await until(lambda: _ends(alice, "8" * 60_000 + "\n"), "the last of the long lines")
+    assert len(await log(alice)) <= 360_000
+    assert await alice.locator("#chat-spoken > p").count() <= 10
+
+
+async def _ends(page: Page, text: str) -> bool:
+    return (await log(page)).endswith(text)
+
+
+async def test_reading_further_up_is_left_alone(node: Node, window: WindowFactory) -> None:
+    alice = await window()
+    await enter(alice, node.url("/chat/lobby/"))
+    area = "document.querySelector('#chat-log')"
+    await publish(node, "lobby", *(f"line {n}" for n in range(80)))
+    await until(lambda: _ends(alice, "line 79\n"), "the last line")
+    assert await alice.evaluate(f"{area}.scrollTop + {area}.clientHeight > {area}.scrollHeight - 2")
+    await alice.evaluate(f"{area}.focus(), {area}.setSelectionRange(5, 9), {area}.scrollTop = 40")
+    await publish(node, "lobby", "news")
+    await until(lambda: _ends(alice, "news\n"), "the news")
+    assert await alice.evaluate(f"[{area}.scrollTop, {area}.selectionStart, {area}.selectionEnd]") == [40, 5, 9]
+
+
+async def test_a_page_that_came_by_https_talks_wss(node: Node, window: WindowFactory, tmp_path: Path) -> None:
+    certs = make_certs(tmp_path / "certs")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certs.cert, certs.key)
+    alice = await window(ignore_https_errors=True)
+    sockets: list[str] = []
+    alice.on("websocket", lambda socket: sockets.append(socket.url))
+    async with Door(node.port, tls) as door:
+        await enter(alice, door.url("/chat/lobby/"))
+        await say(alice, "hello")
+        await shows(alice, "hello\n")
+        assert [url.split(":")[0] for url in sockets] == ["wss"]
+
+
+@pytest.mark.parametrize(("lang", "scheme"), [("en-US", "light"), ("ja-JP", "dark")])
+async def test_a_small_screen_is_enough(node: Node, window: WindowFactory, shots: Path, lang: str, scheme: str) -> None:
+    alice = await window(lang=lang, scheme=scheme, size=(320, 568))
+    async with Door(node.port) as door:
+        await enter(alice, door.url(f"/chat/{'とても長い部屋の名前' * 10}/"))
+        await say(alice, "x" * 300)
+        door.refusing = True
+        door.cut()
+        await state(alice, "reconnecting")
+        await say(alice, "y" * 300)
+        await alice.locator("#chat-outbox li").wait_for()
+        assert await alice.evaluate("document.documentElement.scrollWidth") == 320
+        box = await alice.locator("#chat-message-submit").bounding_box()
+        assert box is not None and box["y"] + box["height"] <= 568
+        await alice.screenshot(path=shots / f"small-{lang}.png")
+
+
+async def test_the_page_speaks_its_reader_s_language(node: Node, window: WindowFactory) -> None:
+    alice = await window(lang="ja-JP")
+    await enter(alice, node.url("/chat/部屋/"))
+    assert await alice.get_attribute("html", "lang") == "ja"
+    assert await alice.text_content("#chat-state") == "接続中"
+    assert await alice.get_attribute("#chat-message-submit", "value") == "送信"
+
+
+async def test_everything_can_be_done_by_keyboard(node: Node, window: WindowFactory) -> None:
+    alice = await window()
+    await enter(alice, node.url("/chat/lobby/"))
+    # The field has the focus from the start.
+    await alice.keyboard.type("typed")
+    await alice.keyboard.press("Tab")
+    await alice.keyboard.press("Enter")
+    await shows(alice, "typed\n")
+    # Around once, starting behind the button; the body is where a browser's own controls would have their turn.
+    reached = set()
+    for _ in range(6):
+        await alice.keyboard.press("Tab")
+        reached.add(await alice.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert reached >= {"seal", "chat-log", "chat-message-input", "chat-message-submit"}
