@@ -56,7 +56,7 @@ class Node:
         self.broker = Broker(id, url, settings, self.clock, self.metrics)
         self.hub = Hub(self.broker, settings, self.metrics, self.keep)
         context = Context(id, settings, self.broker, self.hub, self.clock, self.metrics)
-        self.edge = Edge(context, connections_max(settings))
+        self.edge = Edge(context, connections_max(settings), self.keep)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()

@@ -33,7 +33,6 @@ def public_app(edge: Edge) -> web.Application:
             access.http(request.method, request.path, status, time.monotonic() - started_at, edge.callers.peer(request))
 
     app = web.Application(middlewares=[log_access])
-    app.on_response_prepare.append(ws.answer_deflate)
     app.add_routes([web.get("/healthz", healthz), *ws.routes(edge), *pages.routes()])
     return app
 

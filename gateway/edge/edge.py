@@ -13,6 +13,7 @@ from gateway.edge.client import Client
 from gateway.edge.context import Context
 from gateway.edge.wheel import Wheel
 from gateway.logs import access
+from gateway.rooms.hub import Keep
 
 # A v1 client told to reconnect comes back within so many seconds after its close: enough to spread a whole node.
 RECONNECT_AFTER_MAX_S = 2.0
@@ -26,7 +27,8 @@ NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
 class Edge:
     """The clients of this node."""
 
-    def __init__(self, context: Context, connections_max: int) -> None:
+    def __init__(self, context: Context, connections_max: int, keep: Keep) -> None:
+        self._keep = keep
         self.context = context
         self.settings = context.settings
         self.metrics = context.metrics
@@ -57,12 +59,19 @@ class Edge:
                 socket.setsockopt(IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
     def welcome(self, client: Client) -> None:
+        """Take a client in whose 101 is written. Its task ends with its connection."""
+        self.tune(client.transport)
         self.wheel.add(client)
         access.ws("CONNECT", client.path, client.peer)
+        task = self._keep(f"client {client.id}", client.listen())
+        task.add_done_callback(lambda done: self._farewell(client, done))
 
-    def farewell(self, client: Client) -> None:
+    def _farewell(self, client: Client, done: "asyncio.Task[None]") -> None:
         """The one line that says how a connection was."""
+        if not done.cancelled() and done.exception() is not None:
+            client.end(Close.ERROR)
         self.wheel.remove(client)
+        self.went()
         close = client.closing or Close.LOST
         self.metrics.closes[close.label] += 1
         access.ws(
@@ -102,7 +111,7 @@ class Edge:
             client.go_away(random.uniform(0, RECONNECT_AFTER_MAX_S))
 
     async def empty(self) -> None:
-        """Wait until every handler has returned."""
+        """Wait until everybody is gone."""
         while self.connections:
             self._emptied.clear()
             await self._emptied.wait()
@@ -112,7 +121,7 @@ class Edge:
         self.connections += 1
 
     def went(self) -> None:
-        """A handler returns."""
+        """A handshake failed, or a client is gone."""
         self.connections -= 1
         if not self.connections:
             self._emptied.set()

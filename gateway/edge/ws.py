@@ -6,13 +6,14 @@ import time
 from aiohttp import web
 
 from gateway.broker.errors import BrokerGone, BrokerRefused
-from gateway.core import wires
+from gateway.core import handshake, wires
 from gateway.core.closes import Close
 from gateway.core.entry import EntryId, parse_id
 from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire
-from gateway.edge.client import Client, Socket
+from gateway.edge.client import Client
 from gateway.edge.edge import Edge
+from gateway.edge.takeover import Upgraded, take_over
 from gateway.logs import access
 from gateway.rooms.hub import HubFull, Place
 
@@ -60,18 +61,13 @@ async def _chat(edge: Edge, request: web.Request) -> web.StreamResponse:
     edge.came()
     try:
         place = await _enter(edge, name, after, history)
-        try:
-            socket = Socket(wire, _deflate_offered(request), edge.settings.message_bytes_max)
-            await socket.prepare(request)
-            if socket.compress:
-                wire = DEFLATING[wire]
-            client = _client(edge, request, socket, wire, place)
-        finally:
-            edge.hub.release(place.room)
-        await _serve(edge, client)
-        return socket
-    finally:
+    except BaseException:
         edge.went()
+        raise
+    try:
+        return _join(edge, request, wire, place)
+    finally:
+        edge.context.hub.release(place.room)
 
 
 def _checked(edge: Edge, request: web.Request) -> RoomName:
@@ -87,6 +83,8 @@ def _checked(edge: Edge, request: web.Request) -> RoomName:
         raise Refused(426, "no_websocket", "this is a WebSocket's address", Upgrade="websocket", Connection="Upgrade")
     if request.headers.get("Sec-WebSocket-Version") != "13":
         raise Refused(426, "version", "WebSocket version 13 only", **{"Sec-WebSocket-Version": "13"})
+    if not handshake.good_key(request.headers.get("Sec-WebSocket-Key", "")):
+        raise Refused(400, "key", "Sec-WebSocket-Key is not 16 bytes in base64")
     if edge.draining:
         raise _busy("draining", "this node is going away")
     if edge.overloaded:
@@ -97,26 +95,9 @@ def _checked(edge: Edge, request: web.Request) -> RoomName:
 def _wire(request: web.Request) -> Wire:
     """The first subprotocol of the client's that we speak; `plain` if none (RFC 6455 §4.2.2)."""
     offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-    return next((wire for name in offered for wire in WIRES if wire.subprotocol == name), PLAIN)
-
-
-def _deflate_offered(request: web.Request) -> bool:
-    """permessage-deflate as browsers offer it (RFC 7692 §7.1). An offer that limits our window is not taken up:
-    frames are shared, and a smaller window would need its own.
-    """
-    offers = request.headers.get("Sec-WebSocket-Extensions", "").split(",")
-    return any(
-        offer.split(";")[0].strip() == "permessage-deflate" and "server_max_window_bits" not in offer
-        for offer in offers
-    )
-
-
-async def answer_deflate(_request: web.Request, response: web.StreamResponse) -> None:
-    """Signal on_response_prepare: neither side keeps a context between messages (RFC 7692 §7.1.1)."""
-    if isinstance(response, Socket) and "Sec-WebSocket-Extensions" in response.headers:
-        response.headers["Sec-WebSocket-Extensions"] = (
-            "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-        )
+    wire = next((wire for name in offered for wire in WIRES if wire.subprotocol == name), PLAIN)
+    deflates = handshake.deflate_offered(request.headers.get("Sec-WebSocket-Extensions", ""))
+    return DEFLATING[wire] if deflates else wire
 
 
 def _start(edge: Edge, request: web.Request) -> tuple[EntryId | None, int]:
@@ -136,7 +117,7 @@ async def _enter(edge: Edge, name: RoomName, after: EntryId | None, history: int
     started_at = time.monotonic()
     try:
         async with asyncio.timeout(edge.settings.handshake_timeout_s):
-            return await edge.hub.enter(name, after, history)
+            return await edge.context.hub.enter(name, after, history)
     except HubFull:
         raise _busy("rooms", "this node has too many rooms open: rooms_max") from None
     except TimeoutError:
@@ -146,34 +127,22 @@ async def _enter(edge: Edge, name: RoomName, after: EntryId | None, history: int
         raise _busy("broker", "the broker is away") from None
 
 
-def _client(edge: Edge, request: web.Request, socket: Socket, wire: Wire, place: Place) -> Client:
+def _join(edge: Edge, request: web.Request, wire: Wire, place: Place) -> web.StreamResponse:
     """From the 101 to the room without an await between: the cursor was fixed before the 101."""
     transport = request.transport
-    assert transport is not None
-    edge.tune(transport)
-    client = Client(edge.context, request, transport, edge.callers.peer(request), socket, wire, place.room)
-    socket.client = client
+    if transport is None or transport.is_closing():  # gone while we asked the broker
+        edge.went()
+        return Upgraded()
+    client = Client(edge.context, transport, request.path, edge.callers.peer(request), wire, place.room)
     client.cursor = place.cursor
+    transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
         recovered = bool(place.recovered)
         client.write(wires.welcome(client.id, edge.context.node, place.room.name, place.room.top, recovered))
-    place.room.admit(client)
-    if wire.gap is None and place.recovered is False:
-        client.end(Close.GAP)
-    return client
-
-
-async def _serve(edge: Edge, client: Client) -> None:
     edge.welcome(client)
-    try:
-        await client.listen()
-    except ConnectionError:
-        pass  # the socket broke while we waited for it to drain
-    except Exception:
-        client.end(Close.ERROR)
-        raise
-    finally:
-        if client.closing is None:
-            client.end(Close.LOST)
-        client.forget()
-        edge.farewell(client)
+    response = take_over(request, client)
+    if client.closing is None:
+        place.room.admit(client)
+        if wire.gap is None and place.recovered is False:
+            client.end(Close.GAP)
+    return response

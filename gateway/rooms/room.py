@@ -205,19 +205,16 @@ class Room:
     # ---- behind: one walk each ----
 
     async def _walk(self, session: Session) -> None:
-        try:
-            while session in self.behind:
-                await session.drained()
-                if session not in self.behind:
-                    return
-                if session.cursor == self.top:
-                    self._go_live(session)  # no await between the check and the move
-                elif session.cursor > self.top:
-                    await self._top_moved()
-                else:
-                    await self._step(session)
-        except OSError:  # the socket broke while the walk waited for it
-            session.end(Close.LOST)
+        while session in self.behind:
+            await session.drained()
+            if session not in self.behind:
+                return
+            if session.cursor == self.top:
+                self._go_live(session)  # no await between the check and the move
+            elif session.cursor > self.top:
+                await self._top_moved()
+            else:
+                await self._step(session)
 
     async def _top_moved(self) -> None:
         if self._moved is None:

@@ -49,7 +49,7 @@ class Session(ABC):
 
     @abstractmethod
     async def drained(self) -> None:
-        """Return when the socket's buffer is below its low-water mark. Raises OSError once it is broken."""
+        """Return when the socket's buffer is below its low-water mark, or when there is no socket any more."""
 
     @abstractmethod
     def end(self, close: Close) -> None:
