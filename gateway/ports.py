@@ -17,8 +17,15 @@ def hold(host: str, port: int, flag: str) -> list[socket.socket]:
     """
     check(host, port, flag)
     held: list[socket.socket] = []
-    for family, address in _addresses(host, port, flag):
-        held.append(_bound(family, _with_port(address, port), flag, shared=True))
+    for family, found in _addresses(host, port, flag):
+        address = _with_port(found, port)
+        try:
+            # Without SO_REUSEADDR: two sockets that have it, and don't listen, may share a port with anybody.
+            sock = _bound(family, address, flag, socket.SO_REUSEPORT)
+        except PortTaken:
+            # Free, as was checked, but for another program's connections in TIME_WAIT: held a little less well.
+            sock = _bound(family, address, flag, socket.SO_REUSEPORT, socket.SO_REUSEADDR)
+        held.append(sock)
         port = held[0].getsockname()[1]
     return held
 
@@ -26,7 +33,8 @@ def hold(host: str, port: int, flag: str) -> list[socket.socket]:
 def listen(host: str, port: int, flag: str, backlog: int) -> list[socket.socket]:
     """One listening socket, on the first address of `host`, for several processes. Raises PortTaken."""
     family, address = _addresses(host, port, flag)[0]
-    listener = _bound(family, address, flag, shared=False)
+    # SO_REUSEADDR: connections of a former run that linger in TIME_WAIT are no reason to refuse.
+    listener = _bound(family, address, flag, socket.SO_REUSEADDR)
     listener.listen(backlog)
     return [listener]
 
@@ -34,7 +42,7 @@ def listen(host: str, port: int, flag: str, backlog: int) -> list[socket.socket]
 def check(host: str, port: int, flag: str) -> None:
     """Raises PortTaken unless one could listen on all of `host`, alone, without SO_REUSEPORT."""
     for family, address in _addresses(host, port, flag):
-        _bound(family, address, flag, shared=False).close()
+        _bound(family, address, flag, socket.SO_REUSEADDR).close()
 
 
 def _addresses(host: str, port: int, flag: str) -> list[tuple[int, Address]]:
@@ -51,12 +59,10 @@ def _with_port(address: Address, port: int) -> Address:
     return (address[0], port) if len(address) == 2 else (address[0], port, address[2], address[3])
 
 
-def _bound(family: int, address: Address, flag: str, *, shared: bool) -> socket.socket:
+def _bound(family: int, address: Address, flag: str, *options: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
-    # Connections of a former run that linger in TIME_WAIT are no reason to refuse.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    for option in options:
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:

@@ -9,7 +9,8 @@ import pytest
 import redis.exceptions
 from redis.asyncio import Redis
 
-from tests.conftest import BrokerFactory
+import gateway
+from tests.conftest import BrokerFactory, NodeFactory
 from tests.support.broker import Broker
 from tests.support.ports import free_ports, is_free
 from tests.support.proxy import Proxy
@@ -98,3 +99,18 @@ async def test_until_says_what_it_waited_for() -> None:
 def test_free_ports_come_in_a_row(tmp_path: Path) -> None:
     first = free_ports(4)
     assert all(is_free(first + n) for n in range(4))
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+async def test_a_node_is_ready_counts_and_ends(start_node: NodeFactory) -> None:
+    node = await start_node(drain_s=0.1, lb_wait_s=0)
+    assert (await node.get("/chat/部屋/"))[0] == 200
+    metrics = await node.metrics()
+    assert metrics["hiroba_ready"] == 1
+    assert await node.metric("hiroba_build_info", version=gateway.__version__) == 1
+    assert await node.metric("hiroba_build_info", version="another") == 0
+    assert await node.stop() == 0
+    assert not await node.is_ready()
+    await node.start()
+    await node.kill()
+    assert any("stopped" in line for line in node.lines())

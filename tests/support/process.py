@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +22,6 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _die_with_the_test_run() -> None:
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Process:
     """One program. `spawn` may be called again after it ended; the log goes on in the same file.
 
@@ -36,23 +33,35 @@ class Process:
         self.argv = list(argv)
         self.log = log
         self.env = dict(os.environ if env is None else env)
+        # Where it runs; None: where the tests run.
+        self.cwd: Path | None = None
+        # A pty's descriptor (`pty.openpty()`) to be its controlling terminal and standard input.
+        self.terminal: int | None = None
         self.popen: subprocess.Popen[bytes] | None = None
 
     def spawn(self) -> None:
-        """Starts the program in a session of its own, in the current directory. Returns at once."""
+        """Starts the program in a session of its own. Returns at once."""
         assert not self.running, f"{self.name} runs already"
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 self.argv,
                 env=self.env,
-                stdin=subprocess.DEVNULL,
+                cwd=self.cwd,
+                stdin=subprocess.DEVNULL if self.terminal is None else self.terminal,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_the_test_run,  # noqa: PLW1509 - one prctl call, no lock taken
+                preexec_fn=self._prepare,  # noqa: PLW1509 - two system calls, no lock taken
             )
         if self not in started:
             started.append(self)
+
+    def _prepare(self) -> None:
+        """In the child, before it becomes the program."""
+        if _libc is not None:
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if self.terminal is not None:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     @property
     def running(self) -> bool:
