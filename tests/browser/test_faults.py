@@ -108,13 +108,13 @@ async def test_a_missing_entry_is_told(node: Node, window: WindowFactory) -> Non
         door.lose_next_entry = True
         await say(bob, "two")
         await say(bob, "three")
-        await shows(alice, "one\n— 1 messages are missing here —\nthree\n")
+        await shows(alice, "one\n— messages missing here: 1 —\nthree\n")
         await door.tell(type="gap", after="1-3", before="2-9", lost=5)
         await door.tell(
             type="message", id="9999999999999-9", user=None, message={"a": 1}, at=9999999999999, **{"from": "x"}
         )
         await until(lambda: _ends(alice, '{"a":1}\n'), "the entry behind the gap")
-        assert "— 5 messages are missing here —" in await log(alice)
+        assert "— messages missing here: 5 —" in await log(alice)
 
 
 async def _ends(page: Page, text: str) -> bool:

@@ -6,9 +6,9 @@
 
 // Between two sends: 16 a second, below messages_per_s (20), also for a pile of texts after a long absence.
 const SPACING_MS = 60;
-// After a resume that did not show the text, before it is sent again: the node that lost us, if it still lives,
-// may have had it in a call to the broker whose outcome was open.
-const SETTLE_MS = 2000;
+// A node that lost us and lives may append what it took from us until its publish_timeout_s is over; a little more
+// than that must have passed since the text went out before a resumed log without it means that it never will.
+const SETTLE_MARGIN_MS = 1000;
 // After "not in the log, and never will be": between 0 and the step (full jitter), doubled each time.
 const RETRY_FIRST_MS = 1000;
 const RETRY_MAX_MS = 20000;
@@ -32,6 +32,7 @@ const BLAMES = new Map([[1007, "bad"], [1009, "long"]]);
 export class Outbox {
   #send;
   #changed;
+  #settle_ms;
   #items = [];
   #ref = 0;
   // Of the connection that texts can go out on; null while there is none.
@@ -41,10 +42,12 @@ export class Outbox {
   // The highest id known to be ours and settled: the echo of an acknowledged text must not settle the next one.
   #settled = [0, 0];
 
-  // send(frame) hands a frame to the connection; changed(items) shows them, oldest first.
-  constructor(send, changed) {
+  // send(frame) hands a frame to the connection; changed(items) shows them, oldest first; publishTimeout_s is the
+  // nodes' setting.
+  constructor(send, changed, publishTimeout_s) {
     this.#send = send;
     this.#changed = changed;
+    this.#settle_ms = publishTimeout_s * 1000 + SETTLE_MARGIN_MS;
   }
 
   get items() {
@@ -88,7 +91,8 @@ export class Outbox {
   caughtUp() {
     const open = this.#underWay();
     if (!open || open.sessions.has(this.#session)) return;
-    this.#pause(SETTLE_MS, () => {
+    const open_ms = performance.now() - open.sentAt;
+    this.#pause(Math.max(this.#settle_ms - open_ms, SETTLE_MARGIN_MS), () => {
       if (open.state !== SENT) return;
       open.state = WAITING;
       this.#changed(this.#items);
@@ -158,6 +162,7 @@ export class Outbox {
     if (!item) return;
     item.state = SENT;
     item.sessions.add(this.#session);
+    item.sentAt = performance.now();
     this.#pause(SPACING_MS);
     this.#send({ type: "message", message: item.text, ref: item.ref });
   }
