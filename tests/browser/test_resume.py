@@ -100,7 +100,8 @@ async def test_a_message_whose_ack_was_lost_is_not_sent_again(node: Node, window
         assert [frame["message"] for frame in door.sent] == ["hello", "next"]
 
 
-async def test_a_message_lost_on_its_way_is_sent_again(node: Node, window: WindowFactory) -> None:
+async def test_a_message_lost_on_its_way_is_sent_again(start_node: NodeFactory, window: WindowFactory) -> None:
+    node = await start_node(publish_timeout_s=2)
     alice, bob = await window(), await window()
     async with Door(node.port) as door:
         await enter(alice, door.url("/chat/lobby/"))
