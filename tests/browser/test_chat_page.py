@@ -37,6 +37,7 @@ async def test_two_windows_chat_over_two_nodes_and_through_a_restart_of_the_brok
     await noted(alice, "on its way")
     await say(alice, "I wait.")
     await outbox_is(alice, ["are you there?", "I wait."])
+    await noted(alice, "waiting to be sent")
     await alice.screenshot(path=shots / "broker-away.png")
     await broker.start()
     spoken = "hello\nこんにちは\nare you there?\nI wait.\n"
@@ -52,6 +53,7 @@ async def test_two_windows_chat_over_two_nodes_and_through_a_restart_of_the_brok
     carol = await window()
     await carol.goto(here.url("/chat/部屋/"))
     await shows(carol, spoken)
+    await shows(bob, spoken)
     await alice.screenshot(path=shots / "room.png")
     await bob.screenshot(path=shots / "room-dark.png")
 
@@ -93,7 +95,7 @@ async def test_two_windows_side_by_side(
         await shows(alice, said)
         await shows(bob, said)
     images = [base64.b64encode(await page.screenshot()).decode() for page in (alice, bob)]
-    frame = await browser.new_page(viewport={"width": 1280, "height": 560})
+    frame = await browser.new_page(viewport={"width": 1300, "height": 560})
     await frame.set_content(
         "<body style='margin:0;display:flex;gap:20px;padding:20px;box-sizing:border-box;background:#8a8f98'>"
         + "".join(f"<img src='data:image/png;base64,{image}' style='border-radius:8px'>" for image in images)

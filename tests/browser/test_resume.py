@@ -10,7 +10,9 @@ from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
 from tests.browser.room import log, noted, outbox_is, say, shows, state
 from tests.conftest import NodeFactory
+from tests.support.broker import Broker
 from tests.support.node import Node
+from tests.support.proxy import Proxy
 from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
@@ -98,7 +100,8 @@ async def test_a_message_whose_ack_was_lost_is_not_sent_again(node: Node, window
         assert [frame["message"] for frame in door.sent] == ["hello", "next"]
 
 
-async def test_a_message_lost_on_its_way_is_sent_again(node: Node, window: WindowFactory) -> None:
+async def test_a_message_lost_on_its_way_is_sent_again(start_node: NodeFactory, window: WindowFactory) -> None:
+    node = await start_node(publish_timeout_s=2)
     alice, bob = await window(), await window()
     async with Door(node.port) as door:
         await enter(alice, door.url("/chat/lobby/"))
@@ -115,6 +118,33 @@ async def test_a_message_lost_on_its_way_is_sent_again(node: Node, window: Windo
         await shows(bob, "hello\nhello\nhello\n")
         await shows(alice, "hello\nhello\nhello\n")
         await outbox_is(alice, [])
+
+
+async def test_a_message_that_the_lost_node_appends_late_is_not_doubled(
+    broker: Broker, start_node: NodeFactory, window: WindowFactory
+) -> None:
+    """The window is on another node already, and has seen that its text is not in the log: not yet."""
+    other = await start_node()
+    alice, bob = await window(), await window()
+    async with Proxy(broker.port) as road:
+        node = await start_node(broker_url=broker.url_at("127.0.0.1", road.port))
+        async with Door(node.port) as door:
+            await enter(alice, door.url("/chat/lobby/"))
+            await enter(bob, other.url("/chat/lobby/"))
+            road.hold_at(b"perhaps")
+            await say(alice, "perhaps")
+            link = await road.held()
+            door.node_port = other.port
+            door.cut()
+            await until(lambda: len(door.handshakes) > 1, "alice comes back")
+            await state(alice, "connected")
+            await say(bob, "news")
+            await shows(alice, "news\n")
+            link.up.thaw()
+            await shows(alice, "news\nperhaps\n")
+            await outbox_is(alice, [])
+            await say(alice, "done")
+            await shows(bob, "news\nperhaps\ndone\n")
 
 
 async def test_the_window_moves_to_another_node_when_its_own_is_killed(

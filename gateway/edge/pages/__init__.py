@@ -26,9 +26,13 @@ SECURITY_HEADERS: Final = {
 }
 
 
-def routes(name_chars_max: int = ROOM_NAME_CHARS_MAX) -> list[web.AbstractRouteDef]:
-    """The routes of `/`, `/chat/…` and `/static/…`, for the app of the public port."""
-    pages = _Pages(name_chars_max)
+def routes(name_chars_max: int = ROOM_NAME_CHARS_MAX, publish_timeout_s: float = 10.0) -> list[web.AbstractRouteDef]:
+    """The routes of `/`, `/chat/…` and `/static/…`, for the app of the public port.
+
+    Both are the node's settings: the page says what a name may be, and knows from when on a text that got lost
+    with its connection can no longer appear.
+    """
+    pages = _Pages(name_chars_max, publish_timeout_s)
     return [
         web.get("/", pages.to_choose),
         web.get("/chat", pages.to_choose),
@@ -41,6 +45,7 @@ def routes(name_chars_max: int = ROOM_NAME_CHARS_MAX) -> list[web.AbstractRouteD
 @dataclass(frozen=True, slots=True)
 class _Pages:
     name_chars_max: int
+    publish_timeout_s: float
 
     async def to_choose(self, request: web.Request) -> web.StreamResponse:
         raise web.HTTPFound("/chat/", headers=SECURITY_HEADERS)
@@ -60,7 +65,7 @@ class _Pages:
             return self._choose(request, bad_name=asked.removesuffix("/"))
         if asked != f"{room}/":
             raise web.HTTPFound(f"/chat/{quote(room)}/", headers=SECURITY_HEADERS)
-        return _page(request, _ROOM, {"room": room})
+        return _page(request, _ROOM, {"room": room, "publish_timeout_s": str(self.publish_timeout_s)})
 
     def _choose(self, request: web.Request, bad_name: str | None = None) -> web.Response:
         values = {"name": bad_name or "", "name_chars_max": str(self.name_chars_max)}

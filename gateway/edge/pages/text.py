@@ -36,8 +36,8 @@ EN: Final[Mapping[str, str]] = {
     "send_again": "Send again",
     "take_back": "Take back",
     "outbox_full": "Too many messages are waiting. Your text stays here.",
-    "gap": "— {lost} messages are missing here —",
-    "gap_unknown": "— some messages may be missing here —",
+    "gap": "— messages missing here: {lost} —",
+    "gap_unknown": "— messages may be missing here —",
     "noscript": "This chat needs JavaScript.",
 }
 

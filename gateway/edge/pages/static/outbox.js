@@ -6,14 +6,14 @@
 
 // Between two sends: 16 a second, below messages_per_s (20), also for a pile of texts after a long absence.
 const SPACING_MS = 60;
-// After a resume that did not show the text, before it is sent again: the node that lost us, if it still lives,
-// may have had it in a call to the broker whose outcome was open.
-const SETTLE_MS = 2000;
+// A node that lost us and lives may append what it took from us until its publish_timeout_s is over; a little more
+// than that must have passed since the text went out before a resumed log without it means that it never will.
+const SETTLE_MARGIN_MS = 1000;
 // After "not in the log, and never will be": between 0 and the step (full jitter), doubled each time.
 const RETRY_FIRST_MS = 1000;
 const RETRY_MAX_MS = 20000;
-// So often may a connection break over one text before the reader is asked: perhaps it is the text.
-const BREAKS_MAX = 3;
+// On so many connections a text is tried, if each breaks over it, before the reader is asked: perhaps it is the text.
+const TRIES_MAX = 3;
 // Texts kept; typed by hand, so this is an hour's work. Full: add() says no.
 const ITEMS_MAX = 100;
 
@@ -32,19 +32,23 @@ const BLAMES = new Map([[1007, "bad"], [1009, "long"]]);
 export class Outbox {
   #send;
   #changed;
+  #settle_ms;
   #items = [];
   #ref = 0;
   // Of the connection that texts can go out on; null while there is none.
   #session = null;
-  // Set while something has to pass before the next send.
+  // Set while some time has to pass before the next send; #pausedFor is the item because of which, if there is one.
   #timer = null;
+  #pausedFor = null;
   // The highest id known to be ours and settled: the echo of an acknowledged text must not settle the next one.
   #settled = [0, 0];
 
-  // send(frame) hands a frame to the connection; changed(items) shows them, oldest first.
-  constructor(send, changed) {
+  // send(frame) hands a frame to the connection; changed(items) shows them, oldest first; publishTimeout_s is the
+  // nodes' setting.
+  constructor(send, changed, publishTimeout_s) {
     this.#send = send;
     this.#changed = changed;
+    this.#settle_ms = publishTimeout_s * 1000 + SETTLE_MARGIN_MS;
   }
 
   get items() {
@@ -54,7 +58,7 @@ export class Outbox {
   // False when the outbox is full: the text stays with the caller.
   add(text) {
     if (this.#items.length >= ITEMS_MAX) return false;
-    this.#items.push({ ref: ++this.#ref, text, state: WAITING, sessions: new Set(), breaks: 0, refusals: 0 });
+    this.#items.push({ ref: ++this.#ref, text, state: WAITING, sessions: new Set(), refusals: 0 });
     this.#flush();
     this.#changed(this.#items);
     return true;
@@ -65,7 +69,6 @@ export class Outbox {
     const item = this.#find(ref);
     if (!item || item.state === SENT) return;
     item.state = WAITING;
-    item.breaks = 0;
     this.#flush();
     this.#changed(this.#items);
   }
@@ -88,9 +91,9 @@ export class Outbox {
   caughtUp() {
     const open = this.#underWay();
     if (!open || open.sessions.has(this.#session)) return;
-    this.#pause(SETTLE_MS, () => {
-      if (open.state !== SENT) return;
-      open.state = WAITING;
+    const open_ms = performance.now() - open.sentAt;
+    this.#pause(Math.max(this.#settle_ms - open_ms, SETTLE_MARGIN_MS), open, () => {
+      open.state = open.sessions.size < TRIES_MAX ? WAITING : UNKNOWN;
       this.#changed(this.#items);
     });
   }
@@ -100,6 +103,7 @@ export class Outbox {
     const open = this.#underWay();
     if (!open || open.sessions.has(this.#session)) return;
     open.state = UNKNOWN;
+    this.#endPause();
     this.#changed(this.#items);
   }
 
@@ -125,7 +129,7 @@ export class Outbox {
       // timeout, refused, busy: it is not in the log and will not be.
       item.state = RETRY;
       const step_ms = Math.min(RETRY_FIRST_MS * 2 ** item.refusals++, RETRY_MAX_MS);
-      this.#pause(Math.random() * step_ms);
+      this.#pause(Math.random() * step_ms, item);
     }
     this.#flush();
     this.#changed(this.#items);
@@ -139,13 +143,11 @@ export class Outbox {
   // The connection is gone. True when the close code was about the text under way, which is now FAILED.
   lost(code) {
     this.#session = null;
-    clearTimeout(this.#timer);
-    this.#timer = null;
+    this.#endPause();
     const open = this.#underWay();
     if (!open) return false;
     const blame = BLAMES.get(code);
     if (blame) this.#fail(open, blame);
-    else if (++open.breaks >= BREAKS_MAX) open.state = UNKNOWN;
     this.#changed(this.#items);
     return blame !== undefined;
   }
@@ -158,18 +160,25 @@ export class Outbox {
     if (!item) return;
     item.state = SENT;
     item.sessions.add(this.#session);
+    item.sentAt = performance.now();
     this.#pause(SPACING_MS);
     this.#send({ type: "message", message: item.text, ref: item.ref });
   }
 
   // Nothing is sent before `wait_ms` have passed; then `act` (if any), then the next one.
-  #pause(wait_ms, act = () => {}) {
-    clearTimeout(this.#timer);
+  #pause(wait_ms, item = null, act = () => {}) {
+    this.#endPause();
+    this.#pausedFor = item;
     this.#timer = setTimeout(() => {
-      this.#timer = null;
+      this.#endPause();
       act();
       this.#flush();
     }, wait_ms);
+  }
+
+  #endPause() {
+    clearTimeout(this.#timer);
+    this.#timer = this.#pausedFor = null;
   }
 
   // False when an entry of ours with this id, or a later one, was settled before.
@@ -188,6 +197,7 @@ export class Outbox {
 
   #drop(item) {
     this.#items = this.#items.filter((one) => one !== item);
+    if (item === this.#pausedFor) this.#endPause();
     this.#flush();
     this.#changed(this.#items);
   }

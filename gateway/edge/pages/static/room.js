@@ -5,7 +5,7 @@ import { Log } from "./log.js";
 import { FAILED, Outbox, RETRY, SENT, UNKNOWN, WAITING } from "./outbox.js";
 import { confirmsConversion, fill } from "./page.js";
 
-const { room, texts: textsJson } = document.body.dataset;
+const { room, publishTimeoutS, texts: textsJson } = document.body.dataset;
 const texts = JSON.parse(textsJson);
 const at = (id) => document.querySelector(`#${id}`);
 const input = at("chat-message-input");
@@ -17,7 +17,7 @@ const rows = new Map();
 let unread = 0;
 
 const log = new Log(at("chat-log"), at("chat-spoken"), texts.lang);
-const outbox = new Outbox((frame) => connection.send(frame), showOutbox);
+const outbox = new Outbox((frame) => connection.send(frame), showOutbox, Number(publishTimeoutS));
 const connection = new Connection(room, {
   state: showState,
   welcome: (frame, resumed) => outbox.welcome(frame.session, !resumed || frame.recovered),
