@@ -1,4 +1,4 @@
-"""The node's clock for deadlines: a pause of the whole process (SIGSTOP, a sleeping laptop) does not count."""
+"""The node's clock for deadlines: a pause of the whole process (SIGSTOP, a sleeping laptop) counts PAUSE_S at most."""
 
 import asyncio
 import time
@@ -20,9 +20,8 @@ class Clock:
         self.on_pause: list[Callable[[float], None]] = []
 
     def now(self) -> float:
-        """Monotonic seconds less all pauses. While the loop is still late, the time stands still."""
-        since_tick = time.monotonic() - self._ticked_at
-        return self._ticked_at - self._paused_s + (since_tick if since_tick < PAUSE_S else 0.0)
+        """Monotonic seconds less what any turn took beyond PAUSE_S. Stands still from then on; never steps back."""
+        return self._ticked_at - self._paused_s + min(time.monotonic() - self._ticked_at, PAUSE_S)
 
     async def run(self) -> None:
         """Tick until cancelled."""
@@ -31,10 +30,11 @@ class Clock:
             self._tick(time.monotonic())
 
     def _tick(self, at: float) -> None:
-        late_s = at - self._ticked_at - TICK_S
-        self._observe(max(0.0, late_s))
-        if late_s + TICK_S >= PAUSE_S:
-            self._paused_s += late_s
-            for tell in self.on_pause:
-                tell(late_s)
+        turn_s = at - self._ticked_at
+        self._observe(max(0.0, turn_s - TICK_S))
+        paused_s = max(0.0, turn_s - PAUSE_S)
+        self._paused_s += paused_s
         self._ticked_at = at
+        if paused_s:
+            for tell in self.on_pause:
+                tell(paused_s)

@@ -161,8 +161,9 @@ def _first_id(item: Entry | Gap) -> EntryId:
 
 def contiguous(cursor: EntryId, stretch: list[Entry | Gap]) -> Iterable[list[Entry] | Gap]:
     """A piece of log as it is told to its readers: runs of entries, and the gaps between them."""
-    last = stretch[-1]
-    if last.__class__ is Entry and last.id.n - cursor.n == len(stretch):  # dense ids: nothing is missing between
+    last = _first_id(stretch[-1])
+    # Dense ids: nothing is missing between. An unreadable entry has its place in the count and is a gap all the same.
+    if last.n - cursor.n == len(stretch) and Gap not in map(type, stretch):
         yield stretch  # type: ignore[misc]
         return
     run: list[Entry] = []

@@ -10,6 +10,7 @@ FORMAT = b"1"
 
 # ms has 13 digits until the year 2286; the bound keeps a forged id below Redis' 64-bit limit.
 _ID = re.compile(r"(\d{1,18})-(\d{1,18})\Z", re.ASCII)
+_PART_MAX = 10**18 - 1
 
 
 class EntryId(NamedTuple):
@@ -23,7 +24,9 @@ class EntryId(NamedTuple):
 
     def before(self) -> "EntryId":
         """A cursor from which the next entry is this one."""
-        return EntryId(self.ms, self.n - 1)
+        if self.n:
+            return EntryId(self.ms, self.n - 1)
+        return EntryId(self.ms - 1, _PART_MAX)  # `XADD log *` by a stranger counts from 0
 
 
 START = EntryId(0, 0)
@@ -69,8 +72,9 @@ def gap_between(cursor: EntryId, following: EntryId) -> Gap | None:
 
     A following `n` that is not above the cursor's belongs to a log that was rewound (failover) or begun again
     (flushed, expired): when it starts at 1 nothing of it is missing; any other case the caller has to look up.
+    A stranger's `XADD log *` counts 0, and the room's own count begins again behind it.
     """
-    if following.n == cursor.n + 1 or following.n == 1:
+    if following.n == cursor.n + 1 or following.n <= 1:
         return None
     lost = following.n - cursor.n - 1
     return Gap(cursor, following, lost if lost > 0 else None)
@@ -84,5 +88,8 @@ def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
     ms, _, n = raw_id.partition(b"-")
     id = EntryId(int(ms), int(n))
     if len(fields) == 10 and fields[0] == b"v" and fields[1] == FORMAT and fields[8] == b"m":
-        return Entry(id, fields[5].decode(), fields[7].decode(), fields[9])
+        try:  # Not suppress(): a microsecond per entry.
+            return Entry(id, fields[5].decode(), fields[7].decode(), fields[9])
+        except UnicodeDecodeError:
+            pass  # ours only by its looks
     return Gap(id.before(), EntryId(id.ms, id.n + 1), 1)

@@ -136,7 +136,7 @@ class Room:
 
     def _fall_behind(self, session: Session) -> None:
         self.behind.add(session)
-        session.stuck_bytes, session.stuck_since = session.waiting_bytes(), time.monotonic()
+        session.stuck_bytes = -1  # nobody looked yet: the first look begins the wait, by the clock of whoever looks
         self._metrics.walks += 1
         session.walk = self._keep(f"walk {session.id}", self._walk(session))
 

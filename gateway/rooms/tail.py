@@ -36,10 +36,16 @@ class Tail:
         return len(self._entries)
 
     def append(self, entries: list[Entry]) -> None:
-        """Take what was delivered. Over its bounds the tail forgets its older half: cutting often would cost more."""
+        """Take what was delivered. Over its bounds the tail forgets its older half: cutting often would cost more.
+
+        Over the node's budget it forgets all it has if need be: other tails do not shrink before their own turn.
+        """
         self._entries += entries
         self._count(sum(_size(entry) for entry in entries))
-        if len(self._entries) > self._entries_max or self._budget.exceeded:
+        held = len(self._entries)
+        if held > self._entries_max:
+            self.forget(max(held // 2, held - self._entries_max))
+        while self._entries and self._budget.exceeded:
             self.forget(max(1, len(self._entries) // 2))
 
     def forget(self, count: int) -> None:
