@@ -29,6 +29,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, on_push: Callable[[list[Any]], None], on_stray: Callable[[BrokerRefused], None]) -> None:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[BrokerGone] = loop.create_future()
+        # Called in the very turn in which the connection is given up: nobody may ask it once more.
+        self.on_lost: Callable[[], None] = lambda: None
         self._loop = loop
         self._on_push = on_push
         self._on_stray = on_stray
@@ -58,6 +60,7 @@ class Connection(asyncio.Protocol):
         if self.lost.done():
             return
         self.lost.set_result(reason)
+        self.on_lost()
         if self._transport is not None:
             self._transport.abort()
         for future in self._asked:
@@ -165,6 +168,7 @@ class Lane:
                     reason = str(exc) or type(exc).__name__
                 else:
                     connected_at = asyncio.get_running_loop().time()
+                    self._connection.on_lost = self._up.clear
                     self._up.set()
                     self._on_change(self.name, None)
                     self.on_up()
@@ -185,10 +189,10 @@ class Lane:
             async with asyncio.timeout(self._timeout_s):
                 await self._endpoint.connect(connection)
                 await self._greet(connection)
-        except TimeoutError:
-            raise BrokerGone(f"no answer from {self._endpoint} within {self._timeout_s} s") from None
-        except BaseException:
+        except BaseException as exc:
             connection.abort(BrokerGone("could not connect"))
+            if isinstance(exc, TimeoutError):
+                raise BrokerGone(f"no answer from {self._endpoint} within {self._timeout_s} s") from None
             raise
         return connection
 
@@ -200,12 +204,13 @@ class Lane:
         await connection.ask(*hello, "SETNAME", f"hiroba-{self._node}-{self.name}")
         if self._endpoint.db:
             await connection.ask("SELECT", self._endpoint.db)
-        if self._client_id is not None:
+        info: bytes = await connection.ask("INFO", "server")
+        run_id = info.partition(b"run_id:")[2][:40]
+        if self._client_id is not None and run_id == self.run_id:  # another server gives the same ids to others
             try:
                 await connection.ask("CLIENT", "KILL", "ID", self._client_id)
             except BrokerRefused as exc:
                 if exc.code != "ERR":  # ERR No such client: the usual case
                     raise
         self._client_id = await connection.ask("CLIENT", "ID")
-        info: bytes = await connection.ask("INFO", "server")
-        self.run_id = info.partition(b"run_id:")[2][:40]
+        self.run_id = run_id
