@@ -190,6 +190,13 @@ async def test_data_that_the_server_refuses_is_said_in_one_sentence(make: Make, 
         await make(tmp_path / "data").start()
 
 
+async def test_a_directory_that_cannot_be_is_said_in_one_sentence(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for data, why in ((tmp_path / "file", "File exists"), (tmp_path / "file" / "data", "Not a directory")):
+        with pytest.raises(EmbeddedBrokerError, match=f"can't use {data}: {why}; .*--data"):
+            await make(data).start()
+
+
 async def test_without_a_wheel_a_server_on_path_serves(make: Make, tmp_path: Path, no_wheel: None) -> None:
     need_tool("redis-server", "redis-server")
     broker = make(tmp_path / "data")
