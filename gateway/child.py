@@ -153,7 +153,12 @@ class Kept:
 
     async def _start(self) -> None:
         self._started_at = time.monotonic()
-        self.process = await self._launch()
+        launching = asyncio.ensure_future(self._launch())
+        try:
+            self.process = await asyncio.shield(launching)
+        except asyncio.CancelledError:
+            self.process = await launching  # half started, it would be nobody's
+            raise
         if self._settle is not None:
             await self._settle(self.process)
 

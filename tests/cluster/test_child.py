@@ -7,6 +7,7 @@ import time
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable
 
+import psutil
 import pytest
 import structlog
 from hypothesis import given
@@ -83,6 +84,19 @@ async def test_stopped_during_its_pause_it_stays_down() -> None:
         await until(lambda: lines, "it died")
         assert await kept.stop(signal.SIGTERM, 10)
     assert kept.restarts == 0
+
+
+async def test_stopped_at_any_moment_no_child_is_left() -> None:
+    """A start that is interrupted half-way must not leave a process that nobody knows."""
+    for turns in range(60):
+        kept = Kept("child", python("import time; time.sleep(600)"), backoff=QUICK)
+        starting = asyncio.create_task(kept.start())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting])
+        await kept.stop(signal.SIGKILL, 10)
+        assert [child for child in psutil.Process().children() if alive(child.pid)] == []
 
 
 async def test_a_child_that_ignores_the_signal_is_killed_after_the_budget() -> None:
