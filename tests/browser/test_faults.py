@@ -151,26 +151,24 @@ async def test_a_log_that_was_flushed_meanwhile_is_a_gap_and_goes_on(
         assert [line for line in lines if not line.startswith("—")] == ["before", "after"]
 
 
-@pytest.mark.parametrize(
-    ("code", "reason", "line"),
-    [
-        (1000, "", "Closed: the server ended the conversation"),
-        (1003, "text frames only", "Closed: text frames only"),
-        (1002, "", "Closed: 1002"),
-    ],
-)
-async def test_a_final_close_is_said_with_its_reason(
-    node: Node, window: WindowFactory, code: int, reason: str, line: str
-) -> None:
+async def test_a_final_close_is_said_with_its_reason(node: Node, window: WindowFactory) -> None:
     alice = await window()
     async with Door(node.port) as door:
         await enter(alice, door.url("/chat/lobby/"))
-        await door.close(code, reason)
-        await state(alice, "closed")
-        assert await alice.text_content("#chat-state") == line
-        await say(alice, "still here")
-        await outbox_is(alice, ["still here"])
-        await alice.get_by_role("button", name="Connect again").click()
-        await shows(alice, "still here\n")
-        assert len(door.handshakes) == 2
-        assert await alice.locator("#chat-return").is_hidden()
+        for code, reason, line in (
+            (1000, "", "Closed: the server ended the conversation"),
+            (1003, "text frames only", "Closed: text frames only"),
+            (1002, "", "Closed: 1002"),
+        ):
+            came = len(door.handshakes)
+            await door.close(code, reason)
+            await state(alice, "closed")
+            assert await alice.text_content("#chat-state") == line
+            await say(alice, f"after {code}")
+            await outbox_is(alice, [f"after {code}"])
+            await alice.get_by_role("button", name="Connect again").click()
+            await state(alice, "connected")
+            await outbox_is(alice, [])
+            assert len(door.handshakes) == came + 1
+            assert await alice.locator("#chat-return").is_hidden()
+        await shows(alice, "after 1000\nafter 1003\nafter 1002\n")

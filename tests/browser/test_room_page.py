@@ -125,6 +125,7 @@ async def test_a_small_screen_is_enough(node: Node, window: WindowFactory, shots
     async with Door(node.port) as door:
         await enter(alice, door.url(f"/chat/{'とても長い部屋の名前' * 10}/"))
         await say(alice, "x" * 300)
+        await shows(alice, "x" * 300 + "\n")
         door.refusing = True
         door.cut()
         await state(alice, "reconnecting")
