@@ -185,10 +185,10 @@ class Lane:
             async with asyncio.timeout(self._timeout_s):
                 await self._endpoint.connect(connection)
                 await self._greet(connection)
-        except TimeoutError:
-            raise BrokerGone(f"no answer from {self._endpoint} within {self._timeout_s} s") from None
-        except BaseException:
+        except BaseException as exc:
             connection.abort(BrokerGone("could not connect"))
+            if isinstance(exc, TimeoutError):
+                raise BrokerGone(f"no answer from {self._endpoint} within {self._timeout_s} s") from None
             raise
         return connection
 
