@@ -1,0 +1,280 @@
+"""A lane's connection against a server of the test's own that says what no real one can be made to say."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import hiredis
+import pytest
+
+from gateway.broker.endpoint import Endpoint
+from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.lane import Connection, Lane
+from tests.support.until import until
+
+
+class Peer:
+    """One connection as the server sees it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.ended = False
+        self._parser = hiredis.Reader()
+
+    async def command(self) -> list[bytes] | None:
+        """The next command; None: the connection ended."""
+        while (command := self._parser.gets()) is False:
+            try:
+                data = await self.reader.read(65_536)
+            except ConnectionError:
+                data = b""
+            if not data:
+                self.ended = True
+                return None
+            self._parser.feed(data)
+        return list(command)
+
+    async def commands(self, count: int) -> list[list[bytes] | None]:
+        return [await self.command() for _ in range(count)]
+
+    def say(self, data: bytes) -> None:
+        self.writer.write(data)
+
+
+class Server:
+    """A RESP server without a mind of its own. `serve` may be set to something that answers."""
+
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+        self.port = 0
+        self.serve: Callable[[Peer], Any] | None = None
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        self.peers.append(peer)
+        if self.serve is not None:
+            await self.serve(peer)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    listening = await asyncio.start_server(server.accept, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    yield server
+    listening.close()
+    for peer in server.peers:
+        peer.writer.transport.abort()
+
+
+class Counted(Connection):
+    """Counts what arrived, so that the server can wait between two bytes."""
+
+    def __init__(self, pushes: list[list[Any]], strays: list[BrokerRefused]) -> None:
+        super().__init__(pushes.append, strays.append)
+        self.pushes = pushes
+        self.strays = strays
+        self.arrived = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.arrived += len(data)
+        super().data_received(data)
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[tuple[Counted, Peer]]:
+    count = len(server.peers)
+    _, connection = await asyncio.get_running_loop().create_connection(
+        lambda: Counted([], []), "127.0.0.1", server.port
+    )
+    await until(lambda: len(server.peers) > count, "the server accepts")
+    try:
+        yield connection, server.peers[-1]
+    finally:
+        connection.abort(BrokerGone("the test is over"))
+
+
+async def said(connection: Counted, peer: Peer, parts: Iterator[bytes]) -> None:
+    """Each part arrives by itself."""
+    for part in parts:
+        expected = connection.arrived + len(part)
+        peer.say(part)
+        await until(lambda expected=expected: connection.arrived == expected, "the part arrives", every_s=0)
+
+
+# Five replies, a push before, between and behind them; the kinds of reply that the node asks for.
+PUSH = b">3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$0\r\n\r\n"
+STREAM = (
+    PUSH + b"+OK\r\n" + PUSH + b":42\r\n-WRONGTYPE no stream\r\n" + b"%1\r\n$1\r\nk\r\n*1\r\n*2\r\n$3\r\n1-1\r\n*1\r\n"
+    b"$2\r\n\r\n\r\n" + PUSH + b"_\r\n" + PUSH
+)
+PUSHED = [b"smessage", b"c", b""]
+
+
+async def answers(connection: Counted, peer: Peer, parts: Iterator[bytes]) -> None:
+    asked = [connection.ask("GET", str(at)) for at in range(5)]
+    assert await peer.commands(5) == [[b"GET", b"%d" % at] for at in range(5)]
+    await said(connection, peer, parts)
+    ok, number, wrong, read, nothing = await asyncio.gather(*asked, return_exceptions=True)
+    assert (ok, number, nothing) == (b"OK", 42, None)
+    assert isinstance(wrong, BrokerRefused) and (wrong.code, str(wrong)) == ("WRONGTYPE", "WRONGTYPE no stream")
+    assert read == {b"k": [[b"1-1", [b"\r\n"]]]}
+    assert list(map(list, connection.pushes)) == [PUSHED] * 4
+    assert connection.strays == [] and not connection.lost.done()
+
+
+async def test_replies_find_who_asked_wherever_the_stream_is_cut(server: Server) -> None:
+    for cut in range(1, len(STREAM)):
+        async with connected(server) as (connection, peer):
+            await answers(connection, peer, iter((STREAM[:cut], STREAM[cut:])))
+
+
+async def test_replies_come_byte_by_byte_and_all_at_once(server: Server) -> None:
+    for parts in ([bytes((byte,)) for byte in STREAM], [STREAM]):
+        async with connected(server) as (connection, peer):
+            await answers(connection, peer, iter(parts))
+
+
+async def test_who_stopped_waiting_keeps_its_place(server: Server) -> None:
+    """A joiner's deadline passes while its command is under way: the next one must not get its reply."""
+    async with connected(server) as (connection, peer):
+        first, second, third = (connection.ask("GET", name) for name in ("a", "b", "c"))
+        second.cancel()
+        await peer.commands(3)
+        peer.say(b"$1\r\na\r\n-ERR for nobody\r\n$1\r\nc\r\n")
+        assert (await first, await third) == (b"a", b"c")
+        assert second.cancelled() and connection.strays == []
+
+
+async def test_what_is_told_takes_no_place(server: Server) -> None:
+    """SSUBSCRIBE is answered by pushes; when it fails, by an error reply that belongs to nobody."""
+    async with connected(server) as (connection, peer):
+        connection.tell("SSUBSCRIBE", b"c")
+        assert await peer.command() == [b"SSUBSCRIBE", b"c"]
+        peer.say(b"-NOPERM no channel\r\n")
+        await until(lambda: connection.strays, "the refusal is heard")
+        assert connection.strays[0].code == "NOPERM" and not connection.lost.done()
+        asked = connection.ask("PING")
+        await peer.command()
+        peer.say(PUSH + b"+PONG\r\n")
+        assert await asked == b"PONG"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["LOADING Redis is loading the dataset in memory", "READONLY You can't write against a read only replica.",
+     "MASTERDOWN Link with MASTER is down", "CLUSTERDOWN The cluster is down", "MOVED 3999 127.0.0.1:6381",
+     "NOAUTH Authentication required."],
+    ids=lambda reply: reply.split()[0],
+)  # fmt: skip
+async def test_a_server_that_cannot_serve_is_left(server: Server, reply: str) -> None:
+    """Everybody hears why, those who were not answered yet too; what follows in the stream is nobody's."""
+    async with connected(server) as (connection, peer):
+        asked = [connection.ask("GET", str(at)) for at in range(3)]
+        await peer.commands(3)
+        peer.say(f"+OK\r\n-{reply}\r\n+OK\r\n".encode())
+        first, *others = await asyncio.gather(*asked, return_exceptions=True)
+        assert first == b"OK"
+        assert [(type(other), str(other)) for other in others] == [(BrokerGone, reply)] * 2
+        assert await peer.command() is None, "the server sees us leave"
+        with pytest.raises(BrokerGone, match=reply.split()[0]):
+            await connection.ask("GET", "late")
+
+
+@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b":a\r\n"])
+async def test_who_speaks_something_else_is_left(server: Server, garbage: bytes) -> None:
+    async with connected(server) as (connection, peer):
+        asked = connection.ask("GET", "a")
+        await peer.command()
+        peer.say(garbage)
+        with pytest.raises(BrokerGone):
+            await asked
+        assert await peer.command() is None
+
+
+async def test_a_lost_connection_answers_everybody(server: Server) -> None:
+    async with connected(server) as (connection, peer):
+        asked = [connection.ask("GET", str(at)) for at in range(3)]
+        await peer.commands(3)
+        peer.say(b"+OK\r\n$100\r\nhalf a rep")
+        await asked[0]
+        peer.writer.transport.abort()
+        for question in asked[1:]:
+            with pytest.raises(BrokerGone, match="connection lost"):
+                await question
+        assert isinstance(await connection.lost, BrokerGone)
+        connection.tell("SSUBSCRIBE", b"c")  # a connection that is gone takes it without a word
+        connection.abort(BrokerGone("again"))
+        assert "connection lost" in str(connection.lost.result()), "the first reason stays"
+
+
+# ---- the lane: a connection that comes back ----
+
+
+async def greet(peer: Peer, seen: list[list[bytes]]) -> None:
+    """As Redis greets, client ids counting up."""
+    while (command := await peer.command()) is not None:
+        seen.append(command)
+        match command[0]:
+            case b"HELLO":
+                peer.say(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+            case b"CLIENT" if command[1] == b"ID":
+                peer.say(b":%d\r\n" % (100 + sum(one[:2] == [b"CLIENT", b"ID"] for one in seen)))
+            case b"CLIENT":
+                peer.say(b"-ERR No such client\r\n")
+            case b"INFO":
+                info = b"txt:# Server\r\nrun_id:" + b"a" * 40 + b"\r\n"
+                peer.say(b"=%d\r\n%b\r\n" % (len(info), info))
+            case _:
+                peer.say(b"+OK\r\n")
+
+
+@asynccontextmanager
+async def running(server: Server, timeout_s: float, url: str = "redis://127.0.0.1:{port}/0") -> AsyncIterator[Lane]:
+    endpoint = Endpoint(url.format(port=server.port), timeout_s)
+    lane = Lane("test", "n1", endpoint, timeout_s, lambda name, down: None)
+    run = asyncio.create_task(lane.run())
+    try:
+        yield lane
+    finally:
+        run.cancel()
+        await asyncio.wait([run])
+
+
+async def test_a_lane_ends_its_former_connection_before_it_asks_anything(server: Server) -> None:
+    """A request of the old connection that is still on its way must not move a group afterwards."""
+    seen: list[list[bytes]] = []
+    server.serve = lambda peer: greet(peer, seen)
+    async with running(server, 20, "redis://app:geheim@127.0.0.1:{port}/3") as lane:
+        await lane.up()
+        lane.drop("the test says so")
+        await until(lambda: len(server.peers) == 2 and lane.is_up, "the lane comes back")
+        assert await lane.ask("PING") == b"OK"
+    hello = [b"HELLO", b"3", b"AUTH", b"app", b"geheim", b"SETNAME", b"hiroba-n1-test"]
+    rest = [[b"SELECT", b"3"], [b"CLIENT", b"ID"], [b"INFO", b"server"]]
+    again = [[b"SELECT", b"3"], [b"CLIENT", b"KILL", b"ID", b"101"], [b"CLIENT", b"ID"], [b"INFO", b"server"]]
+    assert seen == [hello, *rest, hello, *again, [b"PING"]]
+
+
+async def test_a_lane_that_is_down_says_so_at_once(server: Server) -> None:
+    server.serve = lambda peer: peer.command()
+    async with running(server, 20) as lane:
+        await until(lambda: server.peers, "the lane connects")
+        for use in (lane.ask, lane.tell):
+            with pytest.raises(BrokerGone, match="the test lane is down"):
+                use("PING")
+
+
+async def test_a_server_that_never_answers_costs_one_connection_not_many(server: Server) -> None:
+    """A frozen broker (SIGSTOP) accepts for ever: each try must let go of the last one's connection."""
+
+    async def mute(peer: Peer) -> None:
+        while await peer.command() is not None:
+            pass
+
+    server.serve = mute
+    async with running(server, 0.05):
+        await until(lambda: sum(peer.ended for peer in server.peers) >= 3, "tries end")
+        assert sum(not peer.ended for peer in server.peers) <= 1
