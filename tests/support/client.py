@@ -9,6 +9,7 @@ from typing import Any, Literal
 import aiohttp
 
 from tests.support.node import Node
+from tests.support.raw import Raw, connect
 from tests.support.until import BUDGET_S, until
 
 WireName = Literal["plain", "v1"]
@@ -124,6 +125,7 @@ class Crowd:
     def __init__(self) -> None:
         self.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         self._clients: list[Client] = []
+        self._raws: list[Raw] = []
 
     async def __aenter__(self) -> "Crowd":
         return self
@@ -134,6 +136,9 @@ class Crowd:
             with contextlib.suppress(aiohttp.ClientError, OSError, asyncio.CancelledError):
                 await client._listening
         await self.http.close()
+        for raw in self._raws:
+            raw.transport.abort()
+            await raw.over
 
     async def join(
         self,
@@ -165,3 +170,15 @@ class Crowd:
         except aiohttp.WSServerHandshakeError as exc:
             return exc.status, exc.headers or {}
         raise AssertionError(f"let in: {client.ws!r}")
+
+    async def connect(self, node: Node, *, receive_bytes: int | None = None) -> Raw:
+        """A bare connection to the public port."""
+        raw = await connect(node, receive_bytes)
+        self._raws.append(raw)
+        return raw
+
+    async def member(self, node: Node, room: str, *, v1: bool = False, **query: object) -> Raw:
+        """A bare connection that has joined a room."""
+        raw = await self.connect(node)
+        await raw.enter(room, v1=v1, **query)
+        return raw
