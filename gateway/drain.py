@@ -48,7 +48,10 @@ async def _within(seconds: float, step: Coroutine[Any, Any, None]) -> None:
 
 
 async def _unless(hurry: asyncio.Event, step: Coroutine[Any, Any, None]) -> None:
-    """Run a step to its end, or until somebody is in a hurry."""
+    """Run a step to its end, or until somebody is in a hurry; not at all when somebody is already."""
+    if hurry.is_set():
+        step.close()
+        return
     task = asyncio.ensure_future(step)
     hurried = asyncio.create_task(hurry.wait())
     await asyncio.wait((task, hurried), return_when=asyncio.FIRST_COMPLETED)

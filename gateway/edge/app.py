@@ -1,9 +1,12 @@
 """The two HTTP applications of a node: the public one (pages, WebSocket) and the operator's (metrics, health)."""
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.log import server_logger
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from gateway.edge import pages, ws
@@ -11,6 +14,14 @@ from gateway.edge.edge import Edge
 from gateway.logs import access
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _quiet(record: logging.LogRecord) -> bool:
+    """What is no HTTP gets its 400; aiohttp's error line with a traceback for each would be the sender's to order."""
+    exc = record.exc_info[1] if record.exc_info else None
+    if isinstance(exc, HttpProcessingError):
+        record.levelno, record.exc_info = logging.DEBUG, None
+    return True
 
 
 def public_app(edge: Edge) -> web.Application:
@@ -32,6 +43,7 @@ def public_app(edge: Edge) -> web.Application:
         finally:
             access.http(request.method, request.path, status, time.monotonic() - started_at, edge.callers.peer(request))
 
+    server_logger.addFilter(_quiet)
     app = web.Application(middlewares=[log_access])
     app.add_routes([web.get("/healthz", healthz), *ws.routes(edge), *pages.routes()])
     return app
