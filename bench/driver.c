@@ -131,15 +131,17 @@ static void speak(void) {
     }
 }
 
-/* Everything sent must arrive: until it has, or nothing came for QUIET_NS, or DRAIN_NS are over. */
+/* Everything sent must arrive: until it has, or nothing came for QUIET_NS, or DRAIN_NS are over. Then a moment
+ * more, for what arrives twice. */
 static void drain(void) {
-    uint64_t begin = now_ns();
+    uint64_t begin = now_ns(), arrived = 0;
     last_delivery_ns = begin;
     if (set.stalled) event("reading");
     for (int i = 0; i < total; i++)
         if (conns[i].state == OPEN && conns[i].stalled) conns[i].stalled = 0, poll_for(&conns[i]);
     for (uint64_t now = begin; now - begin < DRAIN_NS && now - last_delivery_ns < QUIET_NS; now = now_ns()) {
-        if (connecting == 0 && all_arrived()) return;
+        if (!arrived && connecting == 0 && all_arrived()) arrived = now;
+        if (arrived && now - arrived > LINGER_NS) return;
         turn(now + SECOND / 100);
     }
 }

@@ -20,6 +20,7 @@ enum {
 };
 static const uint64_t SECOND = 1000000000;
 static const uint64_t QUIET_NS = 5000000000, DRAIN_NS = 60000000000; /* when a drain gives up */
+static const uint64_t LINGER_NS = 200000000; /* after the last delivery: for one that comes twice */
 static const uint64_t LEAVE_GRACE_NS = 5000000000; /* a leaver owes nothing that was due later than this */
 
 /* RFC 6455 §1.3's own example: any 16 bytes will do, and nobody has to compute SHA-1 here. */
