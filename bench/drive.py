@@ -28,6 +28,8 @@ class Work:
     seconds: float = 5.0
     warm: float = 2.0
     settle: float = 1.0
+    drain: float = 60.0
+    quiet: float = 5.0
     bytes: int = 128
     stalled: int = 0
     receive_bytes: int = 0
@@ -87,7 +89,7 @@ class Run:
 
     def wrongs(self) -> list[str]:
         """Everything that must be zero and is not, in words."""
-        names = ("lost", "doubled", "reordered", "foreign", "corrupt", "cut", "unsent")
+        names = ("lost", "doubled", "reordered", "foreign", "corrupt", "cut", "unsent", "pending")
         wrongs = [f"{self.count(name)} {name}" for name in names if self.count(name)]
         if self.result["closes"]:
             wrongs.append(f"closed by the server: {self.result['closes']}")

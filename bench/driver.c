@@ -72,7 +72,8 @@ static int all_arrived(void) {
     for (int i = 0; i < total; i++) {
         const struct member *m = &conns[i].member;
         if (conns[i].state != OPEN) continue;
-        if (m->seen || (m->start == NONE ? m->owed_from : m->next) != m->room->sent) return 0;
+        uint32_t next = m->start == NONE ? m->owed_from : m->next;
+        if (m->seen ? lost_by(m, m->room->sent) > 0 : next != m->room->sent) return 0;
     }
     return 1;
 }
@@ -131,15 +132,20 @@ static void speak(void) {
     }
 }
 
-/* Everything sent must arrive: until it has, or nothing came for QUIET_NS, or DRAIN_NS are over. Then a moment
- * more, for what arrives twice. */
+/* Everything sent must arrive: until it has, or nothing came for quiet_s. Then a moment more, for what arrives
+ * twice. What still comes after drain_s is *pending*: nobody knows what of it is lost. */
 static void drain(void) {
     uint64_t begin = now_ns(), arrived = 0;
+    uint64_t drain_ns = (uint64_t)(set.drain_s * 1e9), quiet_ns = (uint64_t)(set.quiet_s * 1e9);
     last_delivery_ns = begin;
     if (set.stalled) event("reading");
     for (int i = 0; i < total; i++)
         if (conns[i].state == OPEN && conns[i].stalled) conns[i].stalled = 0, poll_for(&conns[i]);
-    for (uint64_t now = begin; now - begin < DRAIN_NS && now - last_delivery_ns < QUIET_NS; now = now_ns()) {
+    for (uint64_t now = begin; now - last_delivery_ns < quiet_ns; now = now_ns()) {
+        if (now - begin > drain_ns) {
+            pending = 1;
+            return;
+        }
         if (!arrived && connecting == 0 && all_arrived()) arrived = now;
         if (arrived && now - arrived > LINGER_NS) return;
         turn(now + SECOND / 100);
@@ -168,6 +174,7 @@ static void print_result(void) {
         {"foreign", verdict.foreign},
         {"corrupt", verdict.corrupt},
         {"cut", cut},
+        {"pending", (uint64_t)pending},
     };
     printf("{\"event\": \"result\", ");
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
@@ -198,8 +205,9 @@ static void read_options(int argc, char **argv) {
     static const struct option options[] = {
         {"port", 1, 0, 'p'}, {"rooms", 1, 0, 'r'}, {"members", 1, 0, 'm'}, {"speakers", 1, 0, 's'},
         {"rate", 1, 0, 'R'}, {"seconds", 1, 0, 't'}, {"warm", 1, 0, 'w'}, {"settle", 1, 0, 'S'},
-        {"bytes", 1, 0, 'b'}, {"prefix", 1, 0, 'x'}, {"stalled", 1, 0, 'l'}, {"receive-bytes", 1, 0, 'B'},
-        {"churn", 1, 0, 'c'}, {"inflight", 1, 0, 'i'}, {"deflate", 0, 0, 'z'}, {0, 0, 0, 0}};
+        {"drain", 1, 0, 'd'}, {"quiet", 1, 0, 'q'}, {"bytes", 1, 0, 'b'}, {"prefix", 1, 0, 'x'},
+        {"stalled", 1, 0, 'l'}, {"receive-bytes", 1, 0, 'B'}, {"churn", 1, 0, 'c'}, {"inflight", 1, 0, 'i'},
+        {"deflate", 0, 0, 'z'}, {0, 0, 0, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
         case 'p': set.port = atoi(optarg); break;
@@ -210,6 +218,8 @@ static void read_options(int argc, char **argv) {
         case 't': set.seconds = atof(optarg); break;
         case 'w': set.warm_s = atof(optarg); break;
         case 'S': set.settle_s = atof(optarg); break;
+        case 'd': set.drain_s = atof(optarg); break;
+        case 'q': set.quiet_s = atof(optarg); break;
         case 'b': set.bytes = atoi(optarg); break;
         case 'x': set.prefix = optarg; break;
         case 'l': set.stalled = atoi(optarg); break;

@@ -19,7 +19,6 @@ enum {
     CODES = 8,
 };
 static const uint64_t SECOND = 1000000000;
-static const uint64_t QUIET_NS = 5000000000, DRAIN_NS = 60000000000; /* when a drain gives up */
 static const uint64_t LINGER_NS = 200000000; /* after the last delivery: for one that comes twice */
 static const uint64_t LEAVE_GRACE_NS = 5000000000; /* a leaver owes nothing that was due later than this */
 
@@ -48,16 +47,16 @@ struct conn {
 
 static struct {
     int port, rooms, members, speakers, bytes, stalled, receive_bytes, churn, inflight, deflate;
-    double rate, seconds, warm_s, settle_s;
+    double rate, seconds, warm_s, settle_s, drain_s, quiet_s;
     const char *prefix;
 } set = {.rooms = 1, .members = 2, .speakers = 10, .bytes = 128, .inflight = 64, .seconds = 5, .warm_s = 1,
-         .settle_s = 1, .prefix = "bench"};
+         .settle_s = 1, .drain_s = 60, .quiet_s = 5, .prefix = "bench"};
 
 static int poller;
 static uint32_t run_id;
 static struct conn *conns;
 static struct room *rooms;
-static int total, started, open_count, connecting, churn_next;
+static int total, started, open_count, connecting, churn_next, pending;
 static struct histogram latency, handshake;
 static struct verdict verdict;
 static uint64_t start_ns, window_begin, window_end, window_deliveries, cut, unsent, last_delivery_ns;

@@ -67,7 +67,10 @@ class Lab:
         return run
 
     def try_rate(self, row: Row, work: Work, server: Server) -> Run | None:
-        """A run of a search, which may overload the server; None when it did not even take the sessions."""
+        """A run of a search, which may overload the server; None when it did not even take the sessions.
+
+        What was still on its way when the drain ended, or was owed to a session that was closed, is not lost.
+        """
         try:
             run = self._run(row.name, work, server)
         except BenchError as exc:
@@ -75,7 +78,7 @@ class Lab:
             return None
         row.doubled += run.count("doubled")
         row.wrongs += [f"{run.count(name)} {name} at {work.rate:,.0f} msg/s" for name in NEVER if run.count(name)]
-        if run.count("lost") and not run.count("cut"):
+        if run.count("lost") and not run.count("cut") and not run.count("pending"):
             row.lost += run.count("lost")
             row.wrongs.append(f"{run.count('lost')} lost at {work.rate:,.0f} msg/s, and nobody was told")
         return run
@@ -88,13 +91,10 @@ class Lab:
                 self._floor_runs[key] = self.drive(row, key, server)
         return self._floor_runs[key]
 
-    def floor_search(
-        self, work: Work, search: Callable[[Server], tuple[Found, Run | None]]
-    ) -> tuple[Found, Run | None]:
+    def floor_search(self, work: Work, search: Callable[[], tuple[Found, Run | None]]) -> tuple[Found, Run | None]:
         """What `search` finds on the floor, made once per work."""
         if work not in self._floor_searches:
-            with self.floor() as server:
-                self._floor_searches[work] = search(server)
+            self._floor_searches[work] = search()
         return self._floor_searches[work]
 
     def driver_is_free(self, run: Run) -> bool:
