@@ -5,14 +5,15 @@ import selectors
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from bench.machine import DRIVER_CORE, BenchError, Reading, read_process
+from bench.machine import DRIVER_CORE, SERVER_CORE, BenchError, Reading, read_cores, read_process
 from bench.servers import Server, pin_and_die_with_us
 
 DRIVER_SHARE_MAX = 0.9
+OTHERS_SHARE_MAX = 0.1
 _POLL_S = 1.0
 _SILENCE_S = 300.0
 
@@ -56,10 +57,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Run:
-    """What came of it. Readings by event ("connecting", "joined", "begin", "end", "done"), then process."""
+    """What came of it. Readings by event ("connecting", "joined", "begin", "end", "done"), then process.
+
+    `cores` holds, by event, how long each core had been busy.
+    """
 
     result: dict[str, Any]
     readings: dict[str, dict[str, Reading]]
+    cores: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def cpu_s(self, process: str, first: str = "begin", last: str = "end") -> float:
         if process not in self.readings[first]:
@@ -86,6 +91,14 @@ class Run:
     @property
     def driver_share(self) -> float:
         return float(self.result["cpu_share"])
+
+    def others_share(self) -> float:
+        """What anything else on the machine took of the two cores in the window: the worse of both, 0 to 1."""
+        if "end" not in self.readings:
+            return 0.0
+        ours = {SERVER_CORE: self.cpu_s("node") + self.cpu_s("broker"), DRIVER_CORE: self.cpu_s("driver")}
+        busy = {core: self.cores["end"][core] - self.cores["begin"][core] for core in ours}
+        return max(0.0, *((busy[core] - ours[core]) / self.span_s() for core in ours))
 
     def wrongs(self) -> list[str]:
         """Everything that must be zero and is not, in words."""
@@ -131,6 +144,8 @@ def _listen(
 ) -> Run:
     assert child.stdin is not None and child.stdout is not None
     readings: dict[str, dict[str, Reading]] = {}
+    cores: dict[str, dict[int, float]] = {}
+    pids = {**server.pids, "driver": child.pid}
     speaking = False
     while True:
         line = _line_of(child, poll if speaking else None)
@@ -138,10 +153,11 @@ def _listen(
         name = event["event"]
         if name == "result":
             child.wait(30)
-            return Run(event, readings)
+            return Run(event, readings, cores)
         now_s = time.monotonic()
         with_memory = name not in ("begin", "end")
-        readings[name] = {key: read_process(pid, now_s, with_memory) for key, pid in server.pids.items()}
+        readings[name] = {key: read_process(pid, now_s, with_memory) for key, pid in pids.items()}
+        cores[name] = read_cores()
         speaking = name in ("begin", "end")
         if at_event is not None:
             at_event(name)

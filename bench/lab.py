@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import servers
-from bench.drive import DRIVER_SHARE_MAX, Run, Work, drive
+from bench.drive import DRIVER_SHARE_MAX, OTHERS_SHARE_MAX, Run, Work, drive
 from bench.machine import BenchError, build, raise_descriptor_limit
 from bench.result import Row, figure
 from bench.search import Found
@@ -58,13 +58,18 @@ class Lab:
     ) -> Run:
         """A run that counts: anything lost, doubled or cut fails the row; a driver at its limit voids it."""
         run = self._run(row.name, work, server, poll, at_event)
+        self._judge(row, run)
+        return run
+
+    def _judge(self, row: Row, run: Run) -> None:
         row.lost += run.count("lost")
         row.doubled += run.count("doubled")
         row.wrongs += run.wrongs()
         row.driver_share = max(row.driver_share, run.driver_share)
         if not self.driver_is_free(run):
             row.invalid.append(f"the driver used {run.driver_share:.2f} of its core: the figures are its own")
-        return run
+        if self.is_disturbed(run):
+            row.invalid.append(f"other programs took {run.others_share():.2f} of a core that was measured")
 
     def try_rate(self, row: Row, work: Work, server: Server) -> Run | None:
         """A run of a search, which may overload the server; None when it did not even take the sessions.
@@ -88,7 +93,8 @@ class Lab:
         key = replace(work, deflate=False)
         if key not in self._floor_runs:
             with self.floor() as server:
-                self._floor_runs[key] = self.drive(row, key, server)
+                self._floor_runs[key] = self._run(row.name, key, server)
+        self._judge(row, self._floor_runs[key])
         return self._floor_runs[key]
 
     def floor_search(self, work: Work, search: Callable[[], tuple[Found, Run | None]]) -> tuple[Found, Run | None]:
@@ -99,6 +105,10 @@ class Lab:
 
     def driver_is_free(self, run: Run) -> bool:
         return run.driver_share <= DRIVER_SHARE_MAX
+
+    def is_disturbed(self, run: Run) -> bool:
+        """Whether something else had a share of the cores: a latency then says nothing of the server."""
+        return run.others_share() > OTHERS_SHARE_MAX
 
     def _run(
         self,
@@ -116,7 +126,8 @@ class Lab:
         run = drive(self._driver, work, server, poll, at_event)
         target = "node" if "broker" in server.pids else "floor"
         costs = {f"{key}_us_per_delivery": run.us_per_delivery(key) for key in server.pids}
-        self.runs.append({"row": name, "target": target, "work": asdict(work), **costs, **run.result})
+        shares = {"others_share": run.others_share()}
+        self.runs.append({"row": name, "target": target, "work": asdict(work), **costs, **shares, **run.result})
         say(f"    {target}: {_in_words(work, run)}")
         return run
 
@@ -124,9 +135,9 @@ class Lab:
 def _in_words(work: Work, run: Run) -> str:
     parts = [f"{work.rooms:,} × {work.members:,} at {work.rate:,.0f} msg/s"]
     if run.count("delivered"):
-        costs = [f"{key} {figure(run.us_per_delivery(key))} µs" for key in run.readings["joined"]]
+        costs = [f"{key} {figure(run.us_per_delivery(key))} µs" for key in run.readings["joined"] if key != "driver"]
         parts += [*costs, f"p50 {figure(run.latency_ms('p50'))} p99 {figure(run.latency_ms('p99'))} ms"]
-    parts.append(f"driver {run.driver_share:.2f}")
+    parts.append(f"driver {run.driver_share:.2f}, others {run.others_share():.2f}")
     return ", ".join(parts + run.wrongs())
 
 

@@ -44,6 +44,25 @@ def cpu_seconds(stat: str) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def busy_seconds(stat: str) -> dict[int, float]:
+    """What each core did since the machine started, from /proc/stat (proc(5)): all but idle and waiting for I/O.
+
+    Time that the hypervisor gave to others (steal) is busy too: nobody here could have it.
+    """
+    cores = {}
+    for line in stat.splitlines():
+        name, *ticks = line.split()
+        if name.startswith("cpu") and name != "cpu":
+            user, nice, system, _, _, irq, softirq, steal, *_ = map(int, ticks)
+            cores[int(name[3:])] = (user + nice + system + irq + softirq + steal) / TICKS_PER_S
+    return cores
+
+
+def read_cores() -> dict[int, float]:
+    """`busy_seconds` of now."""
+    return busy_seconds(Path("/proc/stat").read_text())
+
+
 def memory_of(pid: int) -> int:
     """PSS in bytes."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():

@@ -6,7 +6,7 @@ import pytest
 
 from bench.__main__ import exit_code, main
 from bench.drive import Run, Work
-from bench.machine import Reading, cpu_seconds
+from bench.machine import Reading, busy_seconds, cpu_seconds
 from bench.result import Bar, Row, figure, p99_bar
 from bench.rows import ROWS, select
 from bench.search import TRIALS_MAX, Outcome, highest
@@ -101,6 +101,15 @@ def test_cost_is_cpu_of_the_window_over_its_deliveries() -> None:
 
 def test_cpu_seconds_survive_a_strange_process_name() -> None:
     assert cpu_seconds("7 (a) b (c)) S 1 1 1 0 -1 0 0 0 0 0 150 50 0 0 20 0 1 0") == 2.0
+
+
+def test_what_others_took_is_what_a_core_did_without_us() -> None:
+    stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 100 0 100 700 5 0 0 0 0 0\ncpu1 10 0 0 900 0 0 0 20 0 0\nctxt 1\n"
+    assert busy_seconds(stat) == {0: 2.0, 1: 0.3}
+    begin = {"node": Reading(0.0, 1.0, 0), "broker": Reading(0.0, 0.0, 0), "driver": Reading(0.0, 0.0, 0)}
+    end = {"node": Reading(10.0, 5.0, 0), "broker": Reading(10.0, 1.0, 0), "driver": Reading(10.0, 2.0, 0)}
+    cores = {"begin": {0: 0.0, 1: 0.0}, "end": {0: 8.0, 1: 2.5}}
+    assert Run({}, {"begin": begin, "end": end}, cores).others_share() == pytest.approx(0.3)
 
 
 def test_settings_that_differ_are_those_with_an_origin() -> None:
