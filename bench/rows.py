@@ -13,7 +13,7 @@ from bench.servers import Server
 
 P99_LIMIT_MS = 100.0  # of the rows that look for the highest rate
 TRIAL_S = 4.0
-UNDISTURBED_TRIES = 3
+DISTURBED_RETRIES = 2
 
 ONE_ROOM = Work(members=500, rate=100)
 MANY_ROOMS = Work(rooms=200, members=5, rate=2000)
@@ -100,20 +100,26 @@ def _search(
 ) -> tuple[Found, Run | None]:
     best: dict[float, Run] = {}
 
+    def once(rate: float) -> Run | None:
+        with start() as server:  # a fresh one: what broke may still be busy with what it was sent
+            return lab.try_rate(row, work.at(rate, seconds=TRIAL_S, warm=1.0, settle=0.5, drain=2.0), server)
+
     def trial(rate: float) -> Outcome:
-        for _ in range(UNDISTURBED_TRIES):
-            with start() as server:  # a fresh one: what broke may still be busy with what it was sent
-                run = lab.try_rate(row, work.at(rate, seconds=TRIAL_S, warm=1.0, settle=0.5, drain=2.0), server)
-            if run is None:
-                return "broke"
-            if not lab.is_disturbed(run):
+        run = once(rate)
+        for _ in range(DISTURBED_RETRIES):
+            if run is None or not lab.is_disturbed(run):
                 break
-        else:
+            run = once(rate)
+        if run is None:
+            return "broke"
+        if lab.is_disturbed(run):
             row.invalid.append(f"other programs took {run.others_share():.2f} of a core at {rate:,.0f} msg/s")
-        if not run.wrongs() and run.latency_ms("p99") <= P99_LIMIT_MS:
+        held = not run.wrongs() and run.latency_ms("p99") <= P99_LIMIT_MS
+        if held:
             best[rate] = run
-            return "held" if lab.driver_is_free(run) else "driver"
-        return "broke" if lab.driver_is_free(run) else "driver"
+        if not lab.driver_is_free(run):
+            return "driver"
+        return "held" if held else "broke"
 
     found = highest(trial, guess)
     return found, best.get(found.rate)
