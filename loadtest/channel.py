@@ -59,6 +59,7 @@ class Tick:
     cpu_share: float  # of one core
     suspects: int  # deliveries that were not simply the room's next: lost, doubled or out of order so far
     settling: bool = False
+    final: bool = False  # what was left over; no second of its own
 
 
 @dataclass

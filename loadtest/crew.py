@@ -23,8 +23,8 @@ LEAD_S = 0.2
 class Crew:
     """`run` once. What came of it is in the attributes afterwards, also when workers died."""
 
-    def __init__(self, spec: Spec, on_tick: Callable[[Timeline], None]) -> None:
-        self.timeline = Timeline(spec.processes)
+    def __init__(self, spec: Spec, timeline: Timeline, on_tick: Callable[[Timeline], None]) -> None:
+        self.timeline = timeline
         self.rooms: dict[str, list[RoomEvidence]] = {}
         self.done: list[Done] = []
         self.dead: list[str] = []

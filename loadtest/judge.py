@@ -234,9 +234,7 @@ def _heard_in_place(record: Record, frame: int) -> bool:
     return record.first <= frame < record.end and not any(a <= frame < b for a, b in record.jumps)
 
 
-def _told_missing(
-    record: Record, room: RoomEvidence, rank: Array, unique: Array, low: int, high: int
-) -> int:
+def _told_missing(record: Record, room: RoomEvidence, rank: Array, unique: Array, low: int, high: int) -> int:
     """How many of the missing messages the server told of in `gap`."""
     told = np.zeros(len(room.keys), bool)
     for after, before in record.gaps:

@@ -28,7 +28,9 @@ POLL_S = 0.005
 class Life:
     """Everything that `User` asks for and `worker` drives."""
 
-    def __init__(self, stage: Stage, number: int, home: str, kind: type[User], actions: Sequence[Action]) -> None:
+    def __init__(
+        self, stage: Stage, number: int, home: str, kind: type[User], actions: Sequence[Action]
+    ) -> None:
         self.stage = stage
         self.number = number
         self.home = home
@@ -153,7 +155,12 @@ class Life:
         self._settle_in(room, connection, opened.joined_us, opened.welcome, resuming if after else None)
 
     def _settle_in(
-        self, room: Room, connection: Connection, joined_us: int, welcome: Heard | None, resuming: Member | None
+        self,
+        room: Room,
+        connection: Connection,
+        joined_us: int,
+        welcome: Heard | None,
+        resuming: Member | None,
     ) -> None:
         stage = self.stage
         newest = read_id(welcome.body.get("last_id")) if welcome is not None else (0, 0)
@@ -248,7 +255,11 @@ class Life:
     def _confirmed(self, member: Member, stint: Stint) -> bool:
         """Is the newest of the stint's messages known to be in the room? (Then so are those before it.)"""
         last = stint.first_number + len(stint.sent_us) - 1
-        return not stint.sent_us or last in stint.refused or member.tape.find(stamp.key_of(self.number, last)) >= 0
+        return (
+            not stint.sent_us
+            or last in stint.refused
+            or member.tape.find(stamp.key_of(self.number, last)) >= 0
+        )
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         deadline_us = self.stage.now_us() + self.stage.spec.settle_s * 1e6
@@ -317,5 +328,3 @@ class Life:
     def not_sent(self) -> int:
         """Messages whose time came and that found no connection until the end."""
         return len(self._held) + len(self.due)
-
-

@@ -9,9 +9,6 @@ from typing import Any
 from loadtest.channel import Tick
 from loadtest.histogram import Histogram
 
-# Scenarios whose members read slowly on purpose say nothing about the server's speed for the others.
-# They have their own row; the totals are without them.
-
 
 @dataclass
 class Second:
@@ -41,6 +38,9 @@ class _Open:
 
 
 class Timeline:
+    """`slow` names the user classes that read slowly on purpose. That says nothing about the server's speed for
+    the others: they have a row of their own, the totals are without them."""
+
     def __init__(self, workers: int, slow: frozenset[str] = frozenset()) -> None:
         self.seconds: list[Second] = []
         self.latency: dict[str, Histogram] = {}
@@ -64,14 +64,16 @@ class Timeline:
         self.slip.put(tick.slip)
         self.lag.put(tick.lag)
         self._last[worker] = tick
+        if tick.final:
+            return self.gone(worker)
         second = round(tick.second)
         self._open.setdefault(second, _Open()).ticks[worker] = tick
         return self._close_complete()
 
-    def gone(self, worker: int) -> None:
-        """A worker died: don't wait for its ticks."""
+    def gone(self, worker: int) -> bool:
+        """A worker finished or died: don't wait for its ticks. True when that completed a second."""
         self._present_workers.discard(worker)
-        self._close_complete()
+        return self._close_complete()
 
     def total(self, of: dict[str, Histogram]) -> Histogram:
         """All scenarios together, without those that are slow on purpose."""

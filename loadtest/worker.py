@@ -64,7 +64,7 @@ class Worker:
         done = self._done()
         for task in helpers:
             task.cancel()
-        self._channel.send(self._tick())
+        self._channel.send(self._tick(final=True))
         await stage.strike()
         await asyncio.gather(*(self._go_home(life) for life in self._lives))
         return done
@@ -114,7 +114,11 @@ class Worker:
             [action] = life.random.choices(actions, weights)
             intended_us = due_us if pace_s else self._stage.now_us()
             await life.act(action, intended_us)
-            due_us = due_us + int(pace_s * 1e6) if pace_s else self._stage.now_us() + int(wait_time(life.user) * 1e6)
+            due_us = (
+                due_us + int(pace_s * 1e6)
+                if pace_s
+                else self._stage.now_us() + int(wait_time(life.user) * 1e6)
+            )
 
     async def _timetable(self) -> None:
         """The open model: whoever's time has come acts, whatever became of the last action."""
@@ -206,12 +210,13 @@ class Worker:
             self._stage.flush()
 
     async def _report(self) -> None:
+        await self._reached(0.0)
         while True:
             now_s = self._stage.now_us() / 1e6
             await asyncio.sleep(TICK_S - now_s % TICK_S)
             self._channel.send(self._tick())
 
-    def _tick(self) -> Tick:
+    def _tick(self, final: bool = False) -> Tick:
         stage, pulse = self._stage, self._pulse
         stage.flush()
         now_s = stage.now_us() / 1e6
@@ -228,9 +233,12 @@ class Worker:
             lag=pulse.lag.take(),
             cpu_share=pulse.cpu_share(),
             suspects=sum(
-                len(r.jumps) + len(r.strays) + r.foreign for room in stage.rooms.values() for r in room.records
+                len(r.jumps) + len(r.strays) + r.foreign
+                for room in stage.rooms.values()
+                for r in room.records
             ),
             settling=self._settling,
+            final=final,
         )
 
     def _done(self) -> Done:
