@@ -9,7 +9,6 @@ have to move to restore the order are reordered.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -19,14 +18,11 @@ from numpy.typing import NDArray
 from loadtest.channel import RoomEvidence
 from loadtest.member import OWED_ALL, Record
 from loadtest.merge import merged
+from loadtest.order import received, true_places
 from loadtest.stage import Stint
 from loadtest.stamp import key_of
 
 Array = NDArray[np.int64]
-
-# Where a frame stands that is simply on the tape: behind all strays that were heard before it.
-_ON_TAPE = 1 << 40
-_FAR = np.iinfo(np.int64).max
 
 
 @dataclass
@@ -122,30 +118,6 @@ def _judge_member(
     counts.replayed += record.replayed
 
 
-def received(record: Record, keys: Array) -> Array:
-    """Frame numbers of everything that a member heard, in order, doubles included."""
-    if record.first < 0:
-        return np.empty(0, np.int64)
-    if not record.jumps and not record.strays:
-        return np.arange(record.first, record.end)
-    place_of = _places_of(keys, [key for _, key in record.strays])
-    parts: list[Array] = []
-    here = record.first
-    # At one place strays came before the jump: afterwards the member stood elsewhere.
-    turns = sorted([(at, 0, n, place_of[key]) for n, (at, key) in enumerate(record.strays)]
-                   + [(a, 1, n, b) for n, (a, b) in enumerate(record.jumps)])  # fmt: skip
-    for at, is_jump, _, value in turns:
-        if at > here:
-            parts.append(np.arange(here, at))
-            here = at
-        if is_jump:
-            here = value
-        else:
-            parts.append(np.array([value]))
-    parts.append(np.arange(here, record.end))
-    return np.concatenate(parts).astype(np.int64)
-
-
 def _missing_from(room: RoomEvidence, counts: Counts) -> list[tuple[int, int | None, int]]:
     """Messages that nobody heard though they were sent: (key, key of the sender's next one heard, sent_us)."""
     known = set(room.keys.tolist())
@@ -180,58 +152,20 @@ def _missing_from_stint(
 
 def _true_order(room: RoomEvidence, vanished: Sequence[tuple[int, int | None, int]]) -> tuple[Array, Array]:
     """Rank of each frame of the tape in the true order, and sent_us of every rank, vanished messages included."""
-    places = [(frame, _ON_TAPE, 0) for frame in range(len(room.keys))]
-    for frame, place in _votes(room).items():
-        places[frame] = (*place, 0)
+    places = true_places(room)
     frame_of = {int(key): frame for frame, key in enumerate(room.keys)} if vanished else {}
-    sent = [*room.sent_us.tolist()]
-    for n, (_, following, sent_us) in enumerate(vanished):
-        # It belongs before the sender's next message; behind everything if there was none.
-        at = places[frame_of[following]] if following is not None else (_FAR, 0, 0)
-        places.append((at[0], at[1], n - len(vanished)))
-        sent.append(sent_us)
-    order = np.array(sorted(range(len(places)), key=places.__getitem__), np.int64)
+    # A vanished message belongs before its sender's next one; behind everything if there was none.
+    vanished_places = [places[frame_of[n]] if n is not None else len(places) for _, n, _ in vanished]
+    order = np.lexsort(
+        (
+            np.concatenate([np.ones(len(places), np.int64), np.zeros(len(vanished), np.int64)]),
+            np.concatenate([places, np.array(vanished_places, np.int64)]),
+        )
+    )
+    sent_us = np.concatenate([room.sent_us, np.array([at for _, _, at in vanished], np.int64)])
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    return rank[: len(room.keys)], np.array(sent, np.int64)[order]
-
-
-def _votes(room: RoomEvidence) -> dict[int, tuple[int, int]]:
-    """Where most members heard each message that somebody heard out of the tape's order."""
-    stray_keys = {key for record in room.records for _, key in record.strays}
-    if not stray_keys:
-        return {}
-    place_of = _places_of(room.keys, list(stray_keys))
-    votes: dict[int, Counter[tuple[int, int]]] = defaultdict(Counter)
-    on_tape = np.zeros(len(room.keys) + 1, np.int64)  # how many members heard the frame in its place
-    for record in room.records:
-        if record.first < 0:
-            continue
-        on_tape[record.first] += 1
-        on_tape[record.end] -= 1
-        for a, b in record.jumps:
-            on_tape[a] -= 1
-            on_tape[b] += 1
-    on_tape = np.cumsum(on_tape)
-    for record in room.records:
-        seen: set[int] = set()
-        turn: Counter[int] = Counter()
-        for at, key in record.strays:
-            frame = place_of[key]
-            if frame not in seen and not _heard_in_place(record, frame):
-                votes[frame][at, turn[at]] += 1
-            seen.add(frame)
-            turn[at] += 1
-    return {
-        frame: place
-        for frame, ballot in votes.items()
-        for place, count in ballot.most_common(1)
-        if count > on_tape[frame]
-    }
-
-
-def _heard_in_place(record: Record, frame: int) -> bool:
-    return record.first <= frame < record.end and not any(a <= frame < b for a, b in record.jumps)
+    return rank[: len(places)], sent_us[order]
 
 
 def _told_missing(record: Record, room: RoomEvidence, rank: Array, unique: Array, low: int, high: int) -> int:
@@ -242,13 +176,6 @@ def _told_missing(record: Record, room: RoomEvidence, rank: Array, unique: Array
     ranks = rank[told]
     ranks = ranks[(ranks >= low) & (ranks < high)]
     return int((~np.isin(ranks, unique)).sum())
-
-
-def _places_of(keys: Array, wanted: list[int]) -> dict[int, int]:
-    """Frame numbers of some keys."""
-    order = np.argsort(keys, kind="stable")
-    found = order[np.searchsorted(keys, wanted, sorter=order)]
-    return dict(zip(wanted, found.tolist(), strict=True))
 
 
 def _first_occurrences(heard: Array) -> Array:

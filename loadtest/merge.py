@@ -9,6 +9,7 @@ import numpy as np
 from loadtest.channel import RoomEvidence
 from loadtest.histogram import Counts as Array
 from loadtest.member import OWED_ALL, Record
+from loadtest.order import turns_of
 
 
 def merged(evidence: list[RoomEvidence]) -> RoomEvidence:
@@ -51,13 +52,9 @@ def _retold(record: Record, frames: Array, keys: list[int]) -> Record:
     if record.first < 0:
         return replace(record, owed_to=_owed(record, frames))
     told = replace(record, jumps=[], strays=[], owed_to=_owed(record, frames))
-    turns = sorted(
-        [(at, 0, n, (key,)) for n, (at, key) in enumerate(record.strays)]
-        + [(a, 1, n, (b,)) for n, (a, b) in enumerate(record.jumps)]
-    )
     told.first = told.end = int(frames[record.first])
     here = record.first
-    for at, is_jump, _, (value,) in turns:
+    for at, is_jump, _, value in turns_of(record):
         _walk(told, frames[here:at], keys)
         here = max(here, at)
         if is_jump:

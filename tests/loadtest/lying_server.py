@@ -1,8 +1,9 @@
-"""A chat server of the plain wire that lies now and then and keeps its own tally. Knows nothing of the harness.
+"""A chat server of the plain wire that lies now and then and keeps its own tally. Nothing of loadtest is in it.
 
 Each member has its own outgoing queue, so that a lie told to one member is told to nobody else. A seed
 decides where; a member is lied to only when it has been in the room for a moment, because before that
-nobody could know what it should have heard.
+nobody could know what it should have heard. Of eight messages of a room at most one is lied about, to one
+member: where two are lied to about the same two messages there is no truth to be found.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class LyingServer:
         self.close_with: int | None = None
         self.refuse_with: int | None = None
         self.joined = 0
+        self.since_lie: Counter[str] = Counter()  # room -> messages since somebody was lied to
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if self.refuse_with is not None and "check" not in request.path:
@@ -84,6 +86,7 @@ class LyingServer:
             self.rooms[room][0].outgoing.put_nowait(text)
             return
         self.tally["messages"] += 1
+        self.since_lie[room] += 1
         members = self.rooms[room]
         old = [seat for seat in members if time.monotonic() - seat.since > SETTLED_S]
         if len(old) == len(members) and self.random.random() < self.lies.drop_for_all:
@@ -104,7 +107,8 @@ class LyingServer:
             (self._delay, lies.delay),
             (self._foreign, lies.foreign),
         ):
-            if luck < chance and not seat.owed_later:
+            if luck < chance and self.since_lie[seat.room] >= 8 and not seat.owed_later:
+                self.since_lie[seat.room] = 0
                 lie(seat, text)
                 return
             luck -= chance
