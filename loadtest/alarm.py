@@ -26,7 +26,7 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Alarm:
-    """One waiter at a time. An event loop's own timers are a millisecond coarse, and a chat server answers in two.
+    """One waiter at a time. A loop's own timers are a millisecond coarse, and a chat server answers in two.
 
     os.timerfd_create would do it without ctypes; it came with Python 3.13.
     """

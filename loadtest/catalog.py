@@ -46,7 +46,7 @@ def load(spec: Spec) -> Scenario:
 
 
 def shape_of(spec: Spec, own: type[LoadTestShape] | None) -> LoadTestShape:
-    """The shape that `--shape` names (`steps`, `spike:base=0.5,end=0.7`), else the file's own, else constant."""
+    """The shape that `--shape` names (`steps`, `spike:base=0.5`), else the file's own, else constant."""
     if not spec.shape and own is not None:
         return _called(own, f"the shape {own.__name__}")
     name, _, options = (spec.shape or "constant").partition(":")

@@ -1,4 +1,4 @@
-"""What the coordinator and its workers say to each other, and how: pickles over a socket pair, length first."""
+"""What coordinator and workers say to each other, and how: pickles over a socket pair, length first."""
 
 from __future__ import annotations
 

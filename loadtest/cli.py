@@ -1,4 +1,4 @@
-"""The command line: `loadtest run …` and `loadtest report FILE.json`. Reads options, prints, returns exit codes."""
+"""The command line: `loadtest run …`, `loadtest report FILE.json`. Reads options, returns exit codes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _add_load(run: argparse.ArgumentParser) -> None:
     add = run.add_argument
     add("classes", nargs="*", metavar="UserClass", help="only these user classes of the scenarios")
     add("-f", "--file", action="append", default=[], metavar="SCENARIO",
-        help=f"a scenario file, or one of {', '.join(BUILT_IN)} (default chatter); may be given several times")  # fmt: skip
+        help=f"a scenario file, or one of {', '.join(BUILT_IN)} (default chatter); repeatable")  # fmt: skip
     add("-H", "--host", "--url", dest="urls", action="append", default=[], metavar="URL",
         help="ws://host:8000, or a template with {room}; several for several nodes")  # fmt: skip
     add("-u", "--users", type=int, default=10, metavar="N", help="users at the most (default 10)")
@@ -70,7 +70,7 @@ def _add_load(run: argparse.ArgumentParser) -> None:
         help="users started per second (default: all within 5 s)",
     )
     add("--rate", type=float, metavar="MSG_PER_S",
-        help="messages per second of all users together: the open model; without it users wait for the server")  # fmt: skip
+        help="messages per second of all users together (open model); without it users wait in turn")  # fmt: skip
     add("-t", "--run-time", "--duration", dest="run_time", metavar="T", help="90, 90s, 10m (default 60s)")
     add("--shape", default="", metavar="SHAPE", help=f"{', '.join(SHAPES)}; with options: steps:count=4")
     add("--processes", type=int, default=1, metavar="P", help="worker processes (-1: one per core)")
@@ -129,7 +129,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> int:
 
 
 def _report(args: argparse.Namespace, argv: Sequence[str]) -> int:
-    from loadtest.page import write_again  # noqa: PLC0415  (a run without --html needs no template)
+    from loadtest.page import write_again
 
     target = write_again(args.file, args.html)
     print(f"report: {target}")

@@ -79,7 +79,7 @@ def judge_room(evidence: list[RoomEvidence]) -> Counts:
 
 
 def _judge_simple(record: Record, latest_us: Array, counts: Counts) -> None:
-    """One stretch of an undisputed tape: what nearly every member of an honest server is. No array per member."""
+    """One stretch of an undisputed tape, as nearly every member's. No array per member."""
     low = int(np.searchsorted(latest_us, record.joined_us))
     if record.first >= 0:
         low = min(low, record.first)
@@ -119,7 +119,7 @@ def _judge_member(
 
 
 def _missing_from(room: RoomEvidence, counts: Counts) -> list[tuple[int, int | None, int]]:
-    """Messages that nobody heard though they were sent: (key, key of the sender's next one heard, sent_us)."""
+    """Messages sent that nobody heard: (key, key of the sender's next one heard, sent_us)."""
     known = set(room.keys.tolist())
     sent: set[int] = set()
     vanished: list[tuple[int, int | None, int]] = []
@@ -151,7 +151,7 @@ def _missing_from_stint(
 
 
 def _true_order(room: RoomEvidence, vanished: Sequence[tuple[int, int | None, int]]) -> tuple[Array, Array]:
-    """Rank of each frame of the tape in the true order, and sent_us of every rank, vanished messages included."""
+    """Rank of each frame of the tape in the true order, and sent_us of every rank, vanished ones too."""
     places = true_places(room)
     frame_of = {int(key): frame for frame, key in enumerate(room.keys)} if vanished else {}
     # A vanished message belongs before its sender's next one; behind everything if there was none.

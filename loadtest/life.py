@@ -263,7 +263,8 @@ class Life:
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         deadline_us = self.stage.now_us() + self.stage.spec.settle_s * 1e6
-        while not condition() and self.stage.now_us() < deadline_us:
+        # A poll: an event would have to be set on the road of every delivery.
+        while not condition() and self.stage.now_us() < deadline_us:  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
 
     # Messages

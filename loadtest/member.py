@@ -167,7 +167,7 @@ class Member:
             return
         key = mark.key
         place = tape.find(key)
-        new_inside = place < 0 and 0 <= record.first and record.end < len(tape)
+        new_inside = place < 0 and record.first >= 0 and record.end < len(tape)
         if place < 0:
             place = tape.add(mark, frame, heard.entry_id)
         if record.first < 0:

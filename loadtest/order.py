@@ -75,7 +75,7 @@ def places_of(keys: Array, wanted: list[int]) -> dict[int, int]:
 
 
 def _spans(room: RoomEvidence) -> list[tuple[int, int]]:
-    """Stretches of the tape in which somebody heard something out of order; none overlap, none is too long."""
+    """Stretches of the tape in which somebody heard something out of order. None overlap."""
     keys = sorted({key for record in room.records for _, key in record.strays})
     place_of = places_of(room.keys, keys) if keys else {}
     ends = sorted(
@@ -115,7 +115,7 @@ def _voted(table: Array, followers: Array) -> Array:
     size = table.shape[1]
     on_tape = np.triu(np.ones((size, size), np.int64), 1)
     before = on_tape * np.minimum.outer(followers, followers)
-    # Where it is one word against another, one member is believed throughout: a mixture would be nobody's order.
+    # Where it is one word against another, one member is believed: a mixture would be nobody's order.
     believed = np.minimum(before, 1)
     for turns in table:
         heard = turns >= 0

@@ -1,4 +1,4 @@
-"""Before a run: is there a server of this wire, and are there enough file descriptors? One sentence if not."""
+"""Before a run: is there a server of this wire, are there enough descriptors? One sentence if not."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ def check_descriptors(users: int, processes: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = -(-users // processes) + SPARE_DESCRIPTORS
     if hard != resource.RLIM_INFINITY and needed > hard:
+        enough = -(-users // max(hard - SPARE_DESCRIPTORS, 1))
         raise BadSpec(
-            f"{users:,} users in {processes} processes need {needed:,} file descriptors each and the limit is {hard:,}:"
-            f" raise it (ulimit -Hn), or use --processes {-(-users // max(hard - SPARE_DESCRIPTORS, 1))}"
+            f"{users:,} users in {processes} processes need {needed:,} file descriptors each and the limit"
+            f" is {hard:,}: raise it (ulimit -Hn), or use --processes {enough}"
         )
 
 

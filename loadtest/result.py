@@ -1,4 +1,4 @@
-"""The raw result of a run as JSON: schema `hiroba-loadtest/1`, described in docs/load-testing.md. No files here."""
+"""The raw result of a run as JSON, schema `hiroba-loadtest/1`: see docs/load-testing.md. No files here."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def environment() -> dict[str, Any]:
 def _model(spec: Spec) -> str:
     if spec.rate is None:
         return "closed: each user acts, waits for the acknowledgement, pauses, acts again"
-    return f"open: {spec.rate:g} messages per second as planned, however the server does; latency from the planned time"
+    return (
+        f"open: {spec.rate:g} messages/s as planned, whatever the server does; latency from the planned time"
+    )
 
 
 def _counts(counts: Counts, tally: Counter[str], outcome: Outcome) -> dict[str, int]:

@@ -67,7 +67,7 @@ def write(result: dict[str, Any], outputs: Outputs) -> None:
         rows = [row | row["latency_ms"] for row in result["scenarios"]]
         _write_csv(Path(f"{outputs.csv}_scenarios.csv"), [_without(row, "latency_ms") for row in rows])
     if outputs.html:
-        from loadtest.page import render  # noqa: PLC0415  (a run without --html needs no template)
+        from loadtest.page import render
 
         outputs.html.write_text(render(result), "utf-8")
 

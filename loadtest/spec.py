@@ -1,4 +1,4 @@
-"""What one run is asked to do, as every process of it knows it; durations and addresses as people write them."""
+"""What one run is asked to do, as each process knows it; durations and addresses as people write them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def read_duration(text: str) -> float:
 
 
 def read_endpoint(url: str, rooms: int) -> Endpoint:
-    """An address as people give it: `ws://host:8000`, `http://host`, `host:8000`, or a template with `{room}`."""
+    """An address as people give it: `ws://host:8000`, `host:8000`, or a template with `{room}`."""
     parts = urlsplit(url if "://" in url else f"ws://{url}")
     if parts.scheme not in ("ws", "wss", "http", "https"):
         raise BadSpec(f"{url!r}: the address of a chat server begins with ws:// or wss://")

@@ -38,8 +38,8 @@ class _Open:
 
 
 class Timeline:
-    """`slow` names the user classes that read slowly on purpose. That says nothing about the server's speed for
-    the others: they have a row of their own, the totals are without them."""
+    """`slow` names the user classes that read slowly on purpose. That says nothing about the server's
+    speed for the others: they have a row of their own, the totals are without them."""
 
     def __init__(self, workers: int, slow: frozenset[str] = frozenset()) -> None:
         self.seconds: list[Second] = []

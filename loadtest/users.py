@@ -1,4 +1,4 @@
-"""What a scenario is written with: `User`, `@task`, `@tag`, wait times. Locust's names and meanings, on asyncio.
+"""What a scenario is written with: `User`, `@task`, `@tag`, wait times. Locust's names, on asyncio.
 
 A scenario author reads this file and needs no other. How a user is run is life.py.
 """
@@ -19,8 +19,8 @@ WaitTime = Callable[[Any], float]
 class User:
     """One person with a browser. Subclass it, give it tasks, name the file with `-f`.
 
-    Before `on_start` the user is in its room; after `on_stop` it leaves in good order. With `--rate` the plan
-    says when the user acts and `wait_time` is ignored; without it the user acts, waits `wait_time`, acts again.
+    Before `on_start` the user is in its room; after `on_stop` it leaves in good order. With `--rate` the
+    plan says when it acts and `wait_time` is ignored; without it the user acts, waits, acts again.
     """
 
     weight: ClassVar[int] = 1  # share of the users, against other classes of the scenario
@@ -47,7 +47,7 @@ class User:
         """Once, before the user leaves for good."""
 
     async def meanwhile(self) -> None:
-        """Runs beside the tasks from `on_start` on; cancelled when the user stops. For joins, leaves, cuts."""
+        """Runs beside the tasks; cancelled when the user stops. For joins, leaves, cuts."""
 
     async def say(self, text: str = "") -> None:
         """Send a message to the room. Without `--rate` this waits until the message is acknowledged.
@@ -67,7 +67,7 @@ class User:
         await self._life.leave()
 
     def cut(self) -> None:
-        """Drop the connection without a word, as a train in a tunnel does. `join` comes back (v1: resumes)."""
+        """Drop the connection without a word, as a tunnel does. `join` comes back (v1: resumes)."""
         self._life.cut()
 
     @property

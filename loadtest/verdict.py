@@ -146,8 +146,8 @@ def _notes(outcome: Outcome) -> list[str]:
         )
     if counts.unconfirmed:
         notes.append(
-            f"{counts.unconfirmed:,} messages were under way on connections that broke and were never heard of:"
-            " nobody can know whether they were accepted"
+            f"{counts.unconfirmed:,} messages were under way on connections that broke and were never"
+            " heard of: nobody can know whether they were accepted"
         )
     answers = outcome.closes + outcome.refusals
     for key, advice in ADVICE.items():

@@ -1,4 +1,4 @@
-"""What a person sees while the test runs, and the verdict at its end: live with rich, or lines when headless."""
+"""What a person sees while the test runs, and the verdict at its end: live, or lines when headless."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Lines:
         now = timeline.seconds[-1]
         if now.second % LINE_EVERY_S == 0:
             print(
-                f"{now.second:>5} s  {now.users:,} users  {now.sent_per_s:,.0f} sent/s  {now.delivered_per_s:,.0f}"
-                f" delivered/s  p50 {_ms(now.p50_ms)}  p95 {_ms(now.p95_ms)}  p99 {_ms(now.p99_ms)}"
+                f"{now.second:>5} s  {now.users:,} users  {now.sent_per_s:,.0f} sent/s"
+                f"  {now.delivered_per_s:,.0f} delivered/s  p50 {_ms(now.p50_ms)}  p95 {_ms(now.p95_ms)}  p99 {_ms(now.p99_ms)}"
                 f"  suspects {now.suspects:,}  own CPU {now.cpu_share:.0%}",
                 flush=True,
             )

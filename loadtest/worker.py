@@ -1,4 +1,4 @@
-"""One process full of users: `python -m loadtest.worker FD`, started by crew.py. Opens sockets, judges nothing."""
+"""One process full of users: `python -m loadtest.worker FD`, started by crew.py. Judges nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from heapq import heapify, heappop, heapreplace
-
 
 import numpy as np
 import uvloop

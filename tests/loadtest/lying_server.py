@@ -1,4 +1,4 @@
-"""A chat server of the plain wire that lies now and then and keeps its own tally. Nothing of loadtest is in it.
+"""A chat server of the plain wire that lies now and then and keeps its own tally. No loadtest in it.
 
 Each member has its own outgoing queue, so that a lie told to one member is told to nobody else. A seed
 decides where; a member is lied to only when it has been in the room for a moment, because before that

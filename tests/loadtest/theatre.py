@@ -83,7 +83,7 @@ class Theatre:
             part = log[at : at + 8]
             victim = self.random.randrange(len(streams)) if self.random.random() < chance else -1
             for n, stream in enumerate(streams):
-                stream += self._lied(part) if n == victim else part
+                stream.extend(self._lied(part) if n == victim else part)
         return streams
 
     def _lied(self, part: list[bytes]) -> list[bytes]:
@@ -113,4 +113,3 @@ class Theatre:
             if rest[n]:
                 self.members[n].feed(rest[n][:size], now_us)
                 rest[n] = rest[n][size:]
-
