@@ -118,9 +118,7 @@ def _assign(kinds: list[type[User]], name: str, text: str) -> None:
     """--set every_s=5: on every class that has the attribute."""
     owners = [kind for kind in kinds if hasattr(kind, name) and not callable(getattr(kind, name))]
     if not owners or name.startswith("_"):
-        known = [
-            n for kind in kinds for n in dir(kind) if not n.startswith("_") and not callable(getattr(kind, n))
-        ]
+        known = [n for kind in kinds for n in dir(kind) if not n.startswith("_") and not callable(getattr(kind, n))]
         raise BadSpec(_unknown("attribute of these users", name, known))
     for kind in owners:
         setattr(kind, name, _converted(name, text, getattr(kind, name)))

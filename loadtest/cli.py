@@ -38,9 +38,7 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="loadtest", description=__doc__, epilog=EPILOG)
     commands = parser.add_subparsers(required=True, metavar="run | report")
-    run = commands.add_parser(
-        "run", help="put load on a chat server and say what became of it", epilog=EPILOG
-    )
+    run = commands.add_parser("run", help="put load on a chat server and say what became of it", epilog=EPILOG)
     run.set_defaults(command=_run)
     _add_load(run)
     _add_outputs(run)
@@ -59,9 +57,7 @@ def _add_load(run: argparse.ArgumentParser) -> None:
     add("-H", "--host", "--url", dest="urls", action="append", default=[], metavar="URL",
         help="ws://host:8000, or a template with {room}; several for several nodes")  # fmt: skip
     add("-u", "--users", type=int, default=10, metavar="N", help="users at the most (default 10)")
-    add(
-        "--rooms", type=int, metavar="R", help="rooms (default: as many as the scenario's room size asks for)"
-    )
+    add("--rooms", type=int, metavar="R", help="rooms (default: as many as the scenario's room size asks for)")
     add(
         "-r",
         "--spawn-rate",
@@ -79,9 +75,7 @@ def _add_load(run: argparse.ArgumentParser) -> None:
     add("--tags", nargs="+", default=[], metavar="TAG", help="only tasks with one of these tags")
     add("--exclude-tags", nargs="+", default=[], metavar="TAG")
     add("--set", action="append", default=[], metavar="NAME=VALUE", help="a class attribute: every_s=5")
-    add(
-        "--message-bytes", type=int, default=128, metavar="B", help="length of a message's text (default 128)"
-    )
+    add("--message-bytes", type=int, default=128, metavar="B", help="length of a message's text (default 128)")
     add(
         "--settle",
         default="5s",

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from loadtest.channel import Channel, Done, Go, Prepare, Ready, RoomEvidence, Stop, Tick
 from loadtest.spec import BadSpec, Spec
@@ -23,7 +23,7 @@ LEAD_S = 0.2
 class Crew:
     """`run` once. What came of it is in the attributes afterwards, also when workers died."""
 
-    def __init__(self, spec: Spec, timeline: Timeline, on_tick: Callable[[Timeline], None]) -> None:
+    def __init__(self, spec: Spec, timeline: Timeline, watchers: Sequence[Callable[[Timeline], None]]) -> None:
         self.timeline = timeline
         self.rooms: dict[str, list[RoomEvidence]] = {}
         self.done: list[Done] = []
@@ -31,7 +31,7 @@ class Crew:
         self.interrupted = False
         self.epoch_ns = 0
         self._spec = spec
-        self._on_tick = on_tick
+        self._watchers = watchers
         self._channels: dict[int, Channel] = {}
         self._processes: dict[int, asyncio.subprocess.Process] = {}
 
@@ -84,7 +84,8 @@ class Crew:
             message = await channel.receive()
             if isinstance(message, Tick):
                 if self.timeline.add(number, message):
-                    self._on_tick(self.timeline)
+                    for watch in self._watchers:
+                        watch(self.timeline)
             elif isinstance(message, Done):
                 self.done.append(message)
                 for name, evidence in message.rooms.items():

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -28,9 +29,7 @@ POLL_S = 0.005
 class Life:
     """Everything that `User` asks for and `worker` drives."""
 
-    def __init__(
-        self, stage: Stage, number: int, home: str, kind: type[User], actions: Sequence[Action]
-    ) -> None:
+    def __init__(self, stage: Stage, number: int, home: str, kind: type[User], actions: Sequence[Action]) -> None:
         self.stage = stage
         self.number = number
         self.home = home
@@ -45,6 +44,7 @@ class Life:
         self.away = False  # absent on purpose: before joining, after leave or cut
         self.due: deque[int] = deque()  # open model: intended times not acted on yet
         self.wants_in = False
+        self.was_in = False
         self._connection: Connection | None = None
         self._due_us: int | None = None  # intended time of the action that is running
         self._held: deque[tuple[str, int]] = deque()
@@ -165,8 +165,7 @@ class Life:
         stage = self.stage
         newest = read_id(welcome.body.get("last_id")) if welcome is not None else (0, 0)
         if resuming is not None and welcome is not None and welcome.body.get("recovered") is True:
-            resuming.rejoined()
-            resuming.resumed_below = newest[1]
+            resuming.rejoined(joined_us, newest[1])
             member = resuming
             stage.tally["resumed"] += 1
         else:
@@ -178,6 +177,7 @@ class Life:
             member = Member(room.tape, stage.wire, record, times, self._told, self._control)
             member.newest = newest
             room.records.append(record)
+        self.was_in = True
         self.room, self.member, self._connection = room, member, connection
         self.stint = Stint(self.number, room.numbers[self.number] + 1)
         room.stints.append(self.stint)
@@ -255,11 +255,7 @@ class Life:
     def _confirmed(self, member: Member, stint: Stint) -> bool:
         """Is the newest of the stint's messages known to be in the room? (Then so are those before it.)"""
         last = stint.first_number + len(stint.sent_us) - 1
-        return (
-            not stint.sent_us
-            or last in stint.refused
-            or member.tape.find(stamp.key_of(self.number, last)) >= 0
-        )
+        return not stint.sent_us or last in stint.refused or member.tape.find(stamp.key_of(self.number, last)) >= 0
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         deadline_us = self.stage.now_us() + self.stage.spec.settle_s * 1e6
@@ -280,7 +276,7 @@ class Life:
         member = self.member
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         key = self._send(text, intended_us)
-        member.waiting[key] = lambda: done.done() or done.set_result(None)
+        member.waiting[key] = partial(done.set_result, None)
         try:
             async with asyncio.timeout(ACKNOWLEDGE_S):
                 await done

@@ -54,13 +54,14 @@ class Member:
         self.record = record
         self.waiting: dict[int, Callable[[], None]] = {}  # key of an own message -> called when it is heard
         self.newest: EntryId = (0, 0)  # v1: highest entry id known from the welcome or a stray
-        self.resumed_below = 0  # v1: entries up to this count were missed while away and come again
         self._wire = wire
         self._times = times
         self._on_told = on_told
         self._on_control = on_control
         self._held = b""  # the beginning of a frame whose rest has not come
         self._pieces = b""  # a fragmented message so far
+        self._timed_from_us = record.joined_us
+        self._resumed_below = 0
         self._strays: set[int] = set()
 
     def feed(self, chunk: bytes, now_us: int) -> None:
@@ -83,10 +84,14 @@ class Member:
         if end > here:
             self._advance(end, now_us)
 
-    def rejoined(self) -> None:
-        """The next bytes come from a new connection of the same membership (resume on v1)."""
+    def rejoined(self, at_us: int, below: int) -> None:
+        """The next bytes come from a new connection of the same membership (resume on v1).
+
+        Entries up to the count `below` were missed while away and come again: they are not timed.
+        """
         self._held = self._pieces = b""
-        self.resumed_below = 0
+        self._timed_from_us = at_us
+        self._resumed_below = below
 
     def has(self, key: int) -> bool:
         """Did this member receive the message? (Not: did the room.)"""
@@ -105,9 +110,9 @@ class Member:
     def _advance(self, end: int, now_us: int) -> None:
         record = self.record
         here, record.end = record.end, end
-        self.tape.timed(self._times, now_us, here, end, record.joined_us)
-        if self.resumed_below:
-            record.replayed += sum(self.tape.id_of(f)[1] <= self.resumed_below for f in range(here, end))
+        self.tape.timed(self._times, now_us, here, end, self._timed_from_us)
+        if self._resumed_below:
+            record.replayed += sum(self.tape.id_of(f)[1] <= self._resumed_below for f in range(here, end))
         if self.waiting or self._strays:
             self._caught_up()
 
@@ -184,7 +189,7 @@ class Member:
         """A message out of the tape's order, or once more. Which of the two is judged after the run."""
         record = self.record
         if not self.has(key):
-            self.tape.timed(self._times, now_us, place, place + 1, record.joined_us)
+            self.tape.timed(self._times, now_us, place, place + 1, self._timed_from_us)
         self.newest = max(self.newest, self.tape.id_of(place))
         record.strays.append((record.end, key))
         self._strays.add(key)

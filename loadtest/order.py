@@ -78,9 +78,7 @@ def _spans(room: RoomEvidence) -> list[tuple[int, int]]:
     """Stretches of the tape in which somebody heard something out of order. None overlap."""
     keys = sorted({key for record in room.records for _, key in record.strays})
     place_of = places_of(room.keys, keys) if keys else {}
-    ends = sorted(
-        (min(at, place_of[key]), max(at, place_of[key] + 1)) for r in room.records for at, key in r.strays
-    )
+    ends = sorted((min(at, place_of[key]), max(at, place_of[key] + 1)) for r in room.records for at, key in r.strays)
     spans: list[list[int]] = []
     for start, end in ends:
         if spans and start <= spans[-1][1]:

@@ -72,9 +72,7 @@ def _curve(shape: LoadTestShape, end_s: float | None) -> tuple[list[tuple[float,
             return corners, float(second)
         target, rate = tick
         if target < 0 or rate <= 0 or not math.isfinite(rate):
-            raise BadPlan(
-                f"the shape's tick at {second} s gave {tick!r}: users from 0 and a rate above 0, please"
-            )
+            raise BadPlan(f"the shape's tick at {second} s gave {tick!r}: users from 0 and a rate above 0, please")
         step = max(-rate, min(rate, target - users))
         # Where the target is reached within the second the curve has a corner.
         # Rounded, so that 0.1 + 0.2 users are not one user more than 0.3.
@@ -117,9 +115,7 @@ def deal(weights: Sequence[int], seats: Sequence[int | None], users: int, rooms:
             dealt.append(fixed[seat])
             continue
         if total == 0:
-            raise BadPlan(
-                f"the scenario seats {len(fixed)} per room, {users} users in {rooms} rooms are more"
-            )
+            raise BadPlan(f"the scenario seats {len(fixed)} per room, {users} users in {rooms} rooms are more")
         score = [s + w for s, w in zip(score, by_weight, strict=True)]
         best = max(range(len(score)), key=score.__getitem__)
         score[best] -= total

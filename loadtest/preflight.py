@@ -6,6 +6,7 @@ import asyncio
 import resource
 import time
 from dataclasses import replace
+from functools import partial
 
 from loadtest import stamp
 from loadtest.connection import Connection, Refused
@@ -60,9 +61,7 @@ async def _hears_itself(stage: Stage, connection: Connection, room: str, joined_
 
     def closed(code: int, reason: str) -> None:
         if not told.done():
-            told.set_exception(
-                Refused(0, f"the server closed the connection at once: {code} {reason}".strip())
-            )
+            told.set_exception(Refused(0, f"the server closed the connection at once: {code} {reason}".strip()))
 
     record = Record(0, joined_us)
     member = Member(
@@ -75,7 +74,7 @@ async def _hears_itself(stage: Stage, connection: Connection, room: str, joined_
     )
     connection.adopt(member.feed, closed)
     mark = stamp.Stamp(stage.spec.run, room, 0, 1, 0, stage.now_us())
-    member.waiting[mark.key] = lambda: told.done() or told.set_result(None)
+    member.waiting[mark.key] = partial(told.set_result, None)
     connection.send(stage.wire.say(stamp.write(mark, "check", 0), 1))
     try:
         async with asyncio.timeout(ANSWER_S):

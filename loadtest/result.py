@@ -44,8 +44,8 @@ def result_of(
         unsent=unsent,
         speaks=speaks,
         connected=tally["connected"],
-        users_planned=max((s.users_planned for s in timeline.seconds), default=0),
-        users_peak=max((s.users for s in timeline.seconds), default=0),
+        users=spec.users,
+        never_in=tally["never_in"],
         latency_p99_ms=latency.percentile_ms(99),
         cpu_share=max((d.cpu_s / max(d.wall_s, 1e-6) for d in crew.done), default=0.0),
         lag_p99_ms=timeline.lag.percentile_ms(99),
@@ -102,9 +102,7 @@ def environment() -> dict[str, Any]:
 def _model(spec: Spec) -> str:
     if spec.rate is None:
         return "closed: each user acts, waits for the acknowledgement, pauses, acts again"
-    return (
-        f"open: {spec.rate:g} messages/s as planned, whatever the server does; latency from the planned time"
-    )
+    return f"open: {spec.rate:g} messages/s as planned, whatever the server does; latency from the planned time"
 
 
 def _counts(counts: Counts, tally: Counter[str], outcome: Outcome) -> dict[str, int]:
@@ -124,6 +122,7 @@ def _counts(counts: Counts, tally: Counter[str], outcome: Outcome) -> dict[str, 
         "planned": outcome.planned,
         "unsent": outcome.unsent,
         "connected": outcome.connected,
+        "never_in": outcome.never_in,
         "resumed": tally["resumed"],
         "not_recovered": tally["not_recovered"],
         "refused": sum(outcome.refusals.values()),
@@ -180,8 +179,7 @@ def _scenarios(crew: Crew) -> list[dict[str, Any]]:
 def _generator(crew: Crew, outcome: Outcome) -> dict[str, Any]:
     return {
         "workers": [
-            {"cpu_share": round(d.cpu_s / max(d.wall_s, 1e-6), 3), "cpu_s": round(d.cpu_s, 2)}
-            for d in crew.done
+            {"cpu_share": round(d.cpu_s / max(d.wall_s, 1e-6), 3), "cpu_s": round(d.cpu_s, 2)} for d in crew.done
         ],
         "cpu_share": round(outcome.cpu_share, 3),
         "lag_ms": crew.timeline.lag.summary_ms(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 from collections.abc import Sequence
@@ -13,7 +14,9 @@ from typing import Any
 from loadtest import preflight
 from loadtest.catalog import Scenario
 from loadtest.crew import Crew
+from loadtest.exporter import Exporter
 from loadtest.result import result_of
+from loadtest.server_side import ServerSide
 from loadtest.spec import BadSpec, Spec
 from loadtest.thresholds import Threshold
 from loadtest.timeline import Timeline
@@ -45,18 +48,38 @@ class Outputs:
 
 async def load_test(spec: Spec, scenario: Scenario, outputs: Outputs) -> int:
     """Returns the exit code. Raises BadSpec where the test can't begin."""
+    server = ServerSide(outputs.metrics)
+    await server.check()
     await preflight.check_servers(spec)
     began = datetime.now(UTC)
     slow = frozenset(kind.__name__ for kind in scenario.kinds if kind.read_bytes_s is not None)
     timeline = Timeline(spec.processes, slow)
-    with make_view(spec, outputs.headless) as view:
-        crew = Crew(spec, timeline, view.update)
-        await crew.run()
+    view = make_view(spec, outputs.headless)
+    async with Exporter(outputs.prometheus_port, spec.run) as exporter:
+        crew = Crew(spec, timeline, [view.update, exporter.update])
+        with view:
+            await _watched(crew, server)
     speaks = any(actions for actions, _ in scenario.tasks)
-    result = result_of(spec, crew, outputs.thresholds, speaks, outputs.command, began, None)
+    result = result_of(spec, crew, outputs.thresholds, speaks, outputs.command, began, server.result())
+    if outputs.prometheus_port and exporter.port is None:
+        result["notes"].append(f"port {outputs.prometheus_port} was taken: no metrics of this run")
     write(result, outputs)
     view.conclude(result)
     return EXIT_CODES[result["verdict"]]
+
+
+async def _watched(crew: Crew, server: ServerSide) -> None:
+    """The run, with the server's metrics beside it."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    watching = asyncio.create_task(server.watch()) if server.targets else None
+    try:
+        await crew.run()
+    finally:
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await server.finish(loop.time() - began)
 
 
 def write(result: dict[str, Any], outputs: Outputs) -> None:

@@ -110,8 +110,6 @@ def read_endpoint(url: str, rooms: int) -> Endpoint:
     if parts.query:
         path += f"?{parts.query}"
     if "{room}" not in path and rooms > 1:
-        raise BadSpec(
-            f"{url!r} is one address for {rooms} rooms: write {{room}} where the room's name belongs"
-        )
+        raise BadSpec(f"{url!r} is one address for {rooms} rooms: write {{room}} where the room's name belongs")
     endpoint = Endpoint("", host, port or (443 if tls else 80), tls, path)
     return Endpoint(f"{'wss' if tls else 'ws'}://{endpoint.authority}{path}", host, endpoint.port, tls, path)

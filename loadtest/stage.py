@@ -84,7 +84,7 @@ class Stage:
         if endpoint.host not in self._addresses:
             loop = asyncio.get_running_loop()
             found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-            self._addresses[endpoint.host] = found[0][4][0]
+            self._addresses[endpoint.host] = str(found[0][4][0])
         return self._addresses[endpoint.host]
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

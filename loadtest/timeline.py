@@ -86,6 +86,9 @@ class Timeline:
     def tally(self) -> Counter[str]:
         return sum((tick.tally for tick in self._last.values()), Counter())
 
+    def delivered(self) -> int:
+        return sum(tick.delivered for tick in self._last.values())
+
     def as_rows(self) -> list[dict[str, Any]]:
         return [asdict(second) for second in self.seconds]
 

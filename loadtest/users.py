@@ -117,9 +117,7 @@ def tag(*names: str) -> Callable[[Function], Function]:
 Action = Callable[[Any], Awaitable[None] | None]
 
 
-def tasks_of(
-    user: type[User], tags: Sequence[str] = (), without: Sequence[str] = ()
-) -> tuple[list[Action], list[int]]:
+def tasks_of(user: type[User], tags: Sequence[str] = (), without: Sequence[str] = ()) -> tuple[list[Action], list[int]]:
     """The class's tasks and their weights, base classes included, in a fixed order."""
     names = dict.fromkeys(name for base in reversed(user.__mro__) for name in vars(base))
     functions = [f for name in names if hasattr(f := getattr(user, name), "task_weight")]

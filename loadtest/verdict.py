@@ -44,8 +44,8 @@ class Outcome:
     unsent: int
     speaks: bool  # does the scenario have tasks?
     connected: int
-    users_planned: int
-    users_peak: int
+    users: int
+    never_in: int  # users that were to come and never got in
     latency_p99_ms: float | None
     cpu_share: float  # mean of the busiest worker
     lag_p99_ms: float | None
@@ -95,14 +95,10 @@ def _violations(counts: Counts) -> list[str]:
 
 def _not_done(outcome: Outcome) -> list[str]:
     failures = []
-    if outcome.users_peak < outcome.users_planned and outcome.connected and not outcome.interrupted:
-        failures.append(
-            f"at most {outcome.users_peak:,} of {outcome.users_planned:,} users were connected at once"
-        )
+    if outcome.never_in and outcome.connected:
+        failures.append(f"{outcome.never_in:,} of {outcome.users:,} users never got in")
     if outcome.unsent:
-        failures.append(
-            f"{outcome.unsent:,} messages could not be sent: no usable connection when they were due"
-        )
+        failures.append(f"{outcome.unsent:,} messages could not be sent: no usable connection when they were due")
     return failures
 
 
@@ -124,14 +120,8 @@ def _invalid(outcome: Outcome) -> list[str]:
         ("event loop lagged", outcome.lag_p99_ms),
         ("schedule slipped", outcome.slip_p99_ms),
     ):
-        if (
-            own_ms
-            and own_ms > OWN_DELAY_MS_MIN
-            and own_ms > OWN_DELAY_PART_MAX * (outcome.latency_p99_ms or 0.0)
-        ):
-            invalid.append(
-                f"the generator's own {what} by {own_ms:.0f} ms (p99), more than half of the measured p99"
-            )
+        if own_ms and own_ms > OWN_DELAY_MS_MIN and own_ms > OWN_DELAY_PART_MAX * (outcome.latency_p99_ms or 0.0):
+            invalid.append(f"the generator's own {what} by {own_ms:.0f} ms (p99), more than half of the measured p99")
     return invalid
 
 
@@ -141,9 +131,7 @@ def _notes(outcome: Outcome) -> list[str]:
     if outcome.interrupted:
         notes.append("stopped by hand before its time; what follows is what was measured until then")
     if counts.gaps:
-        notes.append(
-            f"the server told of {counts.gaps:,} missing deliveries by itself (gap): not counted as lost"
-        )
+        notes.append(f"the server told of {counts.gaps:,} missing deliveries by itself (gap): not counted as lost")
     if counts.unconfirmed:
         notes.append(
             f"{counts.unconfirmed:,} messages were under way on connections that broke and were never"
@@ -151,9 +139,7 @@ def _notes(outcome: Outcome) -> list[str]:
         )
     answers = outcome.closes + outcome.refusals
     for key, advice in ADVICE.items():
-        times = sum(
-            n for answer, n in answers.items() if answer.startswith(key) or answer.endswith(f" {key}")
-        )
+        times = sum(n for answer, n in answers.items() if answer.startswith(key) or answer.endswith(f" {key}"))
         if times:
             notes.append(f"{key} ({times:,} times): {advice}")
     notes += [f"{times:,} × error: {error}" for error, times in outcome.errors.most_common(5)]

@@ -56,7 +56,8 @@ class Lines:
         if now.second % LINE_EVERY_S == 0:
             print(
                 f"{now.second:>5} s  {now.users:,} users  {now.sent_per_s:,.0f} sent/s"
-                f"  {now.delivered_per_s:,.0f} delivered/s  p50 {_ms(now.p50_ms)}  p95 {_ms(now.p95_ms)}  p99 {_ms(now.p99_ms)}"
+                f"  {now.delivered_per_s:,.0f} delivered/s"
+                f"  p50 {_ms(now.p50_ms)}  p95 {_ms(now.p95_ms)}  p99 {_ms(now.p99_ms)}"
                 f"  suspects {now.suspects:,}  own CPU {now.cpu_share:.0%}",
                 flush=True,
             )
@@ -104,9 +105,7 @@ class Screen:
         state = "settling" if now.settling else f"{now.second} s" + (f" of {total:g} s" if total else "")
         bar = ProgressBar(total=total or 1.0, completed=min(now.second, total or 0.0), width=60)
         where = ", ".join(endpoint.url for endpoint in self._spec.endpoints)
-        return Panel(
-            Group(Text(where, "dim"), bar, Text(state), table), title=f"load test {self._spec.run}", width=70
-        )
+        return Panel(Group(Text(where, "dim"), bar, Text(state), table), title=f"load test {self._spec.run}", width=70)
 
 
 def conclude(result: dict[str, Any], console: Console) -> None:

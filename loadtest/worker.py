@@ -23,7 +23,6 @@ from loadtest.pulse import Pulse
 from loadtest.spec import BadSpec, Spec
 from loadtest.stage import Room, Stage
 
-TICK_S = 1.0
 FLUSH_S = 0.1
 # Nothing came for so long, and nothing is missing: the run is over. Late doubles would still be caught.
 QUIET_S = 0.4
@@ -113,11 +112,7 @@ class Worker:
             [action] = life.random.choices(actions, weights)
             intended_us = due_us if pace_s else self._stage.now_us()
             await life.act(action, intended_us)
-            due_us = (
-                due_us + int(pace_s * 1e6)
-                if pace_s
-                else self._stage.now_us() + int(wait_time(life.user) * 1e6)
-            )
+            due_us = due_us + int(pace_s * 1e6) if pace_s else self._stage.now_us() + int(wait_time(life.user) * 1e6)
 
     async def _timetable(self) -> None:
         """The open model: whoever's time has come acts, whatever became of the last action."""
@@ -209,10 +204,10 @@ class Worker:
             self._stage.flush()
 
     async def _report(self) -> None:
-        await self._reached(0.0)
+        second = 0
         while True:
-            now_s = self._stage.now_us() / 1e6
-            await asyncio.sleep(TICK_S - now_s % TICK_S)
+            second = max(second, int(self._stage.now_us() / 1e6)) + 1
+            await self._reached(second)
             self._channel.send(self._tick())
 
     def _tick(self, final: bool = False) -> Tick:
@@ -232,9 +227,7 @@ class Worker:
             lag=pulse.lag.take(),
             cpu_share=pulse.cpu_share(),
             suspects=sum(
-                len(r.jumps) + len(r.strays) + r.foreign
-                for room in stage.rooms.values()
-                for r in room.records
+                len(r.jumps) + len(r.strays) + r.foreign for room in stage.rooms.values() for r in room.records
             ),
             settling=self._settling,
             final=final,
@@ -243,6 +236,7 @@ class Worker:
     def _done(self) -> Done:
         stage, pulse = self._stage, self._pulse
         stage.tally["unsent"] += sum(life.not_sent() for life in self._lives)
+        stage.tally["never_in"] += sum(life.wants_in and not life.was_in for life in self._lives)
         kinds = Counter(type(life.user).__name__ for life in self._lives)
         return Done(
             rooms={name: _evidence(room) for name, room in stage.rooms.items()},

@@ -35,9 +35,7 @@ def message_frame(room: str, sender: int, number: int, sent_us: int, text: str =
 class Theatre:
     """`members` members in `processes` processes hear `messages` messages; a lie costs at most one tally."""
 
-    def __init__(
-        self, random: Random, members: int, messages: int, chance: float, processes: int = 1
-    ) -> None:
+    def __init__(self, random: Random, members: int, messages: int, chance: float, processes: int = 1) -> None:
         self.random = random
         self.tally: Counter[str] = Counter()
         self.tapes = [Tape("run", "room", 4_000) for _ in range(processes)]
