@@ -174,6 +174,8 @@ def _completed(draft: Spec, args: argparse.Namespace) -> Spec:
         raise BadSpec(f"the shape's tick fails: {type(exc).__name__}: {exc}") from exc
     if peak == 0:
         raise BadSpec("the shape has no users at any time")
+    if peak < draft.users and not own_shape:
+        raise BadSpec(f"only {peak:,} of {draft.users:,} users would ever be there: raise --spawn-rate or --run-time")
     size = max((kind.room_size or peak for kind in scenario.kinds), default=peak)
     rooms = args.rooms or max(1, -(-peak // size))
     if rooms > peak:

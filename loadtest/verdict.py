@@ -18,8 +18,8 @@ EXIT_ERROR = 1
 
 # Above this share of a core a generator's own queue is part of every latency.
 CPU_SHARE_MAX = 0.9
-# A run's lateness of our own counts from here on, and when it is more than this part of the measured p99.
-OWN_DELAY_MS_MIN = 25.0
+# Lateness of our own spoils a run from here on, if it is more than this part of the measured p99.
+OWN_DELAY_MS_MIN = 50.0
 OWN_DELAY_PART_MAX = 0.5
 
 # What the server says when one of its settings was the limit, and which setting that is.

@@ -103,7 +103,10 @@ class Screen:
             table.add_row(Text(name, "dim"), value)
         total = self._spec.duration_s
         state = "settling" if now.settling else f"{now.second} s" + (f" of {total:g} s" if total else "")
-        bar = ProgressBar(total=total or 1.0, completed=min(now.second, total or 0.0), width=60)
+        # In a grid, because a bar by itself does not end its line.
+        bar = Table.grid()
+        progress = ProgressBar(total=total or 1.0, completed=min(now.second, total or 0.0), width=60)
+        bar.add_row(progress)
         where = ", ".join(endpoint.url for endpoint in self._spec.endpoints)
         return Panel(Group(Text(where, "dim"), bar, Text(state), table), title=f"load test {self._spec.run}", width=70)
 

@@ -45,7 +45,8 @@ class Lies:
     drop_for_all: float = 0.0  # per message
     stall_at_s: float | None = None  # say nothing to anybody for stall_s, from here on
     stall_s: float = 2.0
-    drop_to_all_but: int | None = None  # per room: message so and so reaches only its first members
+    drop_number: int | None = None  # the n-th message of the run does not reach one member
+    until_s: float | None = None  # from then on the truth
 
 
 class LyingServer:
@@ -54,7 +55,7 @@ class LyingServer:
         self.random = Random(seed)
         self.tally: Counter[str] = Counter()
         self.rooms: dict[str, list[Seat]] = {}
-        self.began = time.monotonic()
+        self.began: float | None = None  # when the first message of a run came
         self.close_with: int | None = None
         self.refuse_with: int | None = None
         self.joined = 0
@@ -85,6 +86,7 @@ class LyingServer:
         if "check" in room:
             self.rooms[room][0].outgoing.put_nowait(text)
             return
+        self.began = self.began or time.monotonic()
         self.tally["messages"] += 1
         self.since_lie[room] += 1
         members = self.rooms[room]
@@ -93,10 +95,16 @@ class LyingServer:
             self.tally["lost"] += len(members)
             return
         for seat in members:
-            if seat in old:
+            if seat is members[-1] and self.tally["messages"] == self.lies.drop_number:
+                self._drop(seat, text)
+            elif seat in old and not self._is_reformed():
                 self._deliver(seat, text)
             else:
                 self._put(seat, text)
+
+    def _is_reformed(self) -> bool:
+        until_s = self.lies.until_s
+        return until_s is not None and self.began is not None and time.monotonic() - self.began > until_s
 
     def _deliver(self, seat: Seat, text: str) -> None:
         lies, luck = self.lies, self.random.random()
@@ -156,7 +164,7 @@ class LyingServer:
             await seat.ws.send_str(text)
 
     async def _stalled(self) -> None:
-        if self.lies.stall_at_s is None:
+        if self.lies.stall_at_s is None or self.began is None:
             return
         begin = self.began + self.lies.stall_at_s
         left = begin + self.lies.stall_s - time.monotonic()
