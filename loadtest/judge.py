@@ -1,0 +1,196 @@
+"""Was anything lost? Compares what each member received with what it should have. Pure; runs after the test.
+
+The room's true order is what most members saw. Each member is owed a stretch of it: from the first message
+that was sent after it had joined (or the first that it heard) to the last that it stayed for. Within the
+stretch a message that is missing is lost; one that came again is doubled; the fewest messages that would
+have to move to restore the order are reordered.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.channel import RoomEvidence
+from loadtest.member import OWED_ALL, Record
+from loadtest.merge import merged
+from loadtest.order import received, true_places
+from loadtest.stage import Stint
+from loadtest.stamp import key_of
+
+Array = NDArray[np.int64]
+
+
+@dataclass
+class Counts:
+    """What came of one room, or of all of them. One delivery is one message to one member."""
+
+    expected: int = 0
+    delivered: int = 0  # each message once per member
+    lost: int = 0
+    doubled: int = 0
+    reordered: int = 0
+    foreign: int = 0
+    gaps: int = 0  # deliveries that are missing and of which the server told (v1)
+    replayed: int = 0  # deliveries that came after a resume (v1)
+    invented: int = 0  # messages of this run that nobody sent
+    vanished: int = 0  # messages sent on a sound connection that nobody ever heard; counted in `lost` too
+    unconfirmed: int = 0  # sent on a connection that broke, heard by nobody: they may or may not exist
+
+    def add(self, other: Counts) -> None:
+        for f in fields(self):
+            setattr(self, f.name, getattr(self, f.name) + getattr(other, f.name))
+
+    @property
+    def violations(self) -> int:
+        return self.lost + self.doubled + self.reordered + self.foreign + self.invented
+
+
+def judge(rooms: dict[str, list[RoomEvidence]]) -> tuple[Counts, dict[str, Counts]]:
+    """All rooms together, and those rooms by name where something is wrong."""
+    total, wrong = Counts(), {}
+    for name, evidence in rooms.items():
+        counts = judge_room(evidence)
+        total.add(counts)
+        if counts.violations or counts.gaps:
+            wrong[name] = counts
+    return total, wrong
+
+
+def judge_room(evidence: list[RoomEvidence]) -> Counts:
+    room = evidence[0] if len(evidence) == 1 else merged(evidence)
+    counts = Counts()
+    vanished = _missing_from(room, counts)
+    rank, sent_us = _true_order(room, vanished)
+    # The first rank at which a message sent at or after a given time can stand.
+    latest_us = np.maximum.accumulate(sent_us) if sent_us.size else sent_us
+    highest = np.maximum.accumulate(rank) if rank.size else rank
+    straight = rank.size == latest_us.size and bool((np.diff(rank) == 1).all())
+    for record in room.records:
+        if straight and not record.jumps and not record.strays and record.owed_to == OWED_ALL:
+            _judge_simple(record, latest_us, counts)
+        else:
+            _judge_member(record, room, rank, latest_us, highest, counts)
+    return counts
+
+
+def _judge_simple(record: Record, latest_us: Array, counts: Counts) -> None:
+    """One stretch of an undisputed tape, as nearly every member's. No array per member."""
+    low = int(np.searchsorted(latest_us, record.joined_us))
+    if record.first >= 0:
+        low = min(low, record.first)
+    heard = record.end - record.first if record.first >= 0 else 0
+    counts.expected += len(latest_us) - low
+    counts.delivered += heard
+    counts.lost += len(latest_us) - low - heard
+    counts.foreign += record.foreign
+    counts.replayed += record.replayed
+
+
+def _judge_member(
+    record: Record, room: RoomEvidence, rank: Array, latest_us: Array, highest: Array, counts: Counts
+) -> None:
+    heard = rank[received(record, room.keys)]
+    unique = _first_occurrences(heard)
+    low = int(np.searchsorted(latest_us, record.joined_us))
+    high = low
+    if record.owed_to == OWED_ALL:
+        high = len(latest_us)
+    elif record.owed_to > 0 and highest.size:
+        high = int(highest[min(record.owed_to, len(highest)) - 1]) + 1
+    if unique.size:
+        # What was there before its first message is not owed, even if it came late.
+        low, high = min(low, int(unique[0])), max(high, int(unique.max()) + 1)
+    inside = int(((unique >= low) & (unique < high)).sum())
+    missing = max(high - low, 0) - inside
+    told = _told_missing(record, room, rank, unique, low, high) if record.gaps and missing else 0
+    counts.expected += missing - told + len(unique)
+    counts.delivered += len(unique)
+    counts.lost += missing - told
+    counts.gaps += told
+    counts.doubled += len(heard) - len(unique)
+    counts.reordered += len(unique) - _longest_rising(unique)
+    counts.foreign += record.foreign
+    counts.replayed += record.replayed
+
+
+def _missing_from(room: RoomEvidence, counts: Counts) -> list[tuple[int, int | None, int]]:
+    """Messages sent that nobody heard: (key, key of the sender's next one heard, sent_us)."""
+    known = set(room.keys.tolist())
+    sent: set[int] = set()
+    vanished: list[tuple[int, int | None, int]] = []
+    for stint in room.stints:
+        keys = [key_of(stint.user, stint.first_number + n) for n in range(len(stint.sent_us))]
+        sent.update(keys)
+        vanished += _missing_from_stint(stint, keys, known, counts)
+    counts.invented += len(known - sent)
+    counts.vanished += len(vanished)
+    return vanished
+
+
+def _missing_from_stint(
+    stint: Stint, keys: list[int], known: set[int], counts: Counts
+) -> list[tuple[int, int | None, int]]:
+    vanished: list[tuple[int, int | None, int]] = []
+    following: int | None = None
+    refused = set(stint.refused)
+    for n in reversed(range(len(keys))):
+        if keys[n] in known:
+            following = keys[n]
+        elif stint.first_number + n in refused:
+            continue
+        elif stint.broken and following is None:
+            counts.unconfirmed += 1
+        else:
+            vanished.append((keys[n], following, stint.sent_us[n]))
+    return vanished[::-1]
+
+
+def _true_order(room: RoomEvidence, vanished: Sequence[tuple[int, int | None, int]]) -> tuple[Array, Array]:
+    """Rank of each frame of the tape in the true order, and sent_us of every rank, vanished ones too."""
+    places = true_places(room)
+    frame_of = {int(key): frame for frame, key in enumerate(room.keys)} if vanished else {}
+    # A vanished message belongs before its sender's next one; behind everything if there was none.
+    vanished_places = [places[frame_of[n]] if n is not None else len(places) for _, n, _ in vanished]
+    order = np.lexsort(
+        (
+            np.concatenate([np.ones(len(places), np.int64), np.zeros(len(vanished), np.int64)]),
+            np.concatenate([places, np.array(vanished_places, np.int64)]),
+        )
+    )
+    sent_us = np.concatenate([room.sent_us, np.array([at for _, _, at in vanished], np.int64)])
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[: len(places)], sent_us[order]
+
+
+def _told_missing(record: Record, room: RoomEvidence, rank: Array, unique: Array, low: int, high: int) -> int:
+    """How many of the missing messages the server told of in `gap`."""
+    told = np.zeros(len(room.keys), bool)
+    for after, before in record.gaps:
+        told |= (room.counts > after) & (room.counts < before)
+    ranks = rank[told]
+    ranks = ranks[(ranks >= low) & (ranks < high)]
+    return int((~np.isin(ranks, unique)).sum())
+
+
+def _first_occurrences(heard: Array) -> Array:
+    if heard.size < 2 or bool((np.diff(heard) > 0).all()):
+        return heard
+    _, index = np.unique(heard, return_index=True)
+    return heard[np.sort(index)]
+
+
+def _longest_rising(ranks: Array) -> int:
+    """Length of the longest rising subsequence (patience sorting)."""
+    if ranks.size < 2 or bool((np.diff(ranks) > 0).all()):
+        return len(ranks)
+    tails: list[int] = []
+    for rank in ranks.tolist():
+        at = bisect_left(tails, rank)
+        tails[at : at + 1] = [rank]
+    return len(tails)

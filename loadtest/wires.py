@@ -1,0 +1,73 @@
+"""The two published wires as a client speaks them: `plain` and `v1`. Pure; see docs/protocol.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+EntryId = tuple[int, int]
+
+Kind = Literal["message", "welcome", "ack", "gap", "error", "reconnect", "other", "nonsense"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One thing that a server said. `body` holds the frame's fields."""
+
+    kind: Kind
+    message: object = None
+    entry_id: EntryId = (0, 0)  # v1: milliseconds and the room's dense count; zeros on plain
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    name: str
+    subprotocol: str | None
+    resumes: bool  # can a client come back and get what it missed?
+
+    def say(self, message: str, ref: int) -> bytes:
+        if self.subprotocol:
+            return json.dumps({"type": "message", "message": message, "ref": ref}).encode()
+        return json.dumps({"message": message}).encode()
+
+    def hear(self, payload: bytes) -> Heard:
+        """What a text frame says; kind `nonsense` if it is not of this wire."""
+        try:
+            body = json.loads(payload)
+        except ValueError:
+            return Heard("nonsense")
+        if not isinstance(body, dict):
+            return Heard("nonsense")
+        return _hear_v1(body) if self.subprotocol else _hear_plain(body)
+
+
+PLAIN = Wire("plain", None, resumes=False)
+V1 = Wire("v1", "hiroba.v1", resumes=True)
+WIRES = {wire.name: wire for wire in (PLAIN, V1)}
+
+
+def read_id(text: object) -> EntryId:
+    """Both parts of `<ms>-<n>`; zeros for anything else."""
+    if not isinstance(text, str):
+        return 0, 0
+    ms, _, count = text.partition("-")
+    return (int(ms), int(count)) if ms.isdigit() and count.isdigit() else (0, 0)
+
+
+def write_id(entry_id: EntryId) -> str:
+    return f"{entry_id[0]}-{entry_id[1]}"
+
+
+def _hear_plain(body: dict[str, Any]) -> Heard:
+    return Heard("message", body["message"]) if "message" in body else Heard("nonsense", body=body)
+
+
+def _hear_v1(body: dict[str, Any]) -> Heard:
+    kind = body.get("type")
+    if kind == "message":
+        return Heard("message", body.get("message"), read_id(body.get("id")))
+    if kind in ("welcome", "ack", "gap", "error", "reconnect"):
+        return Heard(kind, body=body)
+    return Heard("other" if isinstance(kind, str) else "nonsense", body=body)

@@ -1,0 +1,192 @@
+"""A chat server of the plain wire that lies now and then and keeps its own tally. No loadtest in it.
+
+Each member has its own outgoing queue, so that a lie told to one member is told to nobody else. A seed
+decides where; a member is lied to only when it has been in the room for a moment, because before that
+nobody could know what it should have heard. Of eight messages of a room at most one is lied about, to one
+member: where two are lied to about the same two messages there is no truth to be found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+
+from aiohttp import WSMsgType, web
+
+SETTLED_S = 0.05
+
+
+@dataclass(eq=False)
+class Seat:
+    room: str
+    ws: web.WebSocketResponse
+    number: int
+    since: float = field(default_factory=time.monotonic)
+    outgoing: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
+    owed_later: list[tuple[int, str]] = field(default_factory=list)  # (messages to wait for, text)
+    heard: int = 0
+
+
+@dataclass
+class Lies:
+    """Probabilities per delivery; 0 is the truth."""
+
+    drop: float = 0.0
+    double: float = 0.0
+    swap: float = 0.0  # with the next one
+    delay: float = 0.0  # behind the next five
+    foreign: float = 0.0  # once more, to a member of another room
+    drop_for_all: float = 0.0  # per message
+    stall_at_s: float | None = None  # say nothing to anybody for stall_s, from here on
+    stall_s: float = 2.0
+    drop_number: int | None = None  # the n-th message of the run does not reach one member
+    until_s: float | None = None  # from then on the truth
+
+
+class LyingServer:
+    def __init__(self, lies: Lies, seed: int) -> None:
+        self.lies = lies
+        self.random = Random(seed)
+        self.tally: Counter[str] = Counter()
+        self.rooms: dict[str, list[Seat]] = {}
+        self.began: float | None = None  # when the first message of a run came
+        self.close_with: int | None = None
+        self.refuse_with: int | None = None
+        self.joined = 0
+        self.since_lie: Counter[str] = Counter()  # room -> messages since somebody was lied to
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if self.refuse_with is not None and "check" not in request.path:
+            return web.Response(status=self.refuse_with)
+        ws = web.WebSocketResponse(compress=False)
+        self.joined += 1
+        seat = Seat(request.match_info["room"], ws, self.joined)
+        self.rooms.setdefault(seat.room, []).append(seat)
+        await ws.prepare(request)
+        writer = asyncio.create_task(self._write(seat))
+        try:
+            async for frame in ws:
+                if frame.type is WSMsgType.TEXT:
+                    if self.close_with and "check" not in seat.room:
+                        await ws.close(code=self.close_with, message=b"too fast")
+                        break
+                    self._publish(seat.room, json.dumps({"message": json.loads(frame.data)["message"]}))
+        finally:
+            self.rooms[seat.room].remove(seat)
+            writer.cancel()
+        return ws
+
+    def _publish(self, room: str, text: str) -> None:
+        if "check" in room:
+            self.rooms[room][0].outgoing.put_nowait(text)
+            return
+        self.began = self.began or time.monotonic()
+        self.tally["messages"] += 1
+        self.since_lie[room] += 1
+        members = self.rooms[room]
+        old = [seat for seat in members if time.monotonic() - seat.since > SETTLED_S]
+        if len(old) == len(members) and self.random.random() < self.lies.drop_for_all:
+            self.tally["lost"] += len(members)
+            return
+        for seat in members:
+            if seat is members[-1] and self.tally["messages"] == self.lies.drop_number:
+                self._drop(seat, text)
+            elif seat in old and not self._is_reformed():
+                self._deliver(seat, text)
+            else:
+                self._put(seat, text)
+
+    def _is_reformed(self) -> bool:
+        until_s = self.lies.until_s
+        return until_s is not None and self.began is not None and time.monotonic() - self.began > until_s
+
+    def _deliver(self, seat: Seat, text: str) -> None:
+        lies, luck = self.lies, self.random.random()
+        for lie, chance in (
+            (self._drop, lies.drop),
+            (self._double, lies.double),
+            (self._swap, lies.swap),
+            (self._delay, lies.delay),
+            (self._foreign, lies.foreign),
+        ):
+            if luck < chance and self.since_lie[seat.room] >= 8 and not seat.owed_later:
+                self.since_lie[seat.room] = 0
+                lie(seat, text)
+                return
+            luck -= chance
+        self._put(seat, text)
+
+    def _put(self, seat: Seat, text: str) -> None:
+        seat.outgoing.put_nowait(text)
+        self.tally["delivered"] += 1
+        due = [late for left, late in seat.owed_later if left == 1]
+        seat.owed_later = [(left - 1, late) for left, late in seat.owed_later if left > 1]
+        for late in due:
+            seat.outgoing.put_nowait(late)
+            self.tally["delivered"] += 1
+            self.tally["reordered"] += 1
+
+    def _drop(self, seat: Seat, text: str) -> None:
+        self.tally["lost"] += 1
+
+    def _double(self, seat: Seat, text: str) -> None:
+        self._put(seat, text)
+        seat.outgoing.put_nowait(text)
+        self.tally["doubled"] += 1
+
+    def _swap(self, seat: Seat, text: str) -> None:
+        seat.owed_later.append((1, text))
+
+    def _delay(self, seat: Seat, text: str) -> None:
+        seat.owed_later.append((5, text))
+
+    def _foreign(self, seat: Seat, text: str) -> None:
+        self._put(seat, text)
+        others = [s for room, seats in self.rooms.items() if room != seat.room for s in seats]
+        if others:
+            self.random.choice(others).outgoing.put_nowait(text)
+            self.tally["foreign"] += 1
+
+    def still_owed(self) -> int:
+        """Deliveries that were to come late and for which no later message came: lost in the end."""
+        return sum(len(seat.owed_later) for seats in self.rooms.values() for seat in seats)
+
+    async def _write(self, seat: Seat) -> None:
+        while True:
+            text = await seat.outgoing.get()
+            await self._stalled()
+            await seat.ws.send_str(text)
+
+    async def _stalled(self) -> None:
+        if self.lies.stall_at_s is None or self.began is None:
+            return
+        begin = self.began + self.lies.stall_at_s
+        left = begin + self.lies.stall_s - time.monotonic()
+        if time.monotonic() >= begin and left > 0:
+            await asyncio.sleep(left)
+
+
+@asynccontextmanager
+async def lying_server(
+    lies: Lies, seed: int = 1, prepare: Callable[[LyingServer], None] = lambda server: None
+) -> AsyncIterator[tuple[LyingServer, str]]:
+    """The server and its address."""
+    server = LyingServer(lies, seed)
+    prepare(server)
+    app = web.Application()
+    app.router.add_get("/ws/chat/{room}/", server.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        yield server, f"ws://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,89 @@
+"""The harness against a server that lies: every lie is found and counted exactly, and the truth reports zeros."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.loadtest.harness import run
+from tests.loadtest.lying_server import Lies, LyingServer, lying_server
+
+CROWD = ("-u", "20", "--rooms", "4", "-r", "20", "--rate", "300", "-t", "4s", "--settle", "2s", "--seed", "7")
+
+KINDS = ("lost", "doubled", "reordered", "foreign")
+
+
+def told(server: LyingServer) -> dict[str, int]:
+    """The server's tally; what it held back until the end never came."""
+    return {kind: server.tally[kind] + (server.still_owed() if kind == "lost" else 0) for kind in KINDS}
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_an_honest_server_is_reported_with_zeros(tmp_path: Path, processes: str) -> None:
+    async with lying_server(Lies()) as (server, url):
+        outcome = await run(tmp_path, "-H", url, *CROWD, "--processes", processes)
+    outcome.assert_clean()
+    assert outcome.counts["sent"] == server.tally["messages"] > 800
+    assert outcome.counts["expected"] == outcome.counts["delivered"] == server.tally["delivered"]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_every_lie_is_found_and_counted_exactly(tmp_path: Path, seed: int) -> None:
+    """Drops, doubles, swaps, delays and strangers, all in one run, during the ramp-up too."""
+    lies = Lies(drop=0.02, double=0.02, swap=0.02, delay=0.02, foreign=0.02, drop_for_all=0.01)
+    async with lying_server(lies, seed) as (server, url):
+        outcome = await run(tmp_path, "-H", url, *CROWD, "--processes", str(1 + seed % 2))
+    counted = {kind: outcome.counts[kind] for kind in KINDS}
+    assert all(server.tally[kind] for kind in KINDS)
+    assert counted == told(server)
+    assert outcome.counts["delivered"] == server.tally["delivered"]
+    assert outcome.exit_code in (99, 98)
+    first_line = next(line for line in outcome.out.splitlines() if line.startswith(("FAILED", "INVALID")))
+    assert f"{counted['lost']} lost, {counted['doubled']} doubled, {counted['reordered']} out of order" in first_line
+
+
+async def test_a_lie_about_the_very_last_message_is_found(tmp_path: Path) -> None:
+    """The plan is a pure function of the seed: an honest run tells which message will be the last."""
+    async with lying_server(Lies()) as (server, url):
+        await run(tmp_path, "-H", url, *CROWD)
+        last = server.tally["messages"]
+    async with lying_server(Lies(drop_number=last)) as (server, url):
+        outcome = await run(tmp_path, "-H", url, *CROWD)
+    assert server.tally["messages"] == last
+    assert server.tally["lost"] == outcome.counts["lost"] == 1
+
+
+async def test_a_lie_during_the_ramp_up_is_found(tmp_path: Path) -> None:
+    ramp = ("-u", "20", "--rooms", "2", "-r", "5", "--rate", "200", "-t", "4s", "--settle", "2s")
+    async with lying_server(Lies(drop=0.2, until_s=2.0), seed=4) as (server, url):
+        outcome = await run(tmp_path, "-H", url, *ramp)
+    assert server.tally["lost"] == outcome.counts["lost"] > 0
+
+
+async def test_a_stall_shows_in_the_latency_though_little_was_sent_into_it(tmp_path: Path) -> None:
+    """Coordinated omission: users who wait for the server send nothing while it stalls, and a mean looks fine.
+
+    Each user says something every 200 ms and waits for its echo; the server says nothing for 2 s.
+    """
+    scenario = tmp_path / "paced.py"
+    scenario.write_text(
+        "from loadtest import User, constant_pacing, task\n"
+        "class Paced(User):\n"
+        "    wait_time = constant_pacing(0.2)\n"
+        "    @task\n"
+        "    async def speak(self):\n"
+        "        await self.say()\n"
+    )
+    crowd = ("-f", str(scenario), "-u", "10", "--rooms", "2", "-r", "100", "-t", "8s")
+    async with lying_server(Lies(stall_at_s=3.0, stall_s=2.0)) as (_, url):
+        outcome = await run(tmp_path, "-H", url, *crowd)
+    latency, service = outcome.result["latency_ms"], outcome.result["service_ms"]
+    assert outcome.counts["lost"] == 0
+    assert latency["p90"] > 1_000, "every message that was due in the stall is late"
+    assert service["p90"] < 1_000 < service["max"], "without the correction only one per user is"
+
+
+async def test_a_stall_under_a_plan_shows_too(tmp_path: Path) -> None:
+    async with lying_server(Lies(stall_at_s=2.5, stall_s=2.0)) as (_, url):
+        outcome = await run(tmp_path, "-H", url, *CROWD[:-2])
+    assert outcome.counts["lost"] == 0
+    assert 1_500 < outcome.result["latency_ms"]["p99"] < 4_000
