@@ -4,9 +4,10 @@
 PY := .venv/bin/python
 # More for pytest: make test PYTEST='-k resume -x'
 PYTEST :=
+BENCH :=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check clean packages
+.PHONY: help run test test-long check bench clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -28,6 +29,9 @@ check: .venv/installed ## format, lint, types, import contracts, unit tests
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	@$(PY) -m pytest tests/unit $(PYTEST)
+
+bench: .venv/installed packages ## how fast, as multiples of a C floor (some 30 minutes): make bench BENCH='--rows 1,3'
+	@$(PY) -m bench $(BENCH)
 
 clean: ## remove what was installed and built; data/ stays, for it holds what was said
 	rm -rf .venv build dist *.egg-info .*_cache .hypothesis tests/shots

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -11,6 +10,7 @@ from gateway.broker.broker import Broker
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.config import Settings
 from gateway.edge.edge import Edge
+from gateway.hurry import unless
 
 # What a hurried node gives its clients to take the close frame, and the broker to forget it.
 HURRY_S = 0.5
@@ -20,9 +20,9 @@ log = structlog.get_logger()
 
 async def drain(edge: Edge, broker: Broker, settings: Settings, hurry: asyncio.Event) -> None:
     """Run once, after /readyz said no. `hurry` cuts every wait short."""
-    await _unless(hurry, asyncio.sleep(settings.lb_wait_s))
+    await unless(hurry, asyncio.sleep(settings.lb_wait_s))
     log.info("draining", connections=edge.connections, drain_s=settings.drain_s)
-    await _unless(hurry, edge.drain(settings.drain_s))
+    await unless(hurry, edge.drain(settings.drain_s))
     if hurry.is_set():
         edge.leave_at_once()
         await _within(HURRY_S, edge.empty())
@@ -45,18 +45,3 @@ async def _within(seconds: float, step: Coroutine[Any, Any, None]) -> None:
             await step
     except TimeoutError:
         log.warning("gave up waiting", step=getattr(step, "__qualname__", ""), seconds=seconds)
-
-
-async def _unless(hurry: asyncio.Event, step: Coroutine[Any, Any, None]) -> None:
-    """Run a step to its end, or until somebody is in a hurry; not at all when somebody is already."""
-    if hurry.is_set():
-        step.close()
-        return
-    task = asyncio.ensure_future(step)
-    hurried = asyncio.create_task(hurry.wait())
-    await asyncio.wait((task, hurried), return_when=asyncio.FIRST_COMPLETED)
-    hurried.cancel()
-    if not task.done():
-        task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

@@ -27,6 +27,7 @@ from gateway.drain import drain
 from gateway.edge.app import ops_app, public_app
 from gateway.edge.context import Context
 from gateway.edge.edge import Edge
+from gateway.ports import PortTaken
 from gateway.rooms.hub import Hub
 
 # Python's own collector walks every connection again and again: half of the CPU in small rooms. Rarely is enough.
@@ -38,10 +39,6 @@ DESCRIPTORS_SPARE = 128
 BACKLOG = 4096
 
 log = structlog.get_logger()
-
-
-class PortTaken(Exception):
-    """Somebody else listens there. `args[0]` names the port and the flag."""
 
 
 class Node:
