@@ -43,7 +43,8 @@ async def test_a_text_that_was_withdrawn_is_tried_again(
     broker: Broker, start_node: NodeFactory, window: WindowFactory
 ) -> None:
     """`timeout`: the node never sent it to the broker and never will."""
-    node = await start_node(publish_timeout_s=0.5)
+    # Long enough for a call to a broker that has just come back: its outcome must not be unknown.
+    node = await start_node(publish_timeout_s=3)
     alice = await window()
     await enter(alice, node.url("/chat/lobby/"))
     await broker.kill()
