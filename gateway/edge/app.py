@@ -44,8 +44,15 @@ def public_app(edge: Edge) -> web.Application:
             access.http(request.method, request.path, status, time.monotonic() - started_at, edge.callers.peer(request))
 
     server_logger.addFilter(_quiet)
+    settings = edge.settings
     app = web.Application(middlewares=[log_access])
-    app.add_routes([web.get("/healthz", healthz), *ws.routes(edge), *pages.routes()])
+    app.add_routes(
+        [
+            web.get("/healthz", healthz),
+            *ws.routes(edge),
+            *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s),
+        ]
+    )
     return app
 
 
