@@ -45,4 +45,4 @@ def group(node: str) -> bytes:
 
 def node_of(group: bytes) -> str | None:
     """The node whose group this is; None: somebody else's (a room worker's)."""
-    return group[5:].decode() if group.startswith(b"node:") else None
+    return group[5:].decode(errors="replace") if group.startswith(b"node:") else None

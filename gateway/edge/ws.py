@@ -107,9 +107,9 @@ def _start(edge: Edge, request: web.Request) -> tuple[EntryId | None, int]:
             after = parse_id(request.query["after"])
         except ValueError:
             after = _NOWHERE
-    history = request.query.get("history", "0")
-    if not (history.isascii() and history.isdigit() and int(history[:9]) <= edge.settings.history_max):
-        raise Refused(400, "history", f"history is a number from 0 to {edge.settings.history_max}")
+    history, history_max = request.query.get("history", "0"), edge.settings.history_max
+    if not (history.isascii() and history.isdigit() and len(history) <= 9 and int(history) <= history_max):
+        raise Refused(400, "history", f"history is a number from 0 to {history_max}")
     return after, int(history)
 
 

@@ -1,0 +1,107 @@
+"""How long calls gather: not at all when idle, gather_s apart, longer as the loop gets busier."""
+
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.broker import pace as paces
+from gateway.broker.pace import MEASURE_S, Pace
+
+
+class Machine:
+    """Time and CPU, owned by the test."""
+
+    def __init__(self) -> None:
+        self.at = self.cpu = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def thread_time(self) -> float:
+        return self.cpu
+
+    def work(self, pace: Pace, seconds: float, share: float) -> None:
+        """The thread had this share of a core for so long, then a call goes."""
+        self.at += seconds
+        self.cpu += seconds * share
+        turn = pace.turn()
+        with pytest.raises(StopIteration):  # at once: enough time has passed
+            turn.send(None)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine()
+    monkeypatch.setattr(paces, "time", machine)
+    return machine
+
+
+def test_the_first_call_goes_at_once(machine: Machine) -> None:
+    machine.work(Pace(1.0, 1.0), 0.0, 0.0)
+
+
+async def test_the_next_call_waits_for_company(machine: Machine) -> None:
+    pace = Pace(1.0, 1.0)
+    machine.work(pace, 0.0, 0.0)
+    machine.at += 0.9
+    turn = pace.turn()
+    turn.send(None)  # does not end: it sleeps
+    turn.close()
+    machine.work(pace, 0.1, 0.0)
+
+
+async def test_calls_are_gather_s_apart() -> None:
+    pace = Pace(0.02, 0.02)
+    at = []
+    for _ in range(4):
+        await pace.turn()
+        at.append(time.monotonic())
+    # A timer of the loop may come a millisecond early: its clock is rounded.
+    assert all(later - earlier >= 0.018 for earlier, later in pairwise(at))
+
+
+def test_a_busy_loop_gathers_longer_and_an_idle_one_shorter_again(machine: Machine) -> None:
+    pace = Pace(0.002, 0.02)
+    for _ in range(100):
+        machine.work(pace, MEASURE_S, 1.0)
+    assert pace.gather_s == pytest.approx(0.02, rel=0.01)
+    for _ in range(100):
+        machine.work(pace, MEASURE_S, 0.1)
+    assert pace.gather_s == pytest.approx(0.002, rel=0.01)
+
+
+def test_between_idle_and_busy_the_wait_is_in_proportion(machine: Machine) -> None:
+    waits = []
+    for share in (0.4, 0.65, 0.9):
+        pace = Pace(0.002, 0.02)
+        for _ in range(100):
+            machine.work(pace, MEASURE_S, share)
+        waits.append(pace.gather_s)
+    assert waits == [pytest.approx(0.002, rel=0.01), pytest.approx(0.011, rel=0.01), pytest.approx(0.02, rel=0.01)]
+
+
+def test_one_slow_turn_is_no_load(machine: Machine) -> None:
+    pace = Pace(0.002, 0.02)
+    machine.work(pace, MEASURE_S, 1.0)
+    assert pace.gather_s < 0.007
+
+
+@given(
+    st.floats(0, 0.1),
+    st.floats(0, 0.1),
+    st.lists(st.tuples(st.floats(0.2, 1e4), st.floats(0, 1.5)), max_size=30),
+)
+def test_the_wait_stays_between_its_bounds(
+    gather_s: float, gather_max_s: float, turns: list[tuple[float, float]]
+) -> None:
+    """Whatever the clocks say; a maximum below the minimum is the minimum."""
+    machine = Machine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paces, "time", machine)
+        pace = Pace(gather_s, gather_max_s)
+        for seconds, share in turns:
+            machine.work(pace, seconds, share)
+            assert gather_s - 1e-12 <= pace.gather_s <= max(gather_s, gather_max_s) + 1e-12

@@ -1,0 +1,186 @@
+"""What clients may say, what they hear: any JSON goes through byte for byte, anything else is refused in words."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core import wires
+from gateway.core.entry import Entry, EntryId, Gap
+from gateway.core.wires import PLAIN, REF_CHARS_MAX, V1, BadMessage, Ref, Wire
+
+readable = st.characters(codec="utf-8")
+texts = st.text(readable)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+refs = st.none() | st.text(readable, max_size=REF_CHARS_MAX) | st.integers(-(2**200), 2**200)
+# As different writers write the same value.
+styles = st.fixed_dictionaries(
+    {"ensure_ascii": st.booleans(), "indent": st.sampled_from([None, 0, 3, "\t"]),
+     "separators": st.sampled_from([(",", ":"), (" , ", " : "), ("\n,", ":\r\n\t")])}
+)  # fmt: skip
+
+
+def payload(frame: bytes) -> bytes:
+    """The payload of a text frame (that frames are right: test_frames.py)."""
+    assert frame[0] == 0x81
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
+def entry(message: bytes, sender: str = "s1", user: str = "") -> Entry:
+    return Entry(EntryId(1_700_000_000_000, 7), sender, user, message)
+
+
+def said(wire: Wire, message: str, **more: object) -> str:
+    """What a client of that wire sends; `message` is JSON already."""
+    fields = {**({"type": "message"} if wire is V1 else {}), **more}
+    rest = "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items())
+    return f'{{"message": {message}{rest}}}'
+
+
+both = pytest.mark.parametrize("wire", [PLAIN, V1], ids=lambda wire: wire.name)
+
+
+# ---- what goes through ----
+
+
+@both
+@given(value=values, style=styles)
+def test_any_json_comes_out_byte_for_byte(wire: Wire, value: object, style: dict) -> None:
+    """Not re-encoded: 1.0 stays 1.0, keys keep their order, escapes stay as the client wrote them."""
+    written = json.dumps(value, **style)
+    message, _ = wire.parse(said(wire, written))
+    assert message == written.encode()
+    heard = payload(wire.message(entry(message)))
+    assert b'"message":%b' % message in heard
+    assert json.loads(heard)["message"] == value
+
+
+VERBATIM = [
+    '""', "null", "1e999", "-0", "1.0", "123456789012345678901234567890", r'"\u0000\/\ud83d\ude00"', '"\u2028"',
+    '{"a":1,"a":2}', "[ 1 ,\n\t2 ]", '"</script>"', "{}", '"' + "あ" * 10_000 + '"',
+]  # fmt: skip
+
+
+@both
+@pytest.mark.parametrize("written", VERBATIM, ids=lambda written: ascii(written[:20]))
+def test_json_that_others_would_change_is_left_alone(wire: Wire, written: str) -> None:
+    assert wire.parse(said(wire, written))[0] == written.encode()
+
+
+@given(st.dictionaries(texts.filter(lambda key: key != "message"), values, max_size=4))
+def test_plain_ignores_other_keys(more: dict) -> None:
+    assert PLAIN.parse(said(PLAIN, '"hi"', **more)) == (b'"hi"', None)
+
+
+def test_plain_says_the_message_and_nothing_else() -> None:
+    """The old page prints whatever has no `message` as `undefined`."""
+    assert payload(PLAIN.message(entry(b'"hi"', user="ann"))) == b'{"message":"hi"}'
+    assert PLAIN.gap is None
+
+
+@given(refs)
+def test_a_ref_is_given_back(ref: Ref) -> None:
+    message, parsed = V1.parse(said(V1, "1", ref=ref))
+    assert (message, parsed) == (b"1", ref) and type(parsed) is type(ref)
+    told = json.loads(payload(wires.ack(parsed, EntryId(5, 6))))
+    assert told == {"type": "ack", "ref": ref, "id": "5-6"}
+    assert json.loads(payload(wires.error("timeout", "late", parsed)))["ref"] == ref
+
+
+# ---- what is refused ----
+
+NOT_JSON = [
+    "", " ", "{", "hello", "{'message': 1}", '{"message": }', '{"message": NaN}', '{"message": Infinity}',
+    '{"message": 01}', '{"message": 1.}', '{"message": tru}', '{"message": "a\nb"}', '{"message": "\\x"}',
+    '{"message": 1} {}', '{"message": 1,}', '\ufeff{"message": 1}', '{"message": "\x00"}', "// x\n{}",
+]  # fmt: skip
+# Grammatical, but no text that any UTF-8 could hold: half of a surrogate pair.
+LONE_SURROGATES = [r'{"message": "\ud800"}', r'{"message": "\udc00x"}', r'{"message": {"\ud800a": 1}}']
+NO_MESSAGE = ["null", "1", "[]", '["message"]', '"message"', "{}", '{"Message": 1}', '{"message ": 1}']
+
+
+@both
+@pytest.mark.parametrize("text", NOT_JSON + LONE_SURROGATES + NO_MESSAGE, ids=ascii)
+def test_what_is_no_message_is_refused_in_words(wire: Wire, text: str) -> None:
+    with pytest.raises(BadMessage) as refused:
+        wire.parse(text.replace('{"message"', '{"type": "message", "message"') if wire is V1 else text)
+    assert len(refused.value.args[0]) > 10
+
+
+@both
+@given(text=st.text(readable))
+def test_whatever_comes_is_parsed_or_refused(wire: Wire, text: str) -> None:
+    """No input may raise anything else: the handler would die, or the node."""
+    try:
+        message, ref = wire.parse(text)
+    except BadMessage:
+        return
+    assert json.loads(message) == json.loads(text)["message"] and (wire is V1 or ref is None)
+
+
+@both
+@pytest.mark.parametrize("place", ["message", "elsewhere"])
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_deep_nesting_is_refused_before_it_is_a_stack(wire: Wire, opening: str, place: str) -> None:
+    closing = "]" if opening == "[" else "}"
+    deep = opening * 100_000 + "1" + closing * 100_000
+    more = {"message": "1", "elsewhere": deep} if place == "elsewhere" else {"message": deep}
+    kind = '"type":"message",' if wire is V1 else ""
+    text = "{" + kind + ",".join(f'"{key}":{value}' for key, value in more.items()) + "}"
+    with pytest.raises(BadMessage, match="nested too deep"):
+        wire.parse(text)
+
+
+BAD_REFS = ["1.5", "1.0", "1e3", "true", "[]", "{}", json.dumps("x" * (REF_CHARS_MAX + 1)), "1" + "0" * 5_000]
+
+
+@pytest.mark.parametrize("ref", BAD_REFS, ids=lambda ref: ref[:8])
+def test_a_ref_is_a_short_string_or_an_integer(ref: str) -> None:
+    with pytest.raises(BadMessage, match=re.compile("ref")):
+        V1.parse(f'{{"type":"message","message":1,"ref":{ref}}}')
+
+
+@pytest.mark.parametrize(
+    "text", ['{"type":"typing","ref":"r"}', '{"type":"message","ref":"r"}', '{"type":"Message","message":1,"ref":"r"}']
+)
+def test_a_legible_ref_comes_back_with_the_refusal(text: str) -> None:
+    with pytest.raises(BadMessage) as refused:
+        V1.parse(text)
+    assert refused.value.ref == "r"
+
+
+# ---- what v1 says ----
+
+ids = st.builds(EntryId, st.integers(0, 10**15), st.integers(0, 10**15))
+
+
+@given(ids, texts, texts, values)
+def test_a_v1_message_says_all_of_its_entry(id: EntryId, sender: str, user: str, value: object) -> None:
+    heard = json.loads(payload(V1.message(Entry(id, sender, user, json.dumps(value).encode()))))
+    assert heard == {
+        "type": "message", "id": str(id), "from": sender, "user": user or None, "message": value, "at": id.ms
+    }  # fmt: skip
+
+
+@given(ids, ids, st.none() | st.integers(1, 10**9))
+def test_a_v1_gap_says_between_what(after: EntryId, before: EntryId, lost: int | None) -> None:
+    assert V1.gap is not None
+    heard = json.loads(payload(V1.gap(Gap(after, before, lost))))
+    assert heard == {"type": "gap", "after": str(after), "before": str(before), "lost": lost}
+
+
+def test_the_other_frames_of_v1() -> None:
+    assert json.loads(payload(wires.welcome("s", "n", "部屋", EntryId(3, 4), True))) == {
+        "type": "welcome", "session": "s", "node": "n", "room": "部屋", "user": None, "last_id": "3-4",
+        "recovered": True,
+    }  # fmt: skip
+    assert json.loads(payload(wires.reconnect(1.23456))) == {"type": "reconnect", "after_s": 1.235}
+    assert json.loads(payload(wires.error("bad_json", "why", None))) == {
+        "type": "error", "code": "bad_json", "text": "why", "ref": None
+    }  # fmt: skip
