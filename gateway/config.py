@@ -191,10 +191,9 @@ class Connections(Section):
     """A handshake that has no cursor by then (broker away, room slow to open) is answered 503. Daphne: 5
     s."""
     ping_s: Seconds = 25.0
-    """A connection that was quiet for so long is pinged. Below the 30 to 60 s after which proxies cut idle
-    connections; Socket.IO and Centrifugo 25 s, websockets 20 s."""
-    pong_s: Seconds = 20.0
-    """A ping that was not answered for so long closes the connection. Socket.IO and websockets 20 s."""
+    """A connection that was quiet for so long is pinged, and closed when it stays silent for so long
+    again. Below the 30 to 60 s after which proxies cut idle connections; Socket.IO and Centrifugo 25 s,
+    websockets 20 s."""
     close_s: Seconds = 5.0
     """After our close frame, the socket is cut when the client has not closed by then."""
     drain_s: SecondsOrZero = 20.0

@@ -39,6 +39,7 @@ def public_app(edge: Edge) -> web.Application:
             return response
         except web.HTTPException as answer:
             status = answer.status
+            answer.headers.update(pages.SECURITY_HEADERS)  # aiohttp's own 404 too
             raise
         finally:
             access.http(request.method, request.path, status, time.monotonic() - started_at, edge.callers.peer(request))

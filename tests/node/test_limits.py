@@ -1,0 +1,181 @@
+"""Limits: each has a number, a word for being full, and lets everybody else go on."""
+
+import asyncio
+
+from tests.conftest import NodeFactory
+from tests.node.conftest import redis_only
+from tests.support.broker import Broker
+from tests.support.client import Crowd
+from tests.support.node import Node
+from tests.support.raw import PING, PONG, frame, frames_in
+from tests.support.until import until
+
+pytestmark = redis_only
+
+
+async def reaches(node: Node, metric: str, value: float, **labels: str) -> None:
+    async def reached() -> bool:
+        return await node.metric(metric, **labels) == value
+
+    await until(reached, f"{metric} is {value:g}")
+
+
+async def test_messages_per_s_and_burst(start_node: NodeFactory, crowd: Crowd) -> None:
+    """The burst passes whole, the next one closes 1008; who keeps to the rate stays."""
+    node = await start_node(messages_per_s=2, messages_burst=10)
+    hasty, old, steady = await crowd.join(node, "r"), await crowd.join(node, "r", "plain"), await crowd.join(node, "r")
+    for client in (hasty, old):
+        for n in range(10):
+            await client.say(n)
+        await client.until(lambda client=client: len(client.messages) >= 10, "the burst")
+        for n in range(12):  # a busy machine may have earned it another token or ten
+            if client.close_code is None:
+                await client.say(n)
+        assert await client.closed() == (1008, "too many messages: messages_per_s")
+    for n in range(3):
+        await steady.say(n, ref=n)
+        await steady.answer(n)
+        await asyncio.sleep(0.5)
+    assert steady.close_code is None
+    assert await node.metric("hiroba_closes_total", reason="rate") == 2
+
+
+async def test_bad_messages_count_as_messages(start_node: NodeFactory, crowd: Crowd) -> None:
+    """Otherwise errors would be an amplifier without a limit."""
+    node = await start_node(messages_per_s=1, messages_burst=5)
+    client = await crowd.join(node, "r")
+    for _ in range(20):
+        if client.close_code is None:
+            await client.send("{")
+    assert (await client.closed())[0] == 1008
+    assert len(client.of_type("error")) < 10
+
+
+async def test_connections_max(start_node: NodeFactory, crowd: Crowd) -> None:
+    node = await start_node(connections_max=3)
+    clients = [await crowd.join(node, f"r{n}") for n in range(3)]
+    status, headers = await crowd.refused(node, "r0")
+    assert (status, int(headers["Retry-After"]) > 0) == (503, True)  # type: ignore[index,call-overload]
+    assert await node.get("/readyz", ops=True) == (503, "connections_max is reached\n")
+    assert (await node.get("/chat/"))[0] == 200
+    await clients[0].leave()
+    await node.wait_ready()
+    await crowd.join(node, "r0")
+    assert await node.metric("hiroba_handshakes_refused_total", reason="connections") == 1
+
+
+async def test_rooms_max(start_node: NodeFactory, crowd: Crowd) -> None:
+    node = await start_node(rooms_max=2, linger_s=0.1)
+    first, _ = await crowd.join(node, "one"), await crowd.join(node, "two")
+    status, headers = await crowd.refused(node, "three")
+    assert (status, "Retry-After" in headers) == (503, True)  # type: ignore[operator]
+    await crowd.join(node, "two")
+    await first.leave()
+    await reaches(node, "hiroba_rooms", 1)
+    await crowd.join(node, "three")
+
+
+async def test_room_name_chars_max(start_node: NodeFactory, crowd: Crowd) -> None:
+    """On the WebSocket and on the page."""
+    node = await start_node(room_name_chars_max=5)
+    await crowd.join(node, "五文字の室")
+    assert (await crowd.refused(node, "六文字の部屋"))[0] == 404
+    assert (await node.get("/chat/五文字の室/"))[0] == 200
+    assert (await node.get("/chat/六文字の部屋/"))[0] == 404
+
+
+async def test_the_publish_window_stops_reading_the_socket(
+    broker: Broker, start_node: NodeFactory, crowd: Crowd
+) -> None:
+    """With a frozen broker four are in flight and one waits; the rest stays in the client's socket, none is lost."""
+    node = await start_node(messages_per_s=0, publish_window=4, publish_timeout_s=60, probe_s=60)
+    client, other = await crowd.join(node, "r"), await crowd.join(node, "r")
+    broker.pause()
+    for n in range(50):
+        await client.say(n)
+    await reaches(node, "hiroba_publish_window_full_total", 1)
+    await other.say("also")
+    await reaches(node, "hiroba_messages_received_total", 6)
+    broker.cont()
+    await client.until(lambda: len(client.messages) == 51, "everything")
+    assert [message for message in client.messages if message != "also"] == list(range(50))
+
+
+async def test_a_full_publish_queue_holds_everybody_back_and_loses_nothing(
+    broker: Broker, start_node: NodeFactory, crowd: Crowd
+) -> None:
+    node = await start_node(messages_per_s=0, publish_queue_entries_max=20, publish_timeout_s=60, probe_s=60)
+    clients = [await crowd.join(node, "r") for _ in range(8)]
+    broker.pause()
+    for number, client in enumerate(clients):
+        for n in range(20):
+            await client.say([number, n])
+
+    async def full() -> bool:
+        return await node.metric("hiroba_publish_queue_full_total") > 0
+
+    await until(full, "the queue is full")
+    assert await node.metric("hiroba_publish_queue_entries") < 20 + 8 + 1
+    broker.cont()
+    for client in clients:
+        await client.until(lambda client=client: len(client.messages) == 160, "everything")
+        assert client.messages == clients[0].messages
+    for number in range(8):
+        assert [n for who, n in clients[0].messages if who == number] == list(range(20))
+
+
+async def test_publish_timeout_with_a_frozen_broker(broker: Broker, start_node: NodeFactory, crowd: Crowd) -> None:
+    """v1 hears which message will never appear and which one may; plain is closed 1013. What was told holds."""
+    node = await start_node(publish_timeout_s=1, probe_s=60, messages_per_s=0)
+    ann, old = await crowd.join(node, "r"), await crowd.join(node, "r", "plain")
+    broker.pause()
+    for n in range(5):
+        await ann.say(n, ref=n)
+        await reaches(node, "hiroba_messages_received_total", n + 1)
+    await old.say("old")
+    codes = [(await ann.answer(n))["code"] for n in range(5)]
+    # The call under way carried the first message, or a probe.
+    assert codes[1:] == ["timeout"] * 4
+    assert codes[0] in ("unknown", "timeout")
+    assert await old.closed() == (1013, "the broker did not answer in time, try again later")
+    assert ann.close_code is None
+    broker.cont()
+    await ann.say("after", ref="after")
+    assert (await ann.answer("after"))["type"] == "ack"
+    await ann.until(lambda: "after" in ann.messages, "what is said later")
+    assert ann.messages in (["after"], [0, "after"])
+    assert await node.metric("hiroba_publishes_refused_total", reason="timeout") >= 5
+
+
+async def test_a_handshake_without_a_cursor_is_503(broker: Broker, start_node: NodeFactory, crowd: Crowd) -> None:
+    node = await start_node(handshake_timeout_s=0.5, probe_s=60)
+    broker.pause()
+    status, headers = await crowd.refused(node, "r")
+    assert (status, "Retry-After" in headers) == (503, True)  # type: ignore[operator]
+    assert await node.metric("hiroba_handshakes_refused_total", reason="broker") == 1
+    broker.cont()
+    client = await crowd.join(node, "r")
+    await client.say("x")
+    await client.hears("x")
+
+
+async def test_quiet_connections_are_pinged_and_dead_ones_closed(start_node: NodeFactory, crowd: Crowd) -> None:
+    node = await start_node(ping_s=2, close_s=0.5)
+    dead = [await crowd.member(node, "r", v1=v1) for v1 in (False, True)]
+    alive = [await crowd.member(node, "r", v1=v1) for v1 in (False, True)]
+    answered = dict.fromkeys(alive, 0)
+
+    def answer_and_look() -> bool:
+        for raw in alive:
+            pings = [payload for opcode, payload in frames_in(raw.data) if opcode == PING]
+            for payload in pings[answered[raw] :]:
+                raw.write(frame(payload, opcode=PONG))
+            answered[raw] = len(pings)
+        return all(raw.over.done() for raw in dead) and min(answered.values()) >= 2
+
+    await until(answer_and_look, "the dead are gone, the others are pinged again", within_s=40)
+    for raw in dead:
+        assert [opcode for opcode, _ in frames_in(raw.data)].count(PING) == 1
+    assert not any(raw.over.done() for raw in alive)
+    await reaches(node, "hiroba_closes_total", 2, reason="dead")
+    assert await node.metric("hiroba_connections") == 2
