@@ -120,7 +120,8 @@ def _assign(kinds: list[type[User]], name: str, text: str) -> None:
     if not owners or name.startswith("_"):
         known = [n for kind in kinds for n in dir(kind) if not n.startswith("_") and not callable(getattr(kind, n))]
         raise BadSpec(_unknown("attribute of these users", name, known))
-    for kind in owners:
+    # read_bytes_s=4000 means those who are slow readers, not everyone who could be one.
+    for kind in [kind for kind in owners if getattr(kind, name) is not None] or owners:
         setattr(kind, name, _converted(name, text, getattr(kind, name)))
 
 

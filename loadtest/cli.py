@@ -118,7 +118,6 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> int:
     )
     outputs.check()
     scenario = catalog.load(spec)
-    preflight.check_descriptors(spec.users, spec.processes)
     return asyncio.run(load_test(spec, scenario, outputs))
 
 
@@ -164,6 +163,9 @@ def _completed(draft: Spec, args: argparse.Namespace) -> Spec:
     """What depends on the scenario: its rooms, its own shape, the number of users that this makes."""
     scenario = catalog.load(draft)
     own_shape = scenario.shape is not None and not draft.shape
+    if not own_shape:
+        # Before the plan of a million users is made.
+        preflight.check_descriptors(draft.users, draft.processes)
     duration_s = read_duration(args.run_time) if args.run_time else None if own_shape else 60.0
     spec = replace(draft, duration_s=duration_s)
     try:
@@ -182,6 +184,7 @@ def _completed(draft: Spec, args: argparse.Namespace) -> Spec:
         raise BadSpec(f"{rooms} rooms for {peak} users: some would be empty")
     plan.deal([k.weight for k in scenario.kinds], [k.seats for k in scenario.kinds], peak, rooms)
     endpoints = tuple(read_endpoint(url, rooms) for url in args.urls)
+    preflight.check_descriptors(peak, draft.processes)
     names = tuple(f"lt_{draft.run}_{number}" for number in range(rooms))
     return replace(spec, users=peak, rooms=names, endpoints=endpoints)
 

@@ -233,6 +233,7 @@ class Life:
             stint.broken = not self._confirmed(member, stint)
         self._forget_connection()
         if not self.stage.wire.resumes:
+            self.stage.tally["not_resumable"] += 1
             self._end_membership()
 
     def _forget_connection(self) -> None:

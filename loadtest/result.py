@@ -36,12 +36,12 @@ def result_of(
     timeline, tally = crew.timeline, crew.tally()
     counts, rooms = judge(crew.rooms)
     latency, service = timeline.total(timeline.latency), timeline.total(timeline.service)
-    unsent = tally["unsent"]
     outcome = Outcome(
         counts=counts,
         planned=tally["planned"],
         sent=tally["sent"],
-        unsent=unsent,
+        unsent=tally["unsent"],
+        not_resumable=tally["not_resumable"],
         speaks=speaks,
         connected=tally["connected"],
         users=spec.users,
@@ -102,7 +102,10 @@ def environment() -> dict[str, Any]:
 def _model(spec: Spec) -> str:
     if spec.rate is None:
         return "closed: each user acts, waits for the acknowledgement, pauses, acts again"
-    return f"open: {spec.rate:g} messages/s as planned, whatever the server does; latency from the planned time"
+    return (
+        f"open: {spec.rate:g} messages/s as planned, whatever the server does; latency from the planned time;"
+        " wait_time is ignored"
+    )
 
 
 def _counts(counts: Counts, tally: Counter[str], outcome: Outcome) -> dict[str, int]:

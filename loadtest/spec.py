@@ -101,6 +101,7 @@ def read_endpoint(url: str, rooms: int) -> Endpoint:
         raise BadSpec(f"{url!r}: the address of a chat server begins with ws:// or wss://")
     try:
         port, host = parts.port, parts.hostname
+        (host or "").encode("idna")
     except ValueError as exc:
         raise BadSpec(f"{url!r}: {exc}") from exc
     if not host:

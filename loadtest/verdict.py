@@ -42,6 +42,7 @@ class Outcome:
     planned: int
     sent: int
     unsent: int
+    not_resumable: int  # connections of the plain wire that ended without a leave
     speaks: bool  # does the scenario have tasks?
     connected: int
     users: int
@@ -136,6 +137,11 @@ def _notes(outcome: Outcome) -> list[str]:
         notes.append(
             f"{counts.unconfirmed:,} messages were under way on connections that broke and were never"
             " heard of: nobody can know whether they were accepted"
+        )
+    if outcome.not_resumable:
+        notes.append(
+            f"{outcome.not_resumable:,} connections broke or were cut on the wire plain, which is not resumable:"
+            " what was said while those users were away is neither owed nor lost"
         )
     answers = outcome.closes + outcome.refusals
     for key, advice in ADVICE.items():

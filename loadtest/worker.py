@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from heapq import heapify, heappop, heapreplace
+from itertools import count
 
 import numpy as np
 import uvloop
@@ -24,6 +25,8 @@ from loadtest.spec import BadSpec, Spec
 from loadtest.stage import Room, Stage
 
 FLUSH_S = 0.1
+# A plan that is behind starts so many actions before the sockets are looked at again.
+TURNS_MAX = 32
 # Nothing came for so long, and nothing is missing: the run is over. Late doubles would still be caught.
 QUIET_S = 0.4
 
@@ -39,6 +42,7 @@ class Worker:
         self._pulse = Pulse()
         self._settling = False
         self._lives: list[Life] = []
+        self._acting: set[asyncio.Task[None]] = set()
         self._kinds: list[int] = []
 
     async def run(self, epoch_ns: int) -> Done:
@@ -50,12 +54,11 @@ class Worker:
         helpers = [asyncio.create_task(work) for work in (self._pulse.beat(), self._report(), self._flush())]
         users = [stage.spawn(self._live(life), f"user {life.number}") for life in self._lives]
         if self._spec.rate is not None:
-            stage.spawn(self._timetable(), "timetable")
+            users.append(stage.spawn(self._timetable(), "timetable"))
         await self._until_the_end()
         self._settling = True
-        for task in users:
-            task.cancel()
-        await asyncio.gather(*users, return_exceptions=True)
+        await _cancelled(*users)
+        await _cancelled(*self._acting)
         await self._settle()
         stage.stopping = True
         stage.flush()
@@ -128,7 +131,11 @@ class Worker:
         heapify(comings)
         alarm = Alarm()
         try:
-            while comings:
+            for turn in count():
+                if not comings:
+                    return
+                if turn % TURNS_MAX == 0:
+                    await asyncio.sleep(0)
                 due_s, number, life, times = comings[0]
                 await alarm.until(stage.epoch_ns + int(due_s * 1e9))
                 self._act(life, int(due_s * 1e6))
@@ -149,7 +156,9 @@ class Worker:
         stage.slips_us.append(max(1, stage.now_us() - due_us))
         life.due.append(due_us)
         if len(life.due) == 1:
-            stage.spawn(self._act_all(life), f"{type(life.user).__name__}.tasks")
+            acting = stage.spawn(self._act_all(life), f"{type(life.user).__name__}.tasks")
+            self._acting.add(acting)
+            acting.add_done_callback(self._acting.discard)
 
     async def _act_all(self, life: Life) -> None:
         """A user does one thing at a time; what it is late for counts from when it was due."""
@@ -158,6 +167,8 @@ class Worker:
             [action] = life.random.choices(actions, weights)
             await life.act(action, life.due[0])
             life.due.popleft()
+            # A scenario that never waits must not keep everyone else from their turn.
+            await asyncio.sleep(0)
 
     async def _hook(self, life: Life, name: str) -> None:
         try:

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,33 +36,43 @@ class Outcome:
         }
 
 
-async def start(*arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "loadtest",
-        *arguments,
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+@dataclass
+class Started:
+    """A harness that runs. Its output goes to files: a pipe would stay open for as long as a worker lives."""
+
+    process: asyncio.subprocess.Process
+    directory: Path
+
+    async def finish(self, within_s: float = 60.0) -> Outcome:
+        try:
+            async with asyncio.timeout(within_s):
+                exit_code = await self.process.wait()
+        finally:
+            if self.process.returncode is None:
+                self.process.kill()
+                await self.process.wait()
+        out, err, stored = (self.directory / name for name in ("out.txt", "err.txt", "result.json"))
+        result = json.loads(stored.read_text("utf-8")) if stored.exists() else {}
+        return Outcome(exit_code, out.read_text("utf-8"), err.read_text("utf-8"), result)
+
+
+async def start(directory: Path, *arguments: str) -> Started:
+    """`loadtest run …` with its JSON in `directory`; `finish` waits for it."""
+    return await started(directory, "run", "--json", str(directory / "result.json"), *arguments)
+
+
+async def started(directory: Path, *arguments: str) -> Started:
+    """`loadtest …` as given."""
+    command = (sys.executable, "-m", "loadtest", *arguments)
+    with _new(directory / "out.txt") as out, _new(directory / "err.txt") as err:
+        return Started(await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=out, stderr=err), directory)
 
 
 async def run(directory: Path, *arguments: str, within_s: float = 60.0) -> Outcome:
-    """`loadtest run …` without its Prometheus port, with its JSON."""
-    process = await start("run", "--prometheus-port", "0", "--json", str(directory / "result.json"), *arguments)
-    return await finish(process, directory, within_s)
+    """The whole of `loadtest run …`, without its Prometheus port."""
+    return await (await start(directory, "--prometheus-port", "0", *arguments)).finish(within_s)
 
 
-async def finish(process: asyncio.subprocess.Process, directory: Path, within_s: float = 60.0) -> Outcome:
-    try:
-        async with asyncio.timeout(within_s):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    stored = directory / "result.json"
-    result = json.loads(stored.read_text("utf-8")) if stored.exists() else {}
-    return Outcome(process.returncode, out.decode(), err.decode(), result)
+def _new(path: Path) -> BinaryIO:
+    path.parent.mkdir(exist_ok=True)
+    return path.open("wb")

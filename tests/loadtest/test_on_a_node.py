@@ -1,0 +1,133 @@
+"""The harness against real nodes on a real broker: built-in scenarios, both wires, faults that resuming heals."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BrokerFactory
+from tests.loadtest.harness import ROOT, Outcome, run, start
+from tests.support.broker import Broker
+from tests.support.node import Node
+from tests.support.ports import free_port
+from tests.support.until import until
+
+
+@pytest.fixture
+async def nodes(start_broker: BrokerFactory, tmp_path: Path) -> AsyncIterator[list[Node]]:
+    """Two nodes of one broker."""
+    broker: Broker = await start_broker(kind="redis")
+    made = [Node(broker.url, tmp_path, name, messages_per_s=0) for name in ("first", "second")]
+    await asyncio.gather(*(node.start() for node in made))
+    yield made
+    await asyncio.gather(*(node.kill() for node in made))
+
+
+def urls(nodes: list[Node]) -> tuple[str, ...]:
+    """Both addresses, as for nodes without a load balancer."""
+    return tuple(word for node in nodes for word in ("-H", node.url().replace("http://", "ws://")))
+
+
+async def test_every_built_in_scenario_and_both_wires(nodes: list[Node], tmp_path: Path) -> None:
+    """Two nodes, all scenarios at once, 150 users: nothing is lost however they come and go."""
+
+    async def all_scenarios(wire: str, *more: str) -> Outcome:
+        directory = tmp_path / wire
+        scenarios = ("chatter", "presenter", "lurker", "churn", "stampede", "jitter")
+        named = [word for name in scenarios for word in ("-f", name)]
+        fast = ["--set", "every_s=1.5", "--set", "away_s=0.3", "--set", "stay_s=1"]
+        crowd = ("-u", "60", "--rooms", "5", "-r", "60", "--rate", "150", "-t", "5s")
+        return await run(directory, *urls(nodes), *named, *fast, *crowd, "--wire", wire, *more)
+
+    scrape = ("--metrics", nodes[0].ops_url("/metrics"), "--metrics", nodes[1].ops_url("/metrics"))
+    plain, v1 = await asyncio.gather(all_scenarios("plain"), all_scenarios("v1", *scrape))
+    for outcome in (plain, v1):
+        outcome.assert_clean()
+        assert outcome.counts["sent"] > 300
+        assert outcome.counts["connected"] > 100, "they came and went"
+        assert {row["name"] for row in outcome.result["scenarios"]} == {
+            *("Chatter", "Presenter", "Listener", "Lurker", "Churn", "Stampede", "Jitter")
+        }
+    assert v1.counts["resumed"] > 10
+    assert v1.counts["replayed"] > 0
+    assert plain.counts["resumed"] == 0
+    assert any("not resumable" in note for note in plain.result["notes"])
+    figures = v1.result["server"]["figures"]
+    assert figures["connections_max"] >= 60
+    assert 1 < figures["cpu_per_delivery_us"] < 100_000
+    assert v1.result["server"]["closes"]["client"] > 0
+
+
+async def test_a_node_that_is_killed_costs_resuming_users_nothing(nodes: list[Node], tmp_path: Path) -> None:
+    crowd = ("-u", "40", "--rooms", "4", "-r", "100", "--rate", "100", "-t", "6s", "--wire", "v1", "--settle", "8s")
+    harness = await start(tmp_path, "--prometheus-port", "0", *urls(nodes), *crowd)
+
+    async def half_is_there() -> bool:
+        return await nodes[0].metric("hiroba_connections") >= 15
+
+    await until(half_is_there, "half of the users on the first node", within_s=20)
+    await nodes[0].kill()
+    outcome = await harness.finish()
+    outcome.assert_clean()
+    assert outcome.counts["resumed"] >= 15
+    assert outcome.counts["closed"] >= 15
+    assert outcome.counts["gaps"] == outcome.counts["not_recovered"] == 0
+
+
+async def test_a_slow_reader_has_a_row_of_its_own(nodes: list[Node], tmp_path: Path) -> None:
+    crowd = ("-f", "slow-reader", "--set", "read_bytes_s=4000", "--message-bytes", "1000")
+    outcome = await run(
+        tmp_path, *urls(nodes[:1]), *crowd, "-u", "12", "--rooms", "2", "--rate", "100", "-t", "5s", "-r", "50"
+    )
+    outcome.assert_clean()
+    rows = {row["name"]: row for row in outcome.result["scenarios"]}
+    assert rows["SlowReader"]["slow_on_purpose"]
+    assert rows["SlowReader"]["latency_ms"]["p90"] > 4 * rows["Chatter"]["latency_ms"]["p90"]
+    assert outcome.result["latency_ms"]["max"] == rows["Chatter"]["latency_ms"]["max"]
+
+
+async def test_a_server_that_limits_the_rate_is_named_with_its_setting(
+    start_broker: BrokerFactory, tmp_path: Path
+) -> None:
+    broker: Broker = await start_broker(kind="redis")
+    node = Node(broker.url, tmp_path, "strict", messages_per_s=2)
+    await node.start()
+    outcome = await run(tmp_path, *urls([node]), "-u", "3", "--rooms", "1", "--rate", "200", "-t", "3s")
+    await node.kill()
+    assert any("1008" in note and "messages_per_s" in note for note in outcome.result["notes"])
+
+
+async def test_the_scenario_of_the_documentation_works(nodes: list[Node], tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "load-testing.md").read_text("utf-8")
+    scenario = tmp_path / "gossip.py"
+    scenario.write_text(page.split("```python\n", 1)[1].split("```", 1)[0])
+    outcome = await run(tmp_path, *urls(nodes), "-f", str(scenario), "-u", "20", "-r", "50", "-t", "4s", "--rooms", "3")
+    outcome.assert_clean()
+    assert outcome.counts["sent"] > 5
+    assert outcome.result["model"].startswith("closed")
+
+
+async def test_the_run_has_metrics_of_its_own(nodes: list[Node], tmp_path: Path) -> None:
+    port = free_port()
+    crowd = ("-u", "10", "--rooms", "2", "-r", "50", "--rate", "50", "-t", "5s")
+    harness = await start(tmp_path, *urls(nodes), *crowd, "--prometheus-port", str(port))
+
+    def scrape() -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    async def delivers() -> bool:
+        text = await asyncio.to_thread(scrape)
+        values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        return float(values.get("hiroba_loadtest_delivered_total", 0)) > 0 and values["hiroba_loadtest_users"] == "10.0"
+
+    await until(delivers, "deliveries in the run's metrics", within_s=30)
+    outcome = await harness.finish()
+    outcome.assert_clean()
+    assert json.dumps(outcome.result)
