@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from broker_config.retention import Retention
 from gateway.broker import keys
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
@@ -19,7 +20,7 @@ from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
 from gateway.broker.pages import Pages
 from gateway.broker.probe import Probe
-from gateway.broker.publisher import Publisher, Retention
+from gateway.broker.publisher import Publisher
 from gateway.broker.reader import Reader
 from gateway.broker.registry import Registry
 from gateway.broker.sweep import Sweep
