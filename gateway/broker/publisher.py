@@ -9,11 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
-import structlog
-
 import broker_config
 from broker_config.retention import Retention
-from gateway.broker import keys
+from gateway.broker import keys, refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
@@ -24,8 +22,6 @@ from gateway.metrics import Metrics
 ENTRIES_PER_CALL = 256
 BYTES_PER_CALL = 1_048_576
 EXPIRE_EVERY_S = 0.1
-
-log = structlog.get_logger()
 
 
 class Refusal(Enum):
@@ -189,8 +185,7 @@ class Publisher:
         try:
             answer = await self._answer_to(call, batch)
         except BrokerRefused as exc:
-            if fault_of(exc.code) is Fault.BUG:
-                log.error("publish call refused", error=str(exc))
+            refusals.tell(str(exc))
             for publish in batch:
                 self._refuse(publish, Refusal.REFUSED)
         else:
@@ -234,7 +229,7 @@ class Publisher:
         for publish, line in zip(batch, lines, strict=True):
             if line.startswith(b"!"):
                 refused += 1
-                log.error("entry refused", error=line[1:].decode(errors="replace"))
+                refusals.tell(line[1:].decode(errors="replace"))
                 self._refuse(publish, Refusal.REFUSED)
             else:
                 publish.settle(line)
