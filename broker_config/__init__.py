@@ -1,4 +1,4 @@
-"""The broker's own truth: scripts, server configuration, retention. Usable without the gateway."""
+"""The broker's own truth: scripts, server configuration, users, retention. Usable without the gateway."""
 
 from importlib.resources import files
 

@@ -18,6 +18,7 @@ from gateway.config_load import as_flag, load, unknown
 COMMANDS = {
     "up": "run node processes on one port, with a broker of their own unless one is named",
     "node": "run one node: what a container runs",
+    "broker": "make a broker what hiroba wants, or say where it is not",
     "config": "print every setting, its value and where it came from",
     "loadtest": "measure how much a server holds, and whether anything was lost",
 }
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if argv[:1] == ["loadtest"]:
             return _loadtest(argv[1:])
+        if argv[:1] == ["broker"]:
+            return _broker(argv[1:])
         return _run(argv)
     except SettingsError as exc:
         print(f"hiroba: {exc}", file=sys.stderr)
@@ -72,6 +75,12 @@ def _serve(command: str, settings: Settings) -> int:
         settings.require_distinct_ports()
         from gateway.supervisor import run
     return run(settings)
+
+
+def _broker(argv: list[str]) -> int:
+    from broker_config.cli import main as broker
+
+    return broker(argv)
 
 
 def _loadtest(argv: list[str]) -> int:

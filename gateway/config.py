@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from broker_config.retention import DEFAULT as RETENTION
 from gateway.urls import check_broker_url, check_origin
 from gateway.urls import masked as masked
 
@@ -207,16 +208,16 @@ class Connections(Section):
 class Retention(Section):
     """What the broker keeps of a room"""
 
-    retention_s: Seconds = 120.0
+    retention_s: Seconds = RETENTION.seconds
     """Seconds that an entry can be resumed from or shown as history. Entries below `retention_entries_min`
     stay longer."""
-    retention_entries_min: int = Field(default=100, ge=0)
+    retention_entries_min: int = Field(default=RETENTION.entries_min, ge=0)
     """Newest entries of a room that age does not remove: what was said last is there on entering."""
-    retention_entries_max: Count = 100_000
+    retention_entries_max: Count = RETENTION.entries_max
     """Entries of one room, however young: at 1,000 messages a second, 100 s."""
-    retention_bytes_max: Count = 64 * 1024 * 1024
+    retention_bytes_max: Count = RETENTION.bytes_max
     """Bytes of one room, however young: one loud room cannot fill the broker."""
-    room_idle_s: Seconds = 604_800.0
+    room_idle_s: Seconds = RETENTION.idle_s
     """A room in which nobody was or spoke for so long expires: 7 days."""
 
 

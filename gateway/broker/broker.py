@@ -4,11 +4,12 @@ Composes the lanes with their owners (publisher, reader, doorbell); redis-py doe
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
 
+from broker_config.retention import Retention
 from gateway.broker import keys
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
@@ -19,7 +20,7 @@ from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
 from gateway.broker.pages import Pages
 from gateway.broker.probe import Probe
-from gateway.broker.publisher import Publisher, Retention
+from gateway.broker.publisher import Publisher
 from gateway.broker.reader import Reader
 from gateway.broker.registry import Registry
 from gateway.broker.sweep import Sweep
@@ -159,26 +160,27 @@ class Broker:
             keep(f"lane {lane.name}", lane.run())
         keep("publisher", self.publisher.run())
         keep("publish deadlines", self.publisher.expire())
-        await self._register()
+        # No group may be made before others know that its node lives.
+        await self._insist("registry", self._registry.beat)
         keep("heartbeat", self._registry.run(self._settings.heartbeat_s))
         keep("reader", self._reader.run())
         keep("sweep", self._sweep.run())
         probe = Feed(keys.probe(self._node), self._probe, self._settings.message_bytes_max)
-        await self._attach(probe)
+        await self._insist("probe", lambda: self._attach(probe))
         while True:
             self._probe.turn()
             await asyncio.sleep(self._probe.every_s)
 
-    async def _register(self) -> None:
-        """No group may be made before others know that its node lives."""
+    async def _insist(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Do what nothing works without, however long the broker refuses it."""
         while True:
             await self._read_lane.up()
             try:
-                await self._registry.beat()
-                self._lane_changed("registry", None)
+                await step()
+                self._lane_changed(name, None)
                 return
             except (BrokerGone, BrokerRefused) as exc:
-                self._lane_changed("registry", str(exc))
+                self._lane_changed(name, str(exc))
                 await asyncio.sleep(self._settings.heartbeat_s / 5)
 
     async def leave(self) -> None:

@@ -5,16 +5,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import structlog
-
+from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.lane import Lane
 from gateway.metrics import Metrics
 
 # Channels in one SSUBSCRIBE when a new connection takes over all of them.
 CHANNELS_PER_CALL = 512
-
-log = structlog.get_logger()
 
 
 class Doorbell:
@@ -62,7 +59,7 @@ class Doorbell:
 
     def _stray(self, refused: BrokerRefused) -> None:
         """SSUBSCRIBE succeeds by push but fails by an ordinary reply, which does not say for which channel."""
-        log.error("subscription refused: allow SSUBSCRIBE and &hiroba:* in the ACL", error=str(refused))
+        refusals.tell(str(refused))
         for channel, confirmed in list(self._channels.items()):
             if not confirmed.done():
                 confirmed.set_exception(refused)

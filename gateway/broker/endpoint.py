@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.refusals import missing_rule, tell
 
 
 class Endpoint:
@@ -58,6 +59,9 @@ class Endpoint:
             socket_timeout=self._timeout_s,
             socket_connect_timeout=self._timeout_s,
             protocol=3,
+            # No CLIENT SETINFO: Redis 7.0 does not know it, and the gateway's user has no need of it.
+            lib_name=None,
+            lib_version=None,
             retry=Retry(NoBackoff(), 0),
         )
         return redis.Redis.from_pool(pool)
@@ -70,4 +74,6 @@ async def ask(command: Any) -> Any:
     except (redis.ConnectionError, redis.TimeoutError, OSError) as exc:
         raise BrokerGone(str(exc)) from exc
     except redis.RedisError as exc:
+        if missing_rule(str(exc)):
+            tell(str(exc))
         raise BrokerRefused(str(exc)) from exc

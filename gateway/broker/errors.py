@@ -2,17 +2,29 @@
 
 from enum import Enum, auto
 
+from gateway.broker.refusals import missing_rule
+
 
 class BrokerGone(Exception):
     """No answer can come any more over this connection. What was asked may or may not have happened."""
 
 
+# What an operator has to know beyond the broker's own words.
+_MEANINGS = {
+    "WRONGPASS": " (look at user and password in broker_url)",
+    "NOAUTH": " (broker_url names no password)",
+}
+
+
 class BrokerRefused(Exception):
-    """The broker answered with an error. `code` is its first word, e.g. NOGROUP."""
+    """The broker answered with an error. `code` is its first word, e.g. NOGROUP.
+
+    NOPERM for whatever an ACL denied: inside a script the broker calls that a plain ERR.
+    """
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.code = text.partition(" ")[0]
+        super().__init__(text + _MEANINGS.get(text.partition(" ")[0], ""))
+        self.code = "NOPERM" if missing_rule(text) else text.partition(" ")[0]
 
 
 class Fault(Enum):
@@ -22,7 +34,8 @@ class Fault(Enum):
     LOAD = auto()  # the script cache is empty: load, ask again
     NO_GROUP = auto()  # log or group vanished: put the group back at the cursor
     REFUSED = auto()  # this entry can't be taken now: say so to whoever sent it
-    BUG = auto()  # ours, or the operator's ACL: log it
+    DENIED = auto()  # by the operator's ACL
+    BUG = auto()  # ours: log it
 
 
 _FAULTS = {
@@ -30,6 +43,7 @@ _FAULTS = {
     **dict.fromkeys(("NOAUTH", "WRONGPASS"), Fault.GONE),
     "NOSCRIPT": Fault.LOAD,
     "NOGROUP": Fault.NO_GROUP,
+    "NOPERM": Fault.DENIED,
     **dict.fromkeys(("OOM", "MISCONF", "NOREPLICAS", "BUSY"), Fault.REFUSED),
 }
 

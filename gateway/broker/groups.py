@@ -65,7 +65,7 @@ class Groups:
     def _judge(self, feed: Feed, error: object) -> None:
         """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
         feed.grouped = False
-        if isinstance(error, BrokerRefused) and error.code != "ERR":
+        if isinstance(error, BrokerRefused) and error.code not in ("ERR", "NOPERM"):
             log.error("no consumer group", key=feed.key.decode(), error=str(error))
 
     async def _rewind(self, feed: Feed) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import hiredis
 
+from gateway.broker import refusals
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 
@@ -91,6 +92,8 @@ class Connection(asyncio.Protocol):
             return
         if isinstance(reply, BrokerRefused) and fault_of(reply.code) is Fault.GONE:
             raise BrokerGone(str(reply))
+        if isinstance(reply, BrokerRefused) and fault_of(reply.code) is Fault.DENIED:
+            refusals.tell(str(reply))
         if not self._asked:
             if isinstance(reply, BrokerRefused):
                 self._on_stray(reply)

@@ -7,13 +7,11 @@ anything newer; the script knows its number and appends nothing twice (broker_co
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
-import structlog
-
 import broker_config
-from gateway.broker import keys
+from broker_config.retention import Retention
+from gateway.broker import keys, refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
@@ -23,26 +21,7 @@ from gateway.metrics import Metrics
 
 ENTRIES_PER_CALL = 256
 BYTES_PER_CALL = 1_048_576
-# A retry comes within publish_timeout_s; the saved answer outlives it by far.
-ONCE_S = 3600
 EXPIRE_EVERY_S = 0.1
-
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Retention:
-    """What a log keeps. Seconds first, but never fewer than `entries_min`, never more than the two caps."""
-
-    seconds: float
-    entries_min: int
-    entries_max: int
-    bytes_max: int
-    idle_s: float
-
-    def arguments(self) -> tuple[Arg, ...]:
-        """As publish.lua takes them."""
-        return (int(self.seconds), self.entries_min, self.entries_max, self.bytes_max, int(self.idle_s), ONCE_S)
 
 
 class Refusal(Enum):
@@ -206,8 +185,7 @@ class Publisher:
         try:
             answer = await self._answer_to(call, batch)
         except BrokerRefused as exc:
-            if fault_of(exc.code) is Fault.BUG:
-                log.error("publish call refused", error=str(exc))
+            refusals.tell(str(exc))
             for publish in batch:
                 self._refuse(publish, Refusal.REFUSED)
         else:
@@ -251,7 +229,7 @@ class Publisher:
         for publish, line in zip(batch, lines, strict=True):
             if line.startswith(b"!"):
                 refused += 1
-                log.error("entry refused", error=line[1:].decode(errors="replace"))
+                refusals.tell(line[1:].decode(errors="replace"))
                 self._refuse(publish, Refusal.REFUSED)
             else:
                 publish.settle(line)

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-import structlog
-
+from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 from gateway.broker.feed import Feed
 from gateway.broker.groups import Groups
@@ -22,10 +21,10 @@ from gateway.metrics import Metrics
 REPLY_BYTES = 4_194_304
 ROOMS_PER_CALL = 256
 COUNT_MAX = 1_000
+# A read that was refused for good is tried again after so long: it must not become a hot loop.
+REFUSED_PAUSE_S = 0.5
 # Stream overhead of one entry in a reply, beside its message.
 ENTRY_OVERHEAD_BYTES = 100
-
-log = structlog.get_logger()
 
 
 class Reader:
@@ -113,6 +112,8 @@ class Reader:
             )  # fmt: skip
         except BrokerRefused as exc:
             self._heal(ready, exc)
+            if fault_of(exc.code) is not Fault.NO_GROUP:
+                await asyncio.sleep(REFUSED_PAUSE_S)
             return
         self._metrics.reads += 1
         self._metrics.read_rooms += len(ready)
@@ -127,7 +128,7 @@ class Reader:
     def _heal(self, feeds: Sequence[Feed], refused: BrokerRefused) -> None:
         """One missing log or group fails the whole call: prove them all in one pipeline, then read again."""
         if fault_of(refused.code) is not Fault.NO_GROUP:
-            log.error("read refused", error=str(refused), rooms=len(feeds))
+            refusals.tell(str(refused))
         self._metrics.groups_healed += 1
         for feed in feeds:
             feed.grouped = False

@@ -7,7 +7,7 @@ import redis.asyncio as redis
 import structlog
 
 import broker_config
-from gateway.broker import keys
+from gateway.broker import keys, refusals
 from gateway.broker.endpoint import ask
 from gateway.broker.errors import BrokerGone, BrokerRefused
 
@@ -51,7 +51,7 @@ class Registry:
             except BrokerGone:
                 continue
             except BrokerRefused as exc:
-                log.error("heartbeat refused", error=str(exc))
+                refusals.tell(str(exc))
 
     async def leave(self) -> None:
         """Take this node and its own keys out. Raises BrokerGone, BrokerRefused."""

@@ -53,7 +53,7 @@ async def test_a_paused_broker_answers_after_cont(broker: Broker) -> None:
 async def test_a_held_request_arrives_late_though_its_client_is_gone(broker: Broker) -> None:
     async with Proxy(broker.port) as proxy, broker.client() as direct:
         proxy.hold_at(b"INCR")
-        async with Redis.from_url(broker.url_at("127.0.0.1", proxy.port), retry=None) as client:
+        async with Redis.from_url(broker.url_at("127.0.0.1", proxy.port, "operator"), retry=None) as client:
             await client.set("other", b"1")
             asking = asyncio.ensure_future(client.incr("late"))
             link = await proxy.held()
@@ -68,7 +68,7 @@ async def test_a_held_request_arrives_late_though_its_client_is_gone(broker: Bro
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 async def test_the_proxy_freezes_delays_cuts_and_refuses(broker: Broker) -> None:
     async with Proxy(broker.port) as proxy:
-        async with Redis.from_url(broker.url_at("127.0.0.1", proxy.port), retry=None) as client:
+        async with Redis.from_url(broker.url_at("127.0.0.1", proxy.port, "operator"), retry=None) as client:
             await client.ping()
             proxy.freeze("down")
             asking = asyncio.ensure_future(client.ping())

