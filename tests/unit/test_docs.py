@@ -1,0 +1,126 @@
+"""Pages of docs/ held against the code that they describe. `python -m tests.unit.test_docs` writes docs/metrics.md."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import Metric
+
+from gateway.broker.publisher import Refusal
+from gateway.config import Settings
+from gateway.core.closes import Close
+from gateway.core.entry import START, Entry
+from gateway.metrics import GAUGES, LABELLED
+from gateway.node import Node
+
+ROOT = Path(__file__).parents[2]
+PROTOCOL = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+METRICS = ROOT / "docs/metrics.md"
+
+METRICS_HEAD = """\
+# Metrics
+
+What a node tells Prometheus at `/metrics` of its ops port. Made by `python -m tests.unit.test_docs` from a scrape of
+a node; a test holds this page against the code. No metric is labelled by room or user. A gauge whose value is not
+known is left out of the scrape: unknown is not 0.
+
+| metric | type | unit | labels | what |
+|---|---|---|---|---|
+"""
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The cells of the first table behind a line, its head left out."""
+    behind = page[page.index(heading) + len(heading) :]
+    found = re.search(r"^\|.*\n\|[-|]+\n((?:\|.*\n)+)", behind, re.MULTILINE)
+    assert found is not None
+    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in found[1].splitlines()]
+
+
+def test_close_codes() -> None:
+    told = [row[:4] for row in table(PROTOCOL, "## Close codes")]
+    assert told == [
+        [str(close.code), close.label, close.text, "yes" if close.reconnect else "no"]
+        for close in sorted(Close, key=lambda close: close.code)
+    ]
+
+
+def test_a_close_code_means_one_thing() -> None:
+    assert len({close.code for close in Close}) == len(Close)
+
+
+def test_error_codes() -> None:
+    told = [code for code, _ in table(PROTOCOL, "Error codes:")]
+    assert sorted(told) == sorted(["bad_json", *(refusal.name.lower() for refusal in Refusal)])
+    said = {call.args[0].value for call in calls("edge") if name_of(call) == "error" and is_text(call, 0)}
+    assert said == {"bad_json"}, "all other codes are a Refusal's name"
+
+
+def test_handshake_refusals() -> None:
+    told = {(int(status), reason) for status, reason, _ in table(PROTOCOL, "A handshake can be refused")}
+    said: set[tuple[int, str]] = set()
+    for call in calls("edge"):
+        if name_of(call) == "Refused" and is_text(call, 1):
+            said.add((call.args[0].value, call.args[1].value))
+        elif name_of(call) == "_busy":
+            said.add((503, call.args[0].value))
+    assert len(said) > 5 and told == said
+
+
+def calls(package: str) -> Iterator[Any]:
+    for path in sorted((ROOT / "gateway" / package).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                yield node
+
+
+def name_of(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def is_text(call: ast.Call, at: int) -> bool:
+    return len(call.args) > at and isinstance(getattr(call.args[at], "value", None), str)
+
+
+# ---- docs/metrics.md ----
+
+
+def scrape() -> list[Metric]:
+    """A scrape of a node that knows everything: one that never ran leaves out what it does not know yet."""
+    node = Node(Settings(), "0123456789ab")
+    for attribute, _, _ in GAUGES:
+        setattr(node.metrics, attribute, 0.0)
+    node.broker._probe.deliver([Entry(START, node.id, "", b"null")])
+    return list(node._registry().collect())
+
+
+def metrics_page(scraped: list[Metric]) -> str:
+    labels = {name: label for _, name, label, _ in LABELLED}
+    lines = []
+    for metric in sorted(scraped, key=lambda metric: metric.name):
+        name = metric.name + {"counter": "_total", "info": "_info"}.get(metric.type, "")
+        label = labels.get(metric.name) or ", ".join(sorted(metric.samples[0].labels) if metric.type == "info" else ())
+        lines.append(f"| `{name}` | {metric.type} | {unit(metric.name)} | {label or '–'} | {metric.documentation} |\n")
+    return METRICS_HEAD + "".join(lines)
+
+
+def unit(name: str) -> str:
+    """Prometheus' way: the name ends in it. Anything else is a plain number."""
+    last = name.rpartition("_")[2]
+    return last if last in ("seconds", "bytes", "entries") else "–"
+
+
+def test_metrics() -> None:
+    assert METRICS.read_text(encoding="utf-8") == metrics_page(scrape()), "stale: python -m tests.unit.test_docs"
+
+
+def test_every_reading_of_the_code_is_scraped() -> None:
+    """The page is made from a scrape; this looks at the source, in case a scrape leaves something out."""
+    source = "".join((ROOT / "gateway" / name).read_text(encoding="utf-8") for name in ("node.py", "metrics.py"))
+    assert set(re.findall(r'"(hiroba_[a-z_]+)"', source)) == {metric.name for metric in scrape()}
+
+
+if __name__ == "__main__":
+    METRICS.write_text(metrics_page(scrape()), encoding="utf-8")
