@@ -71,7 +71,7 @@ def test_a_group_that_no_node_made_does_not_end_the_sweep() -> None:
         ("MISCONF Redis is configured to save RDB snapshots", "MISCONF", Fault.REFUSED),
         ("NOREPLICAS Not enough good replicas to write.", "NOREPLICAS", Fault.REFUSED),
         ("WRONGTYPE Operation against a key", "WRONGTYPE", Fault.BUG),
-        ("NOPERM this user has no permissions", "NOPERM", Fault.BUG),
+        ("NOPERM this user has no permissions", "NOPERM", Fault.DENIED),
         ("ERR unknown command", "ERR", Fault.BUG),
         ("BUSYGROUP Consumer Group name already exists", "BUSYGROUP", Fault.BUG),
         ("", "", Fault.BUG),
