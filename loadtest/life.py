@@ -103,6 +103,12 @@ class Life:
             self._connection.read_freely()
             self.member.record.owed_to = OWED_ALL
 
+    def finish_coming(self) -> None:
+        """The run ended while this user was on its way back: let it arrive, say what it held, hear the rest."""
+        if self.wants_in and self.was_in and self._connection is None and self._coming_back is None:
+            room = self.room or self.stage.room(self.home)
+            self._coming_back = self.stage.spawn(self._enter(room), f"user {self.number} arrives")
+
     def is_complete(self) -> bool:
         """Nothing is on its way to this user that its process knows of."""
         member, stint = self.member, self.stint
@@ -324,5 +330,5 @@ class Life:
             self._due_us = None
 
     def not_sent(self) -> int:
-        """Messages whose time came and that found no connection until the end."""
-        return len(self._held) + len(self.due)
+        """Messages whose time came and that found no connection until the end; not of users away on purpose."""
+        return 0 if self.away else len(self._held) + len(self.due)

@@ -191,6 +191,8 @@ class Worker:
     async def _settle(self) -> None:
         """Wait for what is on its way: until all is here and it is quiet, or nothing came for settle_s."""
         stage = self._stage
+        for life in self._lives:
+            life.finish_coming()
         seen, since_us = -1, stage.now_us()
         while True:
             for life in self._lives:

@@ -8,14 +8,16 @@ from pathlib import Path
 from playwright.async_api import ConsoleMessage, Page, Request, async_playwright
 
 from loadtest import page
-from tests.browser.conftest import CHROMIUM_ARGS, EXECUTABLE
+from tests.browser.conftest import ARGUMENTS
 from tests.loadtest.harness import ROOT, run, started
 from tests.loadtest.lying_server import Lies, lying_server
+from tests.support.need import need_tool
 
 FOLDER = Path(page.__file__).parent
 
 
 async def test_the_report_opens_without_a_network_and_draws_its_charts(tmp_path: Path) -> None:
+    chromium = need_tool("chromium", "chromium fonts-noto-cjk")
     html, again = tmp_path / "report.html", tmp_path / "again.html"
     crowd = ("-u", "12", "--rooms", "3", "-r", "12", "--rate", "120", "-t", "4s", "--settle", "1s")
     async with lying_server(Lies(drop=0.05)) as (server, url):
@@ -28,7 +30,7 @@ async def test_the_report_opens_without_a_network_and_draws_its_charts(tmp_path:
 
     troubles: list[str] = []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=CHROMIUM_ARGS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         tab = await (await browser.new_context(offline=True)).new_page()
         _watch(tab, troubles)
         await tab.goto(html.as_uri())
