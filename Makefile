@@ -5,15 +5,24 @@ PY := .venv/bin/python
 # More for pytest: make test PYTEST='-k resume -x'
 PYTEST :=
 BENCH :=
+NODES := 2
+STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-exporter
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long check bench clean packages
+.PHONY: help run stack secrets test test-long check bench clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 run: .venv/installed ## embedded broker and two nodes on http://127.0.0.1:8000/chat/
 	@exec .venv/bin/hiroba up --nodes 2 --data data
+
+stack: .venv/installed secrets ## HAProxy, broker, nodes, Prometheus, Alertmanager on this machine: make stack NODES=4
+	@CI=true sh .ci/packages $(STACK_PACKAGES)
+	@exec $(PY) -m deploy.stack --nodes $(NODES)
+
+secrets: .venv/installed ## random passwords for the broker's users in .env, once; their hashes in secrets/
+	@$(PY) -m broker_config secrets
 
 # One process: most of a run is spent waiting for real processes, each test with a budget that was set on two
 # cores; two at a time would make them wait for each other.
@@ -38,7 +47,7 @@ clean: ## remove what was installed and built; data/ stays, for it holds what wa
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 packages:
-	@sh .ci/packages redis-server chromium fonts-noto-cjk
+	@sh .ci/packages redis-server chromium fonts-noto-cjk nginx $(STACK_PACKAGES)
 
 .venv/installed: pyproject.toml constraints.txt .venv/made
 	@echo 'Installing hiroba and its tools into .venv (once; a minute or two) …'

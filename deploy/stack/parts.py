@@ -1,0 +1,158 @@
+"""The programs of the stack: how each is started on the files that every other way to deploy uses too.
+
+Only addresses differ. Nothing is started here; `run.py` does, and tests start single parts by themselves.
+"""
+
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker_config import users
+
+DEPLOY = Path(__file__).parents[1]
+CONF = Path(users.__file__).with_name("valkey.conf")
+HOST = "127.0.0.1"
+
+# Program -> Debian's package, for the sentence that says what is missing.
+PACKAGES = {
+    "haproxy": "haproxy",
+    "prometheus": "prometheus",
+    "prometheus-alertmanager": "prometheus-alertmanager",
+    "prometheus-redis-exporter": "prometheus-redis-exporter",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One program. `ready`: a URL that answers 200 once it serves; None: see who starts it."""
+
+    name: str
+    argv: Sequence[str]
+    # Beside what was inherited. Secrets are here, never in argv, which any user of the machine can read.
+    env: Mapping[str, str] = field(default_factory=dict)
+    ready: str | None = None
+    # What a person opens or connects to.
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class NodeAt:
+    """Where a node is: its public and its ops port, on HOST."""
+
+    port: int
+    ops_port: int
+
+
+def broker(binary: str, directory: Path, passwords: Mapping[str, str], port: int) -> Part:
+    """valkey.conf and users.acl; data and log in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    acl = directory / "users.acl"
+    acl.write_text(users.acl_file(passwords), "utf-8")
+    argv = [binary, str(CONF), "--dir", str(directory), "--port", str(port), "--aclfile", str(acl)]
+    return Part("broker", argv, address=f"redis://operator@{HOST}:{port}")
+
+
+def node(number: int, at: NodeAt, broker_port: int, passwords: Mapping[str, str]) -> Part:
+    """One `hiroba node` under the gateway's user."""
+    settings = {
+        "BROKER_URL": f"redis://gateway:{passwords['gateway']}@{HOST}:{broker_port}/0",
+        "PORT": str(at.port),
+        "OPS_PORT": str(at.ops_port),
+        "TRUSTED_PROXIES": HOST,
+        "LOG_FORMAT": "json",
+    }
+    return Part(
+        f"node{number}",
+        [sys.executable, "-m", "gateway", "node"],
+        {f"HIROBA_{name}": value for name, value in settings.items()},
+        ready=f"http://{HOST}:{at.ops_port}/readyz",
+        address=f"http://{HOST}:{at.port}/chat/",
+    )
+
+
+def haproxy(directory: Path, nodes: Sequence[NodeAt], port: int, ops_port: int, **variables: str) -> Part:
+    """haproxy.cfg, and the nodes in a file of our own. `variables` as haproxy.cfg names them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    servers = "".join(
+        f"    server node{number} {HOST}:{at.port} port {at.ops_port}\n" for number, at in enumerate(nodes)
+    )
+    (directory / "nodes.cfg").write_text(f"backend nodes from nodes\n{servers}", "utf-8")
+    env = {
+        "LB_BIND": f"{HOST}:{port}",
+        "LB_OPS_BIND": f"{HOST}:{ops_port}",
+        "LB_SOCKET": f"/tmp/hiroba-haproxy-{port}.sock",  # a path of 107 bytes at most
+        "LB_CONNECTIONS_MAX": str(_connections_max()),
+        # All clients of this machine have one address: a load test is not a flood.
+        "LB_ADDRESS_CONNECTIONS_MAX": "1000000",
+        "LB_ADDRESS_HANDSHAKES_MAX": "1000000",
+    }
+    config = [str(DEPLOY / "haproxy" / "haproxy.cfg"), str(directory / "nodes.cfg")]
+    return Part(
+        "haproxy",
+        ["haproxy", "-db", "-dW", "-f", config[0], "-f", config[1]],
+        env | variables,
+        ready=f"http://{HOST}:{ops_port}/healthz",
+        address=f"http://{HOST}:{port}/chat/",
+    )
+
+
+def _connections_max() -> int:
+    """haproxy.cfg's 20,000, or what the descriptor limit allows: two for each connection, some for itself."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 20_000 if hard == resource.RLIM_INFINITY else max(1, min(20_000, (hard - 200) // 2))
+
+
+def redis_exporter(broker_port: int, password: str, port: int) -> Part:
+    """Under the broker's user `exporter`. It also counts the nodes that are alive: the length of hiroba:nodes."""
+    env = {
+        "REDIS_ADDR": f"redis://{HOST}:{broker_port}",
+        "REDIS_USER": "exporter",
+        "REDIS_PASSWORD": password,
+        "REDIS_EXPORTER_WEB_LISTEN_ADDRESS": f"{HOST}:{port}",
+        "REDIS_EXPORTER_CHECK_SINGLE_KEYS": "hiroba:nodes",
+    }
+    address = f"http://{HOST}:{port}/metrics"
+    return Part("redis-exporter", ["prometheus-redis-exporter"], env, ready=address, address=address)
+
+
+def prometheus(directory: Path, targets: Mapping[str, Sequence[int]], port: int) -> Part:
+    """prometheus.yml and the rules as they are; `targets`: ports by job, in files of our own."""
+    (directory / "targets").mkdir(parents=True, exist_ok=True)
+    shutil.copy(DEPLOY / "prometheus" / "prometheus.yml", directory)
+    rules = directory / "rules"
+    rules.unlink(missing_ok=True)
+    rules.symlink_to(DEPLOY / "prometheus" / "rules")
+    for job, ports in targets.items():
+        listed = "".join(f"    - {HOST}:{number}\n" for number in ports)
+        (directory / "targets" / f"{job}.yml").write_text(f"- targets:\n{listed}", "utf-8")
+    argv = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"]
+    argv += [f"--web.listen-address={HOST}:{port}", "--log.level=warn"]
+    address = f"http://{HOST}:{port}"
+    return Part("prometheus", argv, ready=f"{address}/-/ready", address=address)
+
+
+def alertmanager(directory: Path, port: int, webhook: str | None = None) -> Part:
+    """alertmanager.yml as it is, or with another `webhook`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    text = (DEPLOY / "prometheus" / "alertmanager.yml").read_text("utf-8")
+    (directory / "alertmanager.yml").write_text(text.replace(WEBHOOK, webhook or WEBHOOK), "utf-8")
+    argv = ["prometheus-alertmanager", f"--config.file={directory / 'alertmanager.yml'}"]
+    argv += [f"--storage.path={directory / 'data'}", f"--web.listen-address={HOST}:{port}"]
+    # One alone: no cluster, no port for it.
+    argv += ["--cluster.listen-address=", "--log.level=warn"]
+    address = f"http://{HOST}:{port}"
+    return Part("alertmanager", argv, ready=f"{address}/-/ready", address=address)
+
+
+# In alertmanager.yml.
+WEBHOOK = "http://127.0.0.1:9095/alerts"
+
+
+def missing_packages() -> list[str]:
+    """Debian's names of what is not on PATH. Debian keeps HAProxy in sbin, which a user's PATH may lack."""
+    os.environ["PATH"] += f"{os.pathsep}/usr/sbin"
+    return [package for program, package in PACKAGES.items() if shutil.which(program) is None]

@@ -1,0 +1,185 @@
+"""Brings the stack up in order, keeps it up, takes it down in order. What the parts are is in parts.py."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from deploy.stack import parts
+from deploy.stack.parts import HOST, NodeAt, Part
+from gateway.broker.embedded import find_server
+from gateway.child import Kept, spawn
+
+START_S = 30.0
+STOP_S = 10.0
+
+
+class StackError(RuntimeError):
+    """The stack can't run. The text is for the operator."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where everything listens, on HOST. The defaults are the programs' own."""
+
+    nodes: tuple[NodeAt, ...]
+    public: int = 8000
+    haproxy: int = 8404
+    broker: int = 6379
+    exporter: int = 9121
+    prometheus: int = 9090
+    alertmanager: int = 9093
+    # Where a load test shows its metrics while it runs (python -m loadtest).
+    loadtest: int = 9089
+
+    @classmethod
+    def usual(cls, nodes: int) -> "Ports":
+        return cls(tuple(NodeAt(8001 + number, 9000 + number) for number in range(nodes)))
+
+    @classmethod
+    def in_a_row(cls, nodes: int, first: int) -> "Ports":
+        """From `first` on; 7 + 2 × nodes of them. A stack beside another, or a test's."""
+        at = tuple(NodeAt(first + 7 + 2 * number, first + 8 + 2 * number) for number in range(nodes))
+        return cls(at, *range(first, first + 7))
+
+    def listening(self) -> Iterator[int]:
+        yield from (self.public, self.haproxy, self.broker, self.exporter, self.prometheus, self.alertmanager)
+        for at in self.nodes:
+            yield from (at.port, at.ops_port)
+
+
+class Stack:
+    """All programs, in the order in which they start. Used as `async with`."""
+
+    def __init__(self, directory: Path, ports: Ports, passwords: dict[str, str], webhook: str | None = None) -> None:
+        self.directory = directory.absolute()
+        self.ports = ports
+        self._passwords = passwords
+        self._webhook = webhook
+        self.kept: dict[str, tuple[Part, Kept]] = {}
+
+    async def __aenter__(self) -> "Stack":
+        for port in self.ports.listening():
+            _require_free(port)
+        (self.directory / "logs").mkdir(parents=True, exist_ok=True)
+        binary, _ = await find_server()
+        try:
+            broker = parts.broker(binary, self.directory / "broker", self._passwords, self.ports.broker)
+            await self._start([broker])
+            await self._start(self._nodes())
+            await self._start(self._around())
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self.stop()
+
+    def _nodes(self) -> list[Part]:
+        nodes = enumerate(self.ports.nodes)
+        return [parts.node(number, at, self.ports.broker, self._passwords) for number, at in nodes]
+
+    def _around(self) -> list[Part]:
+        ports = self.ports
+        targets = {
+            "gateway": [at.ops_port for at in ports.nodes],
+            "haproxy": [ports.haproxy],
+            "broker": [ports.exporter],
+            "prometheus": [ports.prometheus],
+            "alertmanager": [ports.alertmanager],
+            "loadtest": [ports.loadtest],
+        }
+        return [
+            parts.haproxy(self.directory / "haproxy", ports.nodes, ports.public, ports.haproxy),
+            parts.redis_exporter(ports.broker, self._passwords["exporter"], ports.exporter),
+            parts.alertmanager(self.directory / "alertmanager", ports.alertmanager, self._webhook),
+            parts.prometheus(self.directory / "prometheus", targets, ports.prometheus),
+        ]
+
+    async def _start(self, some: Sequence[Part]) -> None:
+        """Together; returns when all serve."""
+        for part in some:
+            self.kept[part.name] = (part, Kept(part.name, self._launcher(part), settle=_settler(part)))
+        await asyncio.gather(*(self.kept[part.name][1].start() for part in some))
+
+    def _launcher(self, part: Part) -> Callable[[], Awaitable[asyncio.subprocess.Process]]:
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("HIROBA_", "LB_"))}
+
+        async def launch() -> asyncio.subprocess.Process:
+            with self.log(part.name).open("ab") as log:
+                return await spawn(part.argv, env={**inherited, **part.env}, output=log)
+
+        return launch
+
+    def log(self, name: str) -> Path:
+        return self.directory / "logs" / f"{name}.log"
+
+    async def stop(self) -> None:
+        """The last started first; nodes in a hurry, for nobody waits for a drain at Ctrl-C."""
+        names = list(reversed(self.kept))
+        nodes = [name for name in names if name.startswith("node")]
+        for together in ([name for name in names if name not in (*nodes, "broker")], nodes, ["broker"]):
+            await asyncio.gather(*(self._stop(name) for name in together if name in self.kept))
+
+    async def _stop(self, name: str) -> None:
+        _, kept = self.kept.pop(name)
+        await kept.stop(signal.SIGINT if name.startswith("node") else signal.SIGTERM, STOP_S)
+
+    def table(self) -> str:
+        """What runs, where, and where its log is."""
+        rows = [("part", "address", "pid", "log")]
+        for name, (part, kept) in self.kept.items():
+            rows.append((name, part.address, str(kept.process.pid if kept.process else "-"), str(self.log(name))))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _settler(part: Part) -> Callable[[asyncio.subprocess.Process], Awaitable[None]]:
+    async def settle(process: asyncio.subprocess.Process) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if process.returncode is not None:
+                raise StackError(f"{part.name} ended at its start")
+            if await (_answers(part.ready) if part.ready else _pongs(part.address)):
+                return
+            await asyncio.sleep(0.05)
+        raise StackError(f"{part.name} does not serve after {START_S:g} s")
+
+    return settle
+
+
+async def _answers(url: str) -> bool:
+    try:
+        timeout = aiohttp.ClientTimeout(total=2)
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return False
+
+
+async def _pongs(url: str) -> bool:
+    """A broker that serves says, to a stranger, that it wants a name first; while it loads it says that."""
+    try:
+        reader, writer = await asyncio.open_connection(HOST, int(url.rpartition(":")[2]))
+        writer.write(b"PING\r\n")
+        answer = await asyncio.wait_for(reader.readline(), 2)
+        writer.close()
+        return answer.startswith(b"-NOAUTH")
+    except (OSError, TimeoutError):
+        return False
+
+
+def _require_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as exc:
+            raise StackError(f"port {port} is taken: stop who listens there, or choose others with --ports") from exc

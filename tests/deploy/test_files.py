@@ -1,0 +1,73 @@
+"""The configuration files, each judged by the program that reads it. A copy that is broken must be refused."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.stack.parts import DEPLOY, WEBHOOK
+from gateway.config import Settings
+from tests.support.certs import make_certs
+from tests.support.haproxy import FALL, INTER_S, RISE
+from tests.support.need import need_tool
+
+HAPROXY = DEPLOY / "haproxy"
+PROMETHEUS = DEPLOY / "prometheus"
+
+
+def judge(*argv: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        list(map(str, argv)),
+        env={"PATH": "/usr/bin:/bin", **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("nodes", ["nodes.cfg", "nodes-dns.cfg"])
+def test_haproxy_takes_its_files_without_a_warning(tmp_path: Path, nodes: str) -> None:
+    haproxy = need_tool("haproxy", "haproxy")
+    certs = make_certs(tmp_path)
+    pem = tmp_path / "both.pem"
+    pem.write_bytes(certs.cert.read_bytes() + certs.key.read_bytes())
+    for env in ({}, {"LB_CERT": str(pem)}):
+        done = judge(haproxy, "-c", "-dW", "-f", HAPROXY / "haproxy.cfg", "-f", HAPROXY / nodes, **env)
+        assert done.returncode == 0, done.stderr
+    broken = tmp_path / "haproxy.cfg"
+    broken.write_text((HAPROXY / "haproxy.cfg").read_text().replace("leastconn", "lastconn"))
+    assert judge(haproxy, "-c", "-dW", "-f", broken, "-f", HAPROXY / nodes).returncode != 0
+
+
+def test_the_tests_know_the_checks_of_haproxy_cfg() -> None:
+    (line,) = re.findall(r"^ +default-server (.+)", (HAPROXY / "haproxy.cfg").read_text(), re.MULTILINE)
+    assert f"inter {INTER_S}s fall {FALL} rise {RISE}" in line
+    assert "on-marked-down" not in line, "the node sends its sessions away, paced; HAProxy would cut them"
+
+
+def test_a_node_is_out_of_the_balancer_before_it_sends_anybody_away() -> None:
+    """Else handshakes reach a node that refuses them."""
+    assert Settings().lb_wait_s >= 2 * INTER_S * FALL
+
+
+def test_the_balancer_waits_longer_than_nodes_ping() -> None:
+    text = (HAPROXY / "haproxy.cfg").read_text()
+    (tunnel,) = re.findall(r"timeout tunnel (\d+)h", text)
+    (server,) = re.findall(r"timeout server (\d+)s", text)
+    settings = Settings()
+    assert int(tunnel) * 3600 > 2 * (settings.ping_s + settings.pong_s) and int(server) > 2 * settings.ping_s
+
+
+def test_prometheus_and_alertmanager_take_their_files(tmp_path: Path) -> None:
+    promtool, amtool = need_tool("promtool", "prometheus"), need_tool("amtool", "prometheus-alertmanager")
+    done = judge(promtool, "check", "config", PROMETHEUS / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = judge(amtool, "check-config", PROMETHEUS / "alertmanager.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (PROMETHEUS / "alertmanager.yml").read_text()
+    assert WEBHOOK in text, "the stack looks for it"
+    broken = tmp_path / "alertmanager.yml"
+    broken.write_text(text.replace("receiver: webhook", "receiver: nobody", 1))
+    assert judge(amtool, "check-config", broken).returncode != 0

@@ -1,0 +1,169 @@
+"""HAProxy before real nodes: who goes where, what is limited, what a node is told, a node that dies."""
+
+import asyncio
+import json
+import ssl
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.conftest import NodeFactory
+from tests.deploy.cluster import Cluster, crowd, judge, settle
+from tests.support.broker import Broker
+from tests.support.certs import make_certs
+from tests.support.haproxy import FALL, INTER_S, HAProxy
+from tests.support.until import until
+
+pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
+
+
+async def test_two_clients_land_on_different_nodes_and_chat(broker: Broker, tmp_path: Path) -> None:
+    cluster = await Cluster.start(broker, tmp_path, 2)
+    url = cluster.balancer.ws_url("部屋")
+    async with (
+        aiohttp.ClientSession() as http,
+        http.ws_connect(url, protocols=("hiroba.v1",)) as one,
+        http.ws_connect(url, protocols=("hiroba.v1",)) as two,
+    ):
+        welcomes = [await ws.receive_json(timeout=20) for ws in (one, two)]
+        assert len({welcome["node"] for welcome in welcomes}) == 2
+        await one.send_json({"type": "message", "message": "こんにちは"})
+        await two.send_json({"type": "message", "message": "やあ"})
+        heard = [[(await ws.receive_json(timeout=20))["message"] for _ in range(2)] for ws in (one, two)]
+        assert heard[0] == heard[1] and set(heard[0]) == {"こんにちは", "やあ"}
+
+
+async def test_four_nodes_share_400_sessions(broker: Broker, tmp_path: Path) -> None:
+    cluster = await Cluster.start(broker, tmp_path, 4)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as http:
+        sockets = await asyncio.gather(
+            *(http.ws_connect(cluster.balancer.ws_url(f"room{number % 40}")) for number in range(400))
+        )
+        shares = [await node.metric("hiroba_connections") for node in cluster.nodes]
+        assert sum(shares) == 400
+        assert all(90 <= share <= 110 for share in shares), shares
+        await asyncio.gather(*(ws.close() for ws in sockets))
+
+
+async def test_a_killed_node_is_out_after_fall_checks_and_nobody_else_loses_anything(
+    broker: Broker, tmp_path: Path
+) -> None:
+    cluster = await Cluster.start(broker, tmp_path, 3)
+    async with crowd(cluster, ["red", "blue"], listeners=8, plain=5, every_s=0.07) as (resumers, plains):
+        await until(lambda: all(len(client.heard) > 10 for client in resumers), "the rooms are lively")
+        before = int((await cluster.balancer.states())["node0"]["chkfail"])
+        await cluster.nodes[0].kill()
+
+        async def out() -> dict[str, str] | None:
+            state = (await cluster.balancer.states())["node0"]
+            return state if state["status"] == "DOWN" else None
+
+        state = await until(out, "the node is out", within_s=10 * FALL * INTER_S)
+        assert int(state["chkfail"]) - before == FALL
+        await settle(cluster, resumers, plains)
+        await judge(cluster, resumers, plains)
+        # Those on the dead node came back; nobody else was moved or refused.
+        assert {outage.code for client in resumers for outage in client.outages} <= {None, 1006}
+        assert 0 < sum(bool(client.outages) for client in resumers) < len(resumers)
+        assert [client.refused for client in resumers if client.refused] == []
+        assert sum(len(plain.stays) > 1 for plain in plains) < len(plains)
+
+
+async def slow_handshake(balancer: HAProxy) -> bytes:
+    """What somebody gets who never ends the head of a request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", balancer.port)
+    writer.write(b"GET /ws/chat/slow/ HTTP/1.1\r\nHost: x\r\n")
+    answer = await asyncio.wait_for(reader.read(), 60)
+    writer.close()
+    return answer
+
+
+async def test_limits_hold_per_address_and_a_slow_handshake_reaches_no_node(
+    start_node: NodeFactory, tmp_path: Path
+) -> None:
+    """Each client address (127.0.0.n) has its own."""
+    node = await start_node()
+    balancer = await HAProxy([node], tmp_path, LB_ADDRESS_CONNECTIONS_MAX=8, LB_ADDRESS_HANDSHAKES_MAX=12).start()
+    slow = asyncio.create_task(slow_handshake(balancer))
+
+    def coming_from(address: str) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, local_addr=(address, 0)))
+
+    async with coming_from("127.0.0.2") as many, coming_from("127.0.0.3") as fast, coming_from("127.0.0.4") as other:
+        sockets = [await many.ws_connect(balancer.ws_url("a")) for _ in range(8)]
+        with pytest.raises(aiohttp.ClientError):
+            await many.ws_connect(balancer.ws_url("a"))
+        for _ in range(12):
+            await (await fast.ws_connect(balancer.ws_url("a"))).close()
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await fast.ws_connect(balancer.ws_url("a"))
+        assert refused.value.status == 429
+        assert refused.value.headers and refused.value.headers["Retry-After"]
+        # A page is no handshake.
+        async with fast.get(balancer.url("/chat/")) as page:
+            assert page.status == 200
+        await (await other.ws_connect(balancer.ws_url("a"))).close()
+        await sockets.pop().close()
+        await until(lambda: _connects(many, balancer), "there is room again")
+    assert (await slow).startswith(b"HTTP/1.1 408 ")
+    assert "/slow/" not in node.process.log.read_text()
+
+
+async def _connects(http: aiohttp.ClientSession, balancer: HAProxy) -> bool:
+    await (await http.ws_connect(balancer.ws_url("a"))).close()
+    return True
+
+
+async def test_a_node_is_told_the_client_s_address_and_no_forged_one(start_node: NodeFactory, tmp_path: Path) -> None:
+    node = await start_node(trusted_proxies="127.0.0.1/32")
+    balancer = await HAProxy([node], tmp_path).start()
+    connector = aiohttp.TCPConnector(local_addr=("127.0.0.7", 0))
+    forged = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9", "X-Forwarded-Proto": "https"}
+    async with aiohttp.ClientSession(connector=connector, headers=forged) as http:
+        await (await http.ws_connect(balancer.ws_url("a"))).close()
+
+    def gone() -> list[dict[str, str]]:
+        return [line for line in map(json.loads, node.lines()) if line.get("step") == "DISCONNECT"]
+
+    (line,) = await until(gone, "the connection's line is written")
+    assert line["peer"] == "127.0.0.7"
+    assert "203.0.113.9" not in node.process.log.read_text()
+
+
+async def test_tls_ends_at_the_load_balancer(start_node: NodeFactory, tmp_path: Path) -> None:
+    certs = make_certs(tmp_path / "certs")
+    pem = tmp_path / "both.pem"
+    pem.write_bytes(certs.cert.read_bytes() + certs.key.read_bytes())
+    node = await start_node()
+    balancer = HAProxy([node], tmp_path)
+    balancer = HAProxy([node], tmp_path, LB_CERT=pem, LB_TLS_BIND=f"127.0.0.1:{balancer.port}")
+    tls_port = balancer.process.env["LB_TLS_BIND"].rpartition(":")[2]
+    await balancer.start()
+    trust = ssl.create_default_context(cafile=str(certs.ca))
+    async with aiohttp.ClientSession() as http:
+        url = f"wss://127.0.0.1:{tls_port}/ws/chat/a/"
+        # As a browser does it: its page came by https from the same host.
+        async with http.ws_connect(url, ssl=trust, origin=f"https://127.0.0.1:{tls_port}") as ws:
+            await ws.send_json({"message": "by TLS"})
+            assert await ws.receive_json(timeout=20) == {"message": "by TLS"}
+        async with http.get(balancer.url("/chat/"), allow_redirects=False) as plain:
+            assert plain.status == 308 and plain.headers["Location"].startswith("https://")
+        async with http.get(f"https://127.0.0.1:{tls_port}/chat/", ssl=trust) as page:
+            assert "Strict-Transport-Security" in page.headers
+
+
+async def test_no_node_ready_is_a_503_that_says_when_to_come_back(start_node: NodeFactory, tmp_path: Path) -> None:
+    node = await start_node(ready=False, broker_url="redis://127.0.0.1:1")
+    balancer = HAProxy([node], tmp_path)
+    balancer.process.spawn()
+
+    async def refused() -> aiohttp.ClientResponse | None:
+        async with aiohttp.ClientSession() as http, http.get(balancer.url("/chat/")) as answer:
+            return answer if answer.status == 503 else None
+
+    answer = await until(refused, "the node was found not ready")
+    assert answer.headers["Retry-After"] == "2"
+    async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{balancer.ops_port}/metrics") as metrics:
+        assert 'haproxy_server_status{proxy="nodes",server="node0",state="DOWN"} 1' in await metrics.text()
