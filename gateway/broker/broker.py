@@ -100,7 +100,7 @@ class Broker:
 
     def clock_offset_s(self) -> float:
         """The broker's clock less this machine's."""
-        return self._probe.offset_s()
+        return self._probe.offset_s
 
     async def follow(self, room: RoomName, follower: Follower) -> Feed:
         """Follow a room's log from its end. On return nothing appended later can be missed.

@@ -46,6 +46,8 @@ class Probe:
         self._sent: tuple[float, float] | None = None
         # (round trip in seconds, broker's clock less ours in seconds)
         self._offsets: list[tuple[float, float]] = []
+        # The broker's clock less this machine's, in seconds, by the shortest round trip lately.
+        self.offset_s = 0.0
         self._awaited: list[asyncio.Future[None]] = []
 
     @property
@@ -68,10 +70,6 @@ class Probe:
             self._awaited.append(proof)
             await proof
 
-    def offset_s(self) -> float:
-        """The broker's clock less this machine's, in seconds, from the shortest round trip lately."""
-        return min(self._offsets)[1] if self._offsets else 0.0
-
     def turn(self) -> None:
         """Send the next probe, judge the last ones. To be called every `every_s`."""
         now = self._clock.now()
@@ -91,6 +89,7 @@ class Probe:
             # The id's clock is cut to the ms: the middle of it is the best guess.
             broker_s = (int(outcome.partition(b"-")[0]) + 0.5) / 1000
             self._offsets = [*self._offsets[1 - OFFSETS_KEPT :], (round_trip_s, broker_s - sent[0] - round_trip_s / 2)]
+            self.offset_s = min(self._offsets)[1]
 
     def deliver(self, entries: list[Entry]) -> None:
         if any(entry.sender == self._node for entry in entries):
