@@ -1,0 +1,97 @@
+"""`make stack` as its user sees it: everything up from nothing, every target scraped, everything down again."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from deploy.stack.parts import PACKAGES
+from tests.support.need import need_tool
+from tests.support.ports import free_port, free_ports
+from tests.support.process import Process
+from tests.support.until import until
+
+NODES = 2
+
+
+def stack(directory: Path, *flags: object, secrets: bool = True) -> Process:
+    for program, package in PACKAGES.items():
+        need_tool(program, package)
+    argv = [sys.executable, "-m", "deploy.stack", "--nodes", str(NODES), "--data", str(directory / "stack")]
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("BROKER_", "HIROBA_"))}
+    (directory / ".env").write_text("".join(f"BROKER_{user}_PASSWORD=geheim-{user}\n" for user in USERS))
+    argv += ["--secrets", str(directory / (".env" if secrets else "none"))]
+    return Process("stack", [*argv, *map(str, flags)], directory / "stack.log", env=env)
+
+
+USERS = ("GATEWAY", "OPERATOR", "EXPORTER")
+
+
+async def asked(http: aiohttp.ClientSession, port: int, path: str) -> Any:
+    async with http.get(f"http://127.0.0.1:{port}{path}") as answer:
+        return await answer.json()
+
+
+def grandchildren(process: Process) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.timeout(180)
+async def test_the_stack_comes_up_is_scraped_and_goes_down(tmp_path: Path) -> None:
+    first = free_ports(7 + 2 * NODES)
+    running = stack(tmp_path, "--ports", first)
+    running.spawn()
+    await until(lambda: "Up in" in running.tail() or not running.running, "the stack is up", within_s=120)
+    said = running.tail()
+    for name in ("broker", "node0", "node1", "haproxy", "redis-exporter", "alertmanager", "prometheus"):
+        assert f"\n{name} " in said
+    parts = grandchildren(running)
+    async with aiohttp.ClientSession() as http:
+        async with (
+            http.ws_connect(f"ws://127.0.0.1:{first}/ws/chat/a/") as one,
+            http.ws_connect(f"ws://127.0.0.1:{first}/ws/chat/a/") as two,
+        ):
+            await one.send_json({"message": "through all of it"})
+            assert await two.receive_json(timeout=20) == {"message": "through all of it"}
+
+        async def all_scraped() -> bool:
+            targets = (await asked(http, first + 4, "/api/v1/targets"))["data"]["activeTargets"]
+            healthy = sorted(t["labels"]["job"] for t in targets if t["health"] == "up")
+            return healthy == ["alertmanager", "broker", "gateway", "gateway", "haproxy", "prometheus"]
+
+        await until(all_scraped, "every target is scraped", within_s=60, every_s=0.2)
+        for query, value in (("redis_up", "1"), ('redis_key_size{key="hiroba:nodes"}', str(NODES))):
+            result = (await asked(http, first + 4, f"/api/v1/query?query={query}"))["data"]["result"]
+            assert [sample["value"][1] for sample in result] == [value], query
+        alertmanagers = (await asked(http, first + 4, "/api/v1/alertmanagers"))["data"]["activeAlertmanagers"]
+        assert len(alertmanagers) == 1
+
+    # No secret where other users of the machine, or readers of logs, see it.
+    texts = [" ".join(part.cmdline()) for part in parts]
+    texts += [log.read_text() for log in (tmp_path / "stack" / "logs").iterdir()]
+    assert not any("geheim" in text for text in (*texts, said))
+
+    running.signal(signal.SIGINT)
+    assert await running.ended(60) == 0
+    assert [part for part in parts if part.is_running() and part.status() != psutil.STATUS_ZOMBIE] == []
+
+
+async def test_what_stops_the_stack_is_said_in_a_sentence(tmp_path: Path) -> None:
+    first = free_port()
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", first)
+    async with server:
+        taken = stack(tmp_path, "--ports", first)
+        taken.spawn()
+        assert await taken.ended() == 1
+    assert f"stack: port {first} is taken" in taken.tail() and "Traceback" not in taken.tail()
+    (other := tmp_path / "other").mkdir()
+    without = stack(other, secrets=False)
+    without.spawn()
+    assert await without.ended() == 1
+    assert "make secrets" in without.tail() and "Traceback" not in without.tail()
