@@ -52,6 +52,7 @@ COUNTERS = (
     ("delivered_bytes", "hiroba_delivered_bytes", "Bytes of message frames written to sockets."),
     ("received", "hiroba_messages_received", "Messages that clients sent, good or bad."),
     ("received_bytes", "hiroba_received_bytes", "Bytes of the messages that clients sent."),
+    ("handshakes", "hiroba_handshakes", "WebSocket handshakes answered with 101."),
     ("publish_calls", "hiroba_publish_calls", "Calls of the publish script: one carries a whole gather."),
     ("publish_retries", "hiroba_publish_retries", "Publish calls sent again after a lost connection."),
     ("publish_queue_full", "hiroba_publish_queue_full", "Times a session had to wait for room in the publish queue."),
@@ -115,6 +116,7 @@ class Metrics:
     delivered_bytes: int
     received: int
     received_bytes: int
+    handshakes: int
     publish_calls: int
     publish_retries: int
     publish_queue_full: int
@@ -159,7 +161,13 @@ class Metrics:
             setattr(self, attribute, Counter())
         for attribute, _, _, bounds in HISTOGRAMS:
             setattr(self, attribute, Histogram(bounds))
+        # Unix time: a newer one at the same address is a restart.
+        self.started_at = time.time()
         self._gc_started_at = 0.0
+
+    def known(self, attribute: str, reasons: Iterable[str]) -> None:
+        """Show these values of a labelled counter from the start: a first 1 out of nothing is no increase."""
+        getattr(self, attribute).update(dict.fromkeys(reasons, 0))
 
     def watch_gc(self) -> None:
         """Measure every collection (gc.callbacks)."""
@@ -210,6 +218,9 @@ class NodeCollector(Collector):
         usage = resource.getrusage(resource.RUSAGE_SELF)
         yield CounterMetricFamily(
             "hiroba_process_cpu_seconds", "CPU time of this node.", value=usage.ru_utime + usage.ru_stime
+        )
+        yield GaugeMetricFamily(
+            "hiroba_process_start_time_seconds", "When this node started, Unix time.", value=self._metrics.started_at
         )
         yield GaugeMetricFamily("hiroba_process_resident_bytes", "Memory of this node (RSS).", value=_resident_bytes())
         yield GaugeMetricFamily(

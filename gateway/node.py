@@ -179,6 +179,7 @@ class Node:
             ("hiroba_probe_age_seconds", "Since the road to the broker was proven.", self.broker.probe_age_s),
             ("hiroba_broker_clock_offset_seconds", "Broker's clock less ours.", self.broker.clock_offset_s),
             ("hiroba_ready", "1: /readyz says yes.", lambda: float(self.unready() is None)),
+            ("hiroba_draining", "1: told to stop, and therefore not ready.", lambda: float(self._stop.is_set())),
             ("hiroba_tasks", "Tasks that this node owns.", lambda: len(self._tasks)),
         ]
         build = {"version": __version__, "python": platform.python_version(), "node": self.id}

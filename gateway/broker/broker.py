@@ -52,6 +52,8 @@ class Broker:
             Lane(name, node, self.endpoint, settings.broker_timeout_s, self._lane_changed)
             for name in ("publish", "read", "doorbell")
         )
+        lanes = (self._publish_lane, self._read_lane, self._bell_lane)
+        metrics.known("broker_reconnects", ("registry", *(lane.name for lane in lanes)))
         self._client = self.endpoint.client(CONNECTIONS_MAX)
         self._groups = Groups(node, self._read_lane, metrics)
         self._reader = Reader(

@@ -83,6 +83,7 @@ class Publisher:
         self._pace = pace
         self._retention = retention.arguments()
         self._metrics = metrics
+        metrics.known("publishes_refused", (refusal.name.lower() for refusal in Refusal))
         self._timeout_s = timeout_s
         self._entries_max = entries_max
         self._bytes_max = bytes_max

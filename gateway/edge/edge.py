@@ -32,6 +32,7 @@ class Edge:
         self.context = context
         self.settings = context.settings
         self.metrics = context.metrics
+        self.metrics.known("closes", (close.label for close in Close))
         self.hub = context.hub
         self.connections_max = connections_max
         self.callers = Callers(context.settings)
@@ -60,6 +61,7 @@ class Edge:
 
     def welcome(self, client: Client) -> None:
         """Take a client in whose 101 is written. Its task ends with its connection."""
+        self.metrics.handshakes += 1
         self.tune(client.transport)
         self.wheel.add(client)
         access.ws("CONNECT", client.path, client.peer)

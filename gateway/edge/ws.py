@@ -22,6 +22,12 @@ RETRY_AFTER_S = 2
 _NOWHERE = EntryId(2**62, 0)
 
 
+# Every `label` of a Refused.
+REASONS = (
+    "room_name", "origin", "no_websocket", "version", "key", "draining", "connections", "history", "rooms", "broker",
+)  # fmt: skip
+
+
 class Refused(Exception):
     """No 101 for this one. `label` is the metric's reason."""
 
@@ -41,6 +47,7 @@ def _busy(label: str, text: str) -> Refused:
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
     """`/ws/chat/<room>/`."""
+    edge.metrics.known("handshakes_refused", REASONS)
 
     async def chat(request: web.Request) -> web.StreamResponse:
         access.ws("HANDSHAKING", request.path, edge.callers.peer(request))
