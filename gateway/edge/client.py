@@ -181,7 +181,8 @@ class Client(Session, asyncio.Protocol):
         rate = self._context.settings.messages_per_s
         if not rate:
             return True
-        now = self._context.clock.now()
+        # The world's clock, not the node's: what a client sent while this process was paused was no burst of its.
+        now = time.monotonic()
         if self._bucket is None:
             self._bucket = TokenBucket(rate, self._context.settings.messages_burst, now)
         return self._bucket.take(now)
