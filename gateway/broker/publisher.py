@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from math import ceil
 
 import structlog
 
@@ -42,7 +43,9 @@ class Retention:
 
     def arguments(self) -> tuple[Arg, ...]:
         """As publish.lua takes them."""
-        return (int(self.seconds), self.entries_min, self.entries_max, self.bytes_max, int(self.idle_s), ONCE_S)
+        # Upwards: EXPIRE of 0 s would delete the log.
+        seconds, idle_s = ceil(self.seconds), ceil(self.idle_s)
+        return (seconds, self.entries_min, self.entries_max, self.bytes_max, idle_s, ONCE_S)
 
 
 class Refusal(Enum):
