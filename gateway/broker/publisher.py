@@ -205,7 +205,7 @@ class Publisher:
         for publish in batch:
             index = logs.setdefault(publish.key, len(logs) + 2)
             entries += (index, publish.sender, publish.user, publish.message)
-        head = (1 + len(logs), self._once, *logs, self._number)
+        head: tuple[Arg, ...] = (1 + len(logs), self._once, *logs, self._number)
         try:
             answer = await self._answer_to(head, (*self._retention, *entries), batch)
         except BrokerRefused as exc:
