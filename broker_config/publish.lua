@@ -1,18 +1,23 @@
--- Appends the entries of one call to their rooms' logs and rings each room's doorbell once.
+-- Appends the entries of one call to their rooms' logs and rings each room's doorbell once: with the newest id, and
+-- a `!` before it when the log began with this call, so that who listens can count what a vanished log took along.
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
 -- KEYS[2…]  the logs that the call appends to; a log's key is its doorbell's channel too
--- ARGV[1…7] call number; retention: seconds, entries min, entries max, bytes max, idle seconds; once key's seconds
--- ARGV[8…]  per entry: index into KEYS, sender, user, message
+-- ARGV[1…8] call number; 1 if it was sent before (else 0); retention: seconds, entries min, entries max, bytes max,
+--           idle seconds; once key's seconds
+-- ARGV[9…]  per entry: index into KEYS, sender, user, message
 --
 -- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error. A number that was answered before returns
--- the saved lines and appends nothing; a lower one is an error. Nothing is appended half: either the whole call
--- ran or none of it (a script is atomic), and an entry that Redis refuses has its own error line.
+-- the saved lines and appends nothing; a lower one is an error (STALE). So is a call that was sent before when the
+-- once key is gone (FORGOTTEN: flushed, or the node was taken for dead): nobody can know whether it ran. Nothing is
+-- appended half: either the whole call ran or none of it (a script is atomic), and an entry that Redis refuses has
+-- its own error line.
 
 local once = KEYS[1]
 local number = tonumber(ARGV[1])
-local retention_s, entries_min, entries_max = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local bytes_max, idle_s, once_s = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local sent_before = ARGV[2] == '1'
+local retention_s, entries_min, entries_max = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local bytes_max, idle_s, once_s = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 
 -- Trimming is looked at once in so many entries of a room, and expiry renewed once in so many parts of idle_s:
 -- both cost more than the append itself.
@@ -26,6 +31,8 @@ if saved then
   if tonumber(last) > number then
     return redis.error_reply('STALE call ' .. number .. ' came after call ' .. last)
   end
+elseif sent_before and number > 1 then
+  return redis.error_reply('FORGOTTEN call ' .. number .. ' was sent before, and no answer is kept')
 end
 
 local clock = redis.call('TIME')
@@ -35,13 +42,13 @@ local function bytes_up_to(entry)
   return entry[2][1] == 'v' and entry[2][3] == 'b' and tonumber(entry[2][4]) or 0
 end
 
--- The newest entry's clock, count and running bytes; zeros for a room without a log.
+-- The newest entry's clock, count and running bytes; zeros for a room without a log: it begins here.
 local function newest_of(log)
   local found = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
   if found.err then return nil, found.err end
-  if not found[1] then return { ms = 0, n = 0, bytes = 0 } end
+  if not found[1] then return { ms = 0, n = 0, bytes = 0, bell = '!' } end
   local ms, n = found[1][1]:match('^(%d+)-(%d+)$')
-  return { ms = tonumber(ms), n = tonumber(n), bytes = bytes_up_to(found[1]) }
+  return { ms = tonumber(ms), n = tonumber(n), bytes = bytes_up_to(found[1]), bell = '' }
 end
 
 -- Retention is one number: how many of the newest entries stay. n is dense, so ages become counts by subtraction.
@@ -57,7 +64,7 @@ local function trim(log, newest)
 end
 
 local logs, lines = {}, {}
-for at = 8, #ARGV, 4 do
+for at = 9, #ARGV, 4 do
   local index = tonumber(ARGV[at])
   local log = KEYS[index]
   local newest, failure = logs[index], nil
@@ -80,7 +87,7 @@ for at = 8, #ARGV, 4 do
       local renewal_ms = idle_s * 1000 / RENEWALS
       newest.renew = newest.renew or n == 1 or math.floor(ms / renewal_ms) ~= math.floor(newest.ms / renewal_ms)
       newest.trim = newest.trim or n % TRIM_EVERY == 0
-      newest.ms, newest.n, newest.bytes, newest.rang = ms, n, bytes, true
+      newest.ms, newest.n, newest.bytes, newest.id = ms, n, bytes, id
     end
   end
 end
@@ -88,7 +95,7 @@ end
 for index, newest in pairs(logs) do
   if newest.trim then trim(KEYS[index], newest) end
   if newest.renew then redis.call('EXPIRE', KEYS[index], idle_s) end
-  if newest.rang then redis.call('SPUBLISH', KEYS[index], '') end
+  if newest.id then redis.call('SPUBLISH', KEYS[index], newest.bell .. newest.id) end
 end
 
 local answer = table.concat(lines, '\n')
