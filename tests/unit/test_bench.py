@@ -6,7 +6,7 @@ import pytest
 
 from bench.__main__ import exit_code, main
 from bench.drive import Run, Work
-from bench.machine import Reading, busy_seconds, cpu_seconds
+from bench.machine import BenchError, Reading, busy_seconds, compiler, cpu_seconds
 from bench.result import Bar, Row, figure, p99_bar
 from bench.rows import ROWS, select
 from bench.search import TRIALS_MAX, Outcome, highest
@@ -130,6 +130,12 @@ def test_an_unknown_row_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--rows", "1,77"])
     assert "there is no row 77" in capsys.readouterr().err
+
+
+def test_without_a_compiler_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(BenchError, match="no C compiler: apt-get install"):
+        compiler()
 
 
 def test_every_flag_of_the_driver_is_written() -> None:
