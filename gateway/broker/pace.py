@@ -5,8 +5,8 @@ import time
 
 # Below this share of a core the loop has time to spare and gathers for gather_s; above the other it takes
 # gather_max_s. Between them the wait grows in proportion. docs/decisions/0003-adaptive-gather.md has the curve.
-IDLE_SHARE = 0.4
-BUSY_SHARE = 0.9
+IDLE_SHARE = 0.7
+BUSY_SHARE = 0.95
 # The share is measured over at least this long.
 MEASURE_S = 0.05
 

@@ -19,7 +19,7 @@ from gateway.clock import Clock
 from gateway.core.wires import Ref
 from gateway.metrics import Metrics
 
-ENTRIES_PER_CALL = 256
+ENTRIES_PER_CALL = 1024
 BYTES_PER_CALL = 1_048_576
 EXPIRE_EVERY_S = 0.1
 
