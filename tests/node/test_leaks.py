@@ -52,7 +52,7 @@ async def test_ten_thousand_silent_sessions_leave_no_key(broker: Broker, start_n
     node = await start_node(linger_s=0.2, log_level="warning")
     before = await levels(node)
     numbers = itertools.count()
-    await asyncio.gather(*(come_and_go(node, numbers, 5000, 10_000, say=False) for _ in range(AT_ONCE)))
+    await asyncio.gather(*(come_and_go(node, numbers, 2000, 10_000, say=False) for _ in range(AT_ONCE)))
 
     async def as_before() -> bool:
         return await levels(node) == before
