@@ -6,6 +6,7 @@ browser → edge.client → rooms.hub.publish → broker.publisher → Redis (pu
 
 import asyncio
 import gc
+import os
 import platform
 import resource
 import secrets
@@ -190,7 +191,11 @@ async def _start(site: web.BaseSite, host: str, port: int, flag: str) -> None:
     try:
         await site.start()
     except OSError as exc:
-        raise PortTaken(f"cannot listen on {host}:{port}: {exc.strerror or exc}; choose another with {flag}") from exc
+        # A loop words a taken port in its own way; only getaddrinfo's numbers are none of strerror(3).
+        reason = exc.strerror or str(exc)
+        if exc.errno is not None and not isinstance(exc, socket.gaierror):
+            reason = os.strerror(exc.errno)
+        raise PortTaken(f"cannot listen on {host}:{port}: {reason}; choose another with {flag}") from exc
 
 
 def _address(runner: web.AppRunner) -> str:

@@ -2,31 +2,31 @@
 
 import asyncio
 
-import pytest
-
 from tests.conftest import NodeFactory
+from tests.node.conftest import redis_only
 from tests.support.broker import Broker
 from tests.support.client import Crowd, WireName
 from tests.support.node import Node
 from tests.support.until import until
 
+WIRES_IN: dict[str, WireName] = {"部屋": "plain", "第二部屋": "v1"}
 
-@pytest.mark.parametrize("wire", ["plain", "v1"])
-async def test_two_clients_chat_over_two_nodes(start_node: NodeFactory, crowd: Crowd, wire: WireName) -> None:
+
+async def test_two_clients_chat_over_two_nodes(start_node: NodeFactory, crowd: Crowd) -> None:
     """部屋 included; the sender hears itself by the same road, and both hear the same order."""
     one, two = await asyncio.gather(start_node(), start_node())
-    ann, bob = await crowd.join(one, "部屋", wire), await crowd.join(two, "部屋", wire)
-    await ann.say("こんにちは")
-    await bob.hears("こんにちは")
-    await bob.say("hello, Ann")
-    await ann.hears("こんにちは", "hello, Ann")
-    await bob.hears("こんにちは", "hello, Ann")
+    for room, wire in WIRES_IN.items():
+        ann, bob = await crowd.join(one, room, wire), await crowd.join(two, room, wire)
+        await ann.say("こんにちは")
+        await bob.hears("こんにちは")
+        await bob.say("hello, Ann")
+        await ann.hears("こんにちは", "hello, Ann")
+        await bob.hears("こんにちは", "hello, Ann")
 
 
-async def test_the_wires_meet_in_one_room(start_node: NodeFactory, crowd: Crowd) -> None:
+async def test_the_wires_meet_in_one_room(shared_node: Node, crowd: Crowd) -> None:
     """Each hears the other in its own words; nothing but messages ever reaches plain."""
-    one, two = await asyncio.gather(start_node(), start_node())
-    old, new = await crowd.join(one, "r", "plain"), await crowd.join(two, "r", "v1")
+    old, new = await crowd.join(shared_node, "both", "plain"), await crowd.join(shared_node, "both", "v1")
     await old.say({"any": ["JSON", 1.5, None]})
     await new.hears({"any": ["JSON", 1.5, None]})
     await new.say("", ref="r1")
@@ -36,8 +36,8 @@ async def test_the_wires_meet_in_one_room(start_node: NodeFactory, crowd: Crowd)
     assert ack == {"type": "ack", "ref": "r1", "id": new.ids[1]}
 
 
-async def test_rooms_do_not_hear_each_other(start_node: NodeFactory, crowd: Crowd) -> None:
-    node = await start_node()
+async def test_rooms_do_not_hear_each_other(shared_node: Node, crowd: Crowd) -> None:
+    node = shared_node
     here, there = await crowd.join(node, "here"), await crowd.join(node, "there")
     await here.say("only here")
     await here.hears("only here")
@@ -46,16 +46,16 @@ async def test_rooms_do_not_hear_each_other(start_node: NodeFactory, crowd: Crow
     assert here.messages == ["only here"]
 
 
-async def test_a_name_in_two_spellings_is_one_room(start_node: NodeFactory, crowd: Crowd) -> None:
-    node = await start_node()
+async def test_a_name_in_two_spellings_is_one_room(shared_node: Node, crowd: Crowd) -> None:
+    node = shared_node
     composed, combining = await crowd.join(node, "が"), await crowd.join(node, "か\u3099")
     await composed.say("same")
     await combining.hears("same")
 
 
-async def test_a_message_is_passed_on_byte_for_byte(start_node: NodeFactory, crowd: Crowd) -> None:
+async def test_a_message_is_passed_on_byte_for_byte(shared_node: Node, crowd: Crowd) -> None:
     """Big numbers, repeated keys, spaces: the node does not rewrite what it does not need to understand."""
-    node = await start_node()
+    node = shared_node
     ann = await crowd.join(node, "r", "plain")
     texts: list[str] = []
     said = '{"n": 12345678901234567890, "k":1, "k":2, "e": 1E400, "s": "\\u0041\\ud83d\\ude00"}'
@@ -65,14 +65,16 @@ async def test_a_message_is_passed_on_byte_for_byte(start_node: NodeFactory, cro
     assert texts == [f'{{"message":{said}}}']
 
 
-async def test_an_entry_in_the_log_is_what_the_docs_say(broker: Broker, start_node: NodeFactory, crowd: Crowd) -> None:
+async def test_an_entry_in_the_log_is_what_the_docs_say(
+    house: tuple[Broker, Node], shared_node: Node, crowd: Crowd
+) -> None:
     """Other tools read the log: dense ids, the broker's clock, the message as it was sent."""
-    node = await start_node()
+    node = shared_node
     ann = await crowd.join(node, "demo")
     for n in range(3):
         await ann.say(n)
     await ann.hears(0, 1, 2)
-    async with broker.client() as client:
+    async with house[0].client() as client:
         keys = [key async for key in client.scan_iter(match="hiroba:*:log:demo")]
         assert len(keys) == 1
         entries = await client.xrange(keys[0])
@@ -87,6 +89,7 @@ async def closed(node: Node) -> bool:
     return await node.metric("hiroba_rooms") == 0
 
 
+@redis_only
 async def test_join_leave_and_join_again_while_others_publish(start_node: NodeFactory, crowd: Crowd) -> None:
     """Nothing appended after the 101 is missed, and nothing comes twice; whoever publishes sits on another node."""
     one, two = await asyncio.gather(start_node(linger_s=0.05), start_node(messages_per_s=0))

@@ -52,6 +52,11 @@ async def test_what_browsers_are_told_on_every_answer(shared_node: Node) -> None
                 assert answer.headers["X-Content-Type-Options"] == "nosniff", path
 
 
+async def test_the_root_leads_to_the_chat(shared_node: Node) -> None:
+    async with aiohttp.ClientSession() as http, http.get(shared_node.url("/")) as answer:
+        assert (answer.status, answer.url.path) == (200, "/chat/")
+
+
 async def test_the_ports_keep_to_themselves(shared_node: Node) -> None:
     """The ops port's paths are not on the public port, and the other way round; /healthz is on both."""
     for path in ("/metrics", "/readyz"):

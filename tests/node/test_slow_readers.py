@@ -149,9 +149,12 @@ async def test_a_reader_that_falls_off_the_end_of_the_log_is_told(start_node: No
     assert gaps
     for at in gaps:
         before, gap, following = heard[at - 1], heard[at], heard[at + 1]
-        assert (gap["after"], gap["before"]) == (before["id"], following["id"])
-        ns = [int(id.rpartition("-")[2]) for id in (before["id"], following["id"])]
-        assert gap["lost"] == ns[1] - ns[0] - 1
+        assert gap["before"] == following["id"]
+        last, lost_from, following_n = (
+            int(id.rpartition("-")[2]) for id in (before["id"], gap["after"], gap["before"])
+        )
+        assert last == lost_from
+        assert gap["lost"] == following_n - last - 1
     got = numbers(told)
     assert len(got) + sum(heard[at]["lost"] for at in gaps) == 200
     assert got == sorted(set(got))

@@ -1,0 +1,139 @@
+"""Every way to a broker: TLS, passwords, unix sockets, late brokers, wrong ones; and no password anywhere."""
+
+import asyncio
+import json
+
+import pytest
+
+from tests.conftest import BrokerFactory, NodeFactory
+from tests.node.conftest import redis_only
+from tests.support.broker import Broker
+from tests.support.client import Crowd
+from tests.support.node import Node
+from tests.support.until import until
+
+PASSWORD = "p@ss/wo:rd%2F#hush"
+# As it is, and as a URL has it.
+TRACES = ("hush", "p@ss", "p%40ss")
+
+
+async def assert_nothing_tells(*nodes: Node) -> None:
+    for node in nodes:
+        told = "\n".join(node.lines())
+        if node.process.running:
+            for path in ("/metrics", "/readyz", "/healthz"):
+                told += (await node.get(path, ops=True))[1]
+        for trace in TRACES:
+            assert trace not in told
+
+
+def warnings(node: Node) -> list[dict[str, object]]:
+    """What was said at start above level info."""
+    lines = [json.loads(line) for line in node.lines()]
+    return [line for line in lines if line["level"] not in ("info", "debug")]
+
+
+# The wheel's valkey-server is built without TLS.
+@redis_only
+@pytest.mark.parametrize(
+    ("kind", "way"), [("redis", "tls"), ("redis", "unix"), ("redis", "tcp"), ("valkey", "unix"), ("valkey", "tcp")]
+)
+async def test_a_chat_over_every_road(
+    start_broker: BrokerFactory, start_node: NodeFactory, crowd: Crowd, kind: str, way: str
+) -> None:
+    """With user and password; at level debug, where libraries talk most."""
+    options = {way: True} if way != "tcp" else {}
+    broker = await start_broker(kind=kind, user="gate", password=PASSWORD, **options)
+    node = await start_node(broker_url=broker.url, log_level="debug")
+    client = await crowd.join(node, "部屋", history=5)
+    await client.say("x", ref=1)
+    assert (await client.answer(1))["type"] == "ack"
+    await client.hears("x")
+    await assert_nothing_tells(node)
+    await broker.kill()
+    await until(lambda: warnings(node), "a line about it")
+    await assert_nothing_tells(node)
+
+
+@redis_only
+async def test_a_password_alone_and_a_numbered_database(
+    start_broker: BrokerFactory, start_node: NodeFactory, crowd: Crowd
+) -> None:
+    broker = await start_broker(password=PASSWORD)
+    node = await start_node(broker_url=broker.url.replace("/0", "/7"))
+    client = await crowd.join(node, "r")
+    await client.say("x")
+    await client.hears("x")
+    async with broker.client() as redis:
+        assert list(await redis.info("keyspace")) == ["db7"]
+
+
+@redis_only
+async def test_a_broker_that_comes_late(broker: Broker, start_node: NodeFactory, crowd: Crowd) -> None:
+    """One clear line and a retry loop, /readyz false, no traceback; then it comes up by itself."""
+    await broker.kill()
+    node = await start_node(ready=False, handshake_timeout_s=0.3)
+    await until(lambda: warnings(node), "a line")
+    status, text = await node.get("/readyz", ops=True)
+    assert (status, text) == (503, "the road to the broker is not proven\n")
+    assert (await node.get("/healthz"))[0] == 200
+    assert (await node.get("/chat/"))[0] == 200
+    status, headers = await crowd.refused(node, "r")
+    assert (status, "Retry-After" in headers) == (503, True)  # type: ignore[operator]
+
+    async def tried() -> bool:
+        return await node.metric("hiroba_broker_reconnects_total") > 10
+
+    await until(tried, "it tries again and again")
+    (line,) = warnings(node)
+    assert line["event"] == "broker is away: trying again"
+    assert line["broker"] == f"127.0.0.1:{broker.port}"
+    await broker.start()
+    await node.wait_ready()
+    client = await crowd.join(node, "r")
+    await client.say("x")
+    await client.hears("x")
+    assert len(warnings(node)) == 1
+    assert any("broker is back" in line for line in node.lines())
+
+
+@redis_only
+async def test_a_wrong_way_in_is_one_clear_line(start_broker: BrokerFactory, start_node: NodeFactory) -> None:
+    plain, tls = await start_broker(user="gate", password=PASSWORD), await start_broker(password=PASSWORD, tls=True)
+    wrong = {
+        plain.url.replace("wo%3Ard", "another"): "WRONGPASS",
+        plain.url.replace("gate", "gato"): "WRONGPASS",
+        f"redis://127.0.0.1:{plain.port}/0": "NOAUTH",
+        plain.url.replace("redis:", "rediss:"): "no answer",
+        tls.url.partition("?")[0]: "certificate verify failed",
+    }
+    starts = [
+        start_node(ready=False, broker_url=url, broker_timeout_s=1, lb_wait_s=0, publish_timeout_s=1) for url in wrong
+    ]
+    for node, words in zip(await asyncio.gather(*starts), wrong.values(), strict=True):
+
+        async def tried(node: Node = node) -> bool:
+            return await node.metric("hiroba_broker_reconnects_total") > 5
+
+        await until(tried, "it tries again")
+        assert not await node.is_ready()
+        (line,) = warnings(node)
+        assert words in str(line["reason"])
+        assert not any("Traceback" in text for text in node.lines())
+        await assert_nothing_tells(node)
+        assert await node.stop() == 0
+
+
+@redis_only
+async def test_a_port_in_use_is_one_sentence(broker: Broker, start_node: NodeFactory) -> None:
+    """It names the address and the flag, and the exit code is not 0."""
+    first = await start_node()
+    for port, ops_port, flag in [(first.port, None, "--port"), (None, first.ops_port, "--ops-port")]:
+        second = await start_node(ready=False, port=port, ops_port=ops_port)
+        assert await second.process.ended() == 1
+        (line,) = [json.loads(text) for text in second.lines() if '"error"' in text]
+        taken = port or ops_port
+        assert line["event"] == (
+            f"cannot listen on 127.0.0.1:{taken}: Address already in use; choose another with {flag}"
+        )
+        assert "Traceback" not in "".join(second.lines())
