@@ -1,4 +1,5 @@
--- Appends the entries of one call to their rooms' logs and rings each room's doorbell once.
+-- Appends the entries of one call to their rooms' logs and rings each room's doorbell once: with the newest id, and
+-- a `!` before it when the log began with this call, so that who listens can count what a vanished log took along.
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
 -- KEYS[2…]  the logs that the call appends to; a log's key is its doorbell's channel too
@@ -35,13 +36,13 @@ local function bytes_up_to(entry)
   return entry[2][1] == 'v' and entry[2][3] == 'b' and tonumber(entry[2][4]) or 0
 end
 
--- The newest entry's clock, count and running bytes; zeros for a room without a log.
+-- The newest entry's clock, count and running bytes; zeros for a room without a log: it begins here.
 local function newest_of(log)
   local found = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
   if found.err then return nil, found.err end
-  if not found[1] then return { ms = 0, n = 0, bytes = 0 } end
+  if not found[1] then return { ms = 0, n = 0, bytes = 0, bell = '!' } end
   local ms, n = found[1][1]:match('^(%d+)-(%d+)$')
-  return { ms = tonumber(ms), n = tonumber(n), bytes = bytes_up_to(found[1]) }
+  return { ms = tonumber(ms), n = tonumber(n), bytes = bytes_up_to(found[1]), bell = '' }
 end
 
 -- Retention is one number: how many of the newest entries stay. n is dense, so ages become counts by subtraction.
@@ -80,7 +81,7 @@ for at = 8, #ARGV, 4 do
       local renewal_ms = idle_s * 1000 / RENEWALS
       newest.renew = newest.renew or n == 1 or math.floor(ms / renewal_ms) ~= math.floor(newest.ms / renewal_ms)
       newest.trim = newest.trim or n % TRIM_EVERY == 0
-      newest.ms, newest.n, newest.bytes, newest.rang = ms, n, bytes, true
+      newest.ms, newest.n, newest.bytes, newest.id = ms, n, bytes, id
     end
   end
 end
@@ -88,7 +89,7 @@ end
 for index, newest in pairs(logs) do
   if newest.trim then trim(KEYS[index], newest) end
   if newest.renew then redis.call('EXPIRE', KEYS[index], idle_s) end
-  if newest.rang then redis.call('SPUBLISH', KEYS[index], '') end
+  if newest.id then redis.call('SPUBLISH', KEYS[index], newest.bell .. newest.id) end
 end
 
 local answer = table.concat(lines, '\n')

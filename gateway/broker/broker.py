@@ -57,9 +57,14 @@ class Broker:
         self._client = self.endpoint.client(CONNECTIONS_MAX)
         self._groups = Groups(node, self._read_lane, metrics)
         self._reader = Reader(
-            self._read_lane, self._groups, self._pace(), metrics, entry_bytes_max=settings.message_bytes_max
+            self._read_lane,
+            self._groups,
+            self._pace(),
+            metrics,
+            entry_bytes_max=settings.message_bytes_max,
+            bells_heard=lambda: self._doorbell.heard(),
         )
-        self._doorbell = Doorbell(self._bell_lane, self._reader.ring, metrics)
+        self._doorbell = Doorbell(self._bell_lane, self._reader.ring, self._reader.listens, metrics)
         retention = Retention(
             settings.retention_s,
             settings.retention_entries_min,

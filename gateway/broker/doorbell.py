@@ -1,4 +1,4 @@
-"""The doorbell: an empty sharded pub/sub message says that a log grew. Losing one loses nothing: see the sweep."""
+"""The doorbell: a sharded pub/sub message says how far a log grew. Losing one loses nothing: see the sweep."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,11 +15,14 @@ CHANNELS_PER_CALL = 512
 
 
 class Doorbell:
-    """The channels we listen at. `ring` is called for every append, and whenever an append may have gone unheard."""
+    """The channels we listen at. `ring` is called for every append, `listens` when one may have gone unheard."""
 
-    def __init__(self, lane: Lane, ring: Callable[[bytes], None], metrics: Metrics) -> None:
+    def __init__(
+        self, lane: Lane, ring: Callable[[bytes, bytes], None], listens: Callable[[bytes], None], metrics: Metrics
+    ) -> None:
         self._lane = lane
         self._ring = ring
+        self._listens = listens
         self._metrics = metrics
         lane.on_up, lane.on_push, lane.on_stray = self._up, self._push, self._stray
         # Channel -> done once the broker confirmed it for the first time.
@@ -39,8 +42,12 @@ class Doorbell:
             confirmed.cancel()
             self._tell("SUNSUBSCRIBE", channel)
 
+    async def heard(self) -> None:
+        """Wait until whatever rang before this call was heard. Raises BrokerGone: some of it may never be."""
+        await self._lane.ask("PING")
+
     def _up(self) -> None:
-        """A new connection: subscribe to everything again. Each confirmation rings."""
+        """A new connection: subscribe to everything again."""
         channels = list(self._channels)
         for at in range(0, len(channels), CHANNELS_PER_CALL):
             self._tell("SSUBSCRIBE", *channels[at : at + CHANNELS_PER_CALL])
@@ -50,12 +57,12 @@ class Doorbell:
         kind, channel = push[0], push[1]
         if kind == b"smessage":
             self._metrics.doorbells += 1
-            self._ring(channel)
+            self._ring(channel, push[2])
         elif kind == b"ssubscribe":
             confirmed = self._channels.get(channel)
             if confirmed is not None and not confirmed.done():
                 confirmed.set_result(None)
-            self._ring(channel)  # what was appended until now rang for nobody
+            self._listens(channel)  # what was appended until now rang for nobody
 
     def _stray(self, refused: BrokerRefused) -> None:
         """SSUBSCRIBE succeeds by push but fails by an ordinary reply, which does not say for which channel."""

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from gateway.core.entry import START, Entry, EntryId, Gap
+from gateway.core.entry import START, Entry, EntryId, Gap, parse_id
 
 
 class Follower(Protocol):
@@ -22,7 +22,9 @@ class Follower(Protocol):
 class Feed:
     """A log under this node's eyes. The cursor is the node's truth; the consumer group only follows it."""
 
-    __slots__ = ("cursor", "entry_bytes", "follower", "grouped", "key", "renewed")
+    __slots__ = (
+        "begun", "bell", "cursor", "ended", "entry_bytes", "follower", "former_end", "grouped", "key", "renewed",
+    )  # fmt: skip
 
     def __init__(self, key: bytes, follower: Follower, entry_bytes_max: int) -> None:
         self.key = key
@@ -35,3 +37,51 @@ class Feed:
         self.entry_bytes = entry_bytes_max
         # Which share of the idle time the key's expiry was last renewed in.
         self.renewed = 0
+        # The newest bell heard; empty: none.
+        self.bell = b""
+        # The last bell of each log that ended above the cursor: it vanished, and another began under its name.
+        self.ended: list[bytes] = []
+        # Where this log began, if this node saw it, and where the one before it ended; None: nobody knows.
+        self.begun = START
+        self.former_end: EntryId | None = None
+
+    def hear(self, bell: bytes) -> None:
+        """A bell: the log's newest id; `!` before it says that the log began with this call of publish.lua."""
+        if bell.startswith(b"!"):
+            begun = EntryId(_bell_id(bell).ms, 1)
+            if START != self.cursor < begun:
+                self.ended.append(self.bell)
+        self.bell = bell
+
+    def unhear(self) -> None:
+        """Bells may have been missed: what was heard says nothing any more."""
+        self.bell = b""
+        self.ended.clear()
+
+    def begin_again(self, first: EntryId, sure: bool) -> int | None:
+        """Cross over into a log that began anew; the cursor then stands before `first`, its oldest entry.
+
+        Returns how many entries are lost between the cursor and `first`; None: nobody knows. `sure`: every bell was
+        heard since the cursor last stood at the top.
+        """
+        lost = None
+        self.former_end = None
+        if sure and self.ended:
+            ends = [_bell_id(bell) if bell else self.cursor for bell in self.ended]
+            ends[0] = max(ends[0], self.cursor)
+            lost = sum(end.n for end in ends) - self.cursor.n + first.n - 1
+            self.former_end = ends[0] if len(ends) == 1 else None
+        self.begun = first
+        self.cursor = first.before()
+        self.ended.clear()
+        return lost
+
+    def lost_before(self, first: EntryId, cursor: EntryId) -> int | None:
+        """What somebody at `cursor`, in a former log, has lost when this one begins with `first`; None: unknown."""
+        if first != self.begun or self.former_end is None or cursor > self.former_end:
+            return None
+        return self.former_end.n - cursor.n
+
+
+def _bell_id(bell: bytes) -> EntryId:
+    return parse_id(bell.lstrip(b"!").decode())

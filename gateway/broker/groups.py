@@ -69,7 +69,12 @@ class Groups:
             log.error("no consumer group", key=feed.key.decode(), error=str(error))
 
     async def _rewind(self, feed: Feed) -> None:
-        """The cursor's entry is gone. Trimmed away, everything below it is too; otherwise the log was rewound."""
+        """The cursor's entry is gone. Trimmed away, everything below it is too; otherwise the log was rewound.
+
+        A log that began again is read from its start, wherever the broker's clock stands; the reader counts the loss.
+        """
+        if feed.ended:
+            return await self._seek(feed, START)
         recent = set(feed.follower.recent())
         oldest = min(recent, default=feed.cursor)
         high = feed.cursor
@@ -81,7 +86,7 @@ class Groups:
                 return await self._move(feed, common)
             if not ids:
                 # Nothing at or below the cursor: trimmed past it, or a new log. Read on; the ids tell which.
-                return None if high == feed.cursor else await self._move(feed, START)
+                return None if high == feed.cursor else await self._seek(feed, START)
             if ids[-1] < oldest:
                 # Rewound further than we remember: what lies below all we remember was delivered before it.
                 return await self._move(feed, next(id for id in ids if id < oldest))
@@ -91,6 +96,9 @@ class Groups:
         log.warning("log rewound", key=feed.key.decode(), cursor=str(feed.cursor), to=str(cursor))
         self._metrics.logs_rewound += 1
         feed.cursor = cursor
+        await self._seek(feed, cursor)
+
+    async def _seek(self, feed: Feed, cursor: EntryId) -> None:
         await self._lane.ask("XGROUP", "SETID", feed.key, self._group, str(cursor))
 
     def destroy(self, feed: Feed) -> "asyncio.Future[Any]":

@@ -7,7 +7,7 @@ import redis.asyncio as redis
 from gateway.broker.endpoint import ask
 from gateway.broker.feed import Feed
 from gateway.broker.groups import entry_id
-from gateway.broker.reader import contiguous
+from gateway.broker.reader import contiguous, first_id
 from gateway.core.entry import Entry, EntryId, Gap, decode
 
 # 64 of the largest messages are 4 MiB: pages_max of them bound what walks can hold.
@@ -48,11 +48,14 @@ class Pages:
             if not raw:
                 return []
             stretch = [decode(id, [part for field in fields.items() for part in field]) for id, fields in raw]
-            first = stretch[0]
-            first_n = first.id.n if isinstance(first, Entry) else first.before.n - 1
-            if 1 < first_n <= cursor.n and await self._precedes(feed, cursor, first_n):
+            first = first_id(stretch[0])
+            if first.n == 1 and cursor.n:
+                lost = feed.lost_before(first, cursor)
+                gone = [] if lost == 0 else [Gap(cursor, first, lost)]
+                return [*gone, *contiguous(first.before(), stretch)]
+            if 1 < first.n <= cursor.n and await self._precedes(feed, cursor, first.n):
                 # The log was rewound below the cursor: nothing is missing in the new log.
-                cursor = EntryId(cursor.ms, first_n - 1)
+                cursor = EntryId(cursor.ms, first.n - 1)
             return list(contiguous(cursor, stretch))
 
     async def _precedes(self, feed: Feed, cursor: EntryId, n: int) -> bool:

@@ -4,9 +4,11 @@ Knows no room or session. What it finds goes to each feed's follower; what the l
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
+
+import structlog
 
 from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
@@ -14,7 +16,7 @@ from gateway.broker.feed import Feed
 from gateway.broker.groups import Groups
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
-from gateway.core.entry import Entry, EntryId, Gap, decode, gap_between
+from gateway.core.entry import START, Entry, EntryId, Gap, decode, gap_between
 from gateway.metrics import Metrics
 
 # A reply holds at most about this much: COUNT is per stream, so it is chosen by what the rooms lately held.
@@ -26,27 +28,49 @@ REFUSED_PAUSE_S = 0.5
 # Stream overhead of one entry in a reply, beside its message.
 ENTRY_OVERHEAD_BYTES = 100
 
+log = structlog.get_logger()
+
 
 class Reader:
     """The dirty set and the loop that empties it."""
 
-    def __init__(self, lane: Lane, groups: Groups, pace: Pace, metrics: Metrics, entry_bytes_max: int) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        groups: Groups,
+        pace: Pace,
+        metrics: Metrics,
+        entry_bytes_max: int,
+        bells_heard: Callable[[], Awaitable[None]],
+    ) -> None:
         self._lane = lane
         self._groups = groups
         self._pace = pace
         self._metrics = metrics
         self._entry_bytes_max = entry_bytes_max
+        self._bells_heard = bells_heard
         self.feeds: dict[bytes, Feed] = {}
         # An ordered set: who rang first is read first.
         self._dirty: dict[Feed, None] = {}
         self._rung = asyncio.Event()
+        # Feeds that were not read to their end since their doorbell was last connected: bells may be missing.
+        self._unsure: set[Feed] = set()
         self._run_id = b""
         lane.on_up = self._up
 
-    def ring(self, key: bytes) -> None:
-        """The log may have grown. For a log that nobody follows any more this does nothing."""
+    def ring(self, key: bytes, bell: bytes) -> None:
+        """The log grew. For a log that nobody follows any more this does nothing."""
         feed = self.feeds.get(key)
         if feed is not None:
+            feed.hear(bell)
+            self.mark((feed,))
+
+    def listens(self, key: bytes) -> None:
+        """The log's doorbell is connected (again). What was appended until now may have gone unheard."""
+        feed = self.feeds.get(key)
+        if feed is not None:
+            feed.unhear()
+            self._unsure.add(feed)
             self.mark((feed,))
 
     def mark(self, feeds: Iterable[Feed]) -> None:
@@ -76,6 +100,7 @@ class Reader:
     def remove(self, feed: Feed) -> None:
         self.feeds.pop(feed.key, None)
         self._dirty.pop(feed, None)
+        self._unsure.discard(feed)
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -94,36 +119,48 @@ class Reader:
                 # The read may have moved the groups past what we got.
                 for feed in feeds:
                     feed.grouped = False
-                self.mark(feed for feed in feeds if feed.key in self.feeds)
+                self.mark(feed for feed in feeds if self._follows(feed))
+            except BrokerRefused as exc:
+                self._heal(feeds, exc)
+                if fault_of(exc.code) is not Fault.NO_GROUP:
+                    await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def _read(self, feeds: Sequence[Feed]) -> None:
         unproven = [feed for feed in feeds if not feed.grouped]
         if unproven:
+            await self._hear_all(unproven)
             await self._groups.prove(unproven)
-        ready = [feed for feed in feeds if feed.grouped and feed.key in self.feeds]
+        ready = [feed for feed in feeds if feed.grouped and self._follows(feed)]
         if not ready:
             return
         count = max(1, min(COUNT_MAX, REPLY_BYTES // sum(feed.entry_bytes for feed in ready)))
         ids = [">"] * len(ready)
-        try:
-            reply: dict[bytes, list[list[Any]]] | None = await self._lane.ask(
-                "XREADGROUP", "GROUP", self._groups.name, "n", "COUNT", count, "NOACK",
-                "STREAMS", *(feed.key for feed in ready), *ids,
-            )  # fmt: skip
-        except BrokerRefused as exc:
-            self._heal(ready, exc)
-            if fault_of(exc.code) is not Fault.NO_GROUP:
-                await asyncio.sleep(REFUSED_PAUSE_S)
-            return
+        reply: dict[bytes, list[list[Any]]] | None = await self._lane.ask(
+            "XREADGROUP", "GROUP", self._groups.name, "n", "COUNT", count, "NOACK",
+            "STREAMS", *(feed.key for feed in ready), *ids,
+        )  # fmt: skip
         self._metrics.reads += 1
         self._metrics.read_rooms += len(ready)
         proven = frozenset(unproven)
+        more: list[Feed] = []
         for key, raw in (reply or {}).items():
             feed = self.feeds.get(key)
-            if feed is not None:
-                self._take(feed, raw, feed in proven)
-                if len(raw) >= count:
-                    self.mark((feed,))
+            if feed is not None and (not self._take(feed, raw, feed in proven) or len(raw) >= count):
+                more.append(feed)
+        self.mark(more)
+        if self._unsure:
+            self._unsure.difference_update(set(ready).difference(more))
+
+    def _follows(self, feed: Feed) -> bool:
+        """Whether the room was not closed meanwhile (and perhaps opened again, with another feed)."""
+        return self.feeds.get(feed.key) is feed
+
+    async def _hear_all(self, feeds: Sequence[Feed]) -> None:
+        """Bells travel by a connection of their own: before a log is judged, those that rang must have arrived."""
+        try:
+            await self._bells_heard()
+        except BrokerGone:
+            self._unsure.update(feeds)
 
     def _heal(self, feeds: Sequence[Feed], refused: BrokerRefused) -> None:
         """One missing log or group fails the whole call: prove them all in one pipeline, then read again."""
@@ -132,44 +169,61 @@ class Reader:
         self._metrics.groups_healed += 1
         for feed in feeds:
             feed.grouped = False
-        self.mark(feeds)
+        self.mark(feed for feed in feeds if self._follows(feed))
 
-    def _take(self, feed: Feed, raw: Sequence[Sequence[Any]], proven: bool) -> None:
+    def _take(self, feed: Feed, raw: Sequence[Sequence[Any]], proven: bool) -> bool:
+        """Deliver what was read; False: not before it was proven and read once more."""
         stretch = [decode(id, fields) for id, fields in raw]
         feed.entry_bytes = ENTRY_OVERHEAD_BYTES + max(
             len(item.message) if isinstance(item, Entry) else self._entry_bytes_max for item in stretch
         )
-        gap = gap_between(feed.cursor, _first_id(stretch[0]))
-        if gap is not None and not proven:
-            # Ask the log itself before telling a gap; the proof puts the group back, so this is read again.
-            feed.grouped = False
-            self.mark((feed,))
-            return
+        first = first_id(stretch[0])
+        if first.n != feed.cursor.n + 1 or first <= feed.cursor or feed.ended:
+            if not proven:
+                # Ask the log itself before telling a gap; the proof puts the group back, so this is read again.
+                feed.grouped = False
+                return False
+            if feed.ended or (first.n == 1 and feed.cursor != START):
+                self._begin_again(feed, first)
         for item in contiguous(feed.cursor, stretch):
             if isinstance(item, Gap):
-                self._metrics.gaps += 1
                 feed.cursor = item.before.before()
-                feed.follower.lose(item)
+                self._lose(feed, item)
             else:
                 self._metrics.read_entries += len(item)
                 feed.cursor = item[-1].id
                 feed.follower.deliver(item)
+        return True
+
+    def _begin_again(self, feed: Feed, first: EntryId) -> None:
+        """The log vanished (flushed, deleted, expired), and another began."""
+        former = feed.cursor
+        lost = feed.begin_again(first, sure=feed not in self._unsure)
+        log.warning("log began again", key=feed.key.decode(), cursor=str(former), first=str(first), lost=lost)
+        self._metrics.logs_rewound += 1
+        if lost != 0:
+            self._lose(feed, Gap(former, first, lost))
+
+    def _lose(self, feed: Feed, gap: Gap) -> None:
+        self._metrics.gaps += 1
+        feed.follower.lose(gap)
 
 
-def _first_id(item: Entry | Gap) -> EntryId:
+def first_id(item: Entry | Gap) -> EntryId:
+    """The id of an entry, readable or not."""
     return item.id if isinstance(item, Entry) else item.before.before()
 
 
 def contiguous(cursor: EntryId, stretch: list[Entry | Gap]) -> Iterable[list[Entry] | Gap]:
     """A piece of log as it is told to its readers: runs of entries, and the gaps between them."""
-    last = _first_id(stretch[-1])
+    last = first_id(stretch[-1])
     # Dense ids: nothing is missing between. An unreadable entry has its place in the count and is a gap all the same.
     if last.n - cursor.n == len(stretch) and Gap not in map(type, stretch):
         yield stretch  # type: ignore[misc]
         return
     run: list[Entry] = []
     for item in stretch:
-        id = _first_id(item)
+        id = first_id(item)
         gap = gap_between(cursor, id)
         if gap is not None or isinstance(item, Gap):
             if run:

@@ -179,16 +179,22 @@ class Talker:
             with contextlib.suppress(ConnectionError):  # its node was killed
                 await self.member.say(self.said[-1])
             while self.member.connected and not self.member.answered(self.said[-1]):
-                await asyncio.sleep(self._pause_s)
+                await asyncio.sleep(self._pause_s)  # noqa: ASYNC110  # the pace of the traffic
 
     async def more(self, count: int) -> None:
         """Waits for so many more acknowledgements."""
         wanted = self.acked + count
         await until(lambda: self.acked >= wanted, f"{self.name} has {count} more acknowledged", within_s=30)
 
-    async def stop(self) -> None:
+    async def stop(self, within_s: float = 20.0) -> None:
+        """Says no more; waits for the last answer."""
         self._enough.set()
-        await self._talking
+        async with asyncio.timeout(within_s):
+            await self._talking
+
+    async def cancel(self) -> None:
+        self._talking.cancel()
+        await asyncio.gather(self._talking, return_exceptions=True)
 
 
 class Chat:
@@ -219,7 +225,8 @@ class Chat:
             await talker.stop()
 
     async def close(self) -> None:
-        await self.quiet()
+        for talker in self._talkers:
+            await talker.cancel()
         for member in self._members:
             await member.leave()
 
