@@ -1,6 +1,7 @@
 """What the broker keeps of a room: the defaults, said here and nowhere else, and how publish.lua takes them."""
 
 from dataclasses import dataclass
+from math import ceil
 
 # A node's last call and its answer are kept for so long, s. A retry comes within publish_timeout_s; the saved answer
 # outlives it by far.
@@ -23,8 +24,8 @@ class Retention:
     idle_s: float = 604_800.0
 
     def arguments(self) -> tuple[int, ...]:
-        """ARGV[2…7] of publish.lua, in its order; whole seconds."""
-        return (int(self.seconds), self.entries_min, self.entries_max, self.bytes_max, int(self.idle_s), ONCE_S)
+        """ARGV of publish.lua, in its order; whole seconds, upwards: EXPIRE of 0 s would delete the log."""
+        return (ceil(self.seconds), self.entries_min, self.entries_max, self.bytes_max, ceil(self.idle_s), ONCE_S)
 
 
 DEFAULT = Retention()
