@@ -114,9 +114,13 @@ class Groups:
                 continue
             for group in groups:
                 owner = keys.node_of(group[b"name"])
-                if owner is not None and owner not in alive:
+                # What we know of the living is a heartbeat old; a node registers before it makes a group.
+                if owner is not None and owner not in alive and await self._dead(owner):
                     await settled(self._lane.ask("XGROUP", "DESTROY", feed.key, group[b"name"]))
                     self._metrics.groups_swept += 1
+
+    async def _dead(self, node: str) -> bool:
+        return await settled(self._lane.ask("ZSCORE", keys.NODES, node)) is None
 
 
 async def settled(future: "asyncio.Future[Any]") -> Any:
