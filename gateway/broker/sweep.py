@@ -81,8 +81,12 @@ class Sweep:
         for feed, cursor, answer in asked:
             newest = await settled(answer)
             if newest and not isinstance(newest, BrokerRefused):
-                behind = entry_id(newest[0][0]) > feed.cursor
-                lags.append((entry_id(newest[0][0]).ms - cursor.ms) / 1000 if behind else 0.0)
+                top = entry_id(newest[0][0])
+                if top > cursor == feed.cursor:
+                    # The doorbell may be on its way; or the group stands where no read of ours put it.
+                    feed.grouped = False
+                    self._reader.mark((feed,))
+                lags.append((top.ms - cursor.ms) / 1000 if top > feed.cursor else 0.0)
         # None: nothing could be asked, and unknown is not 0.
         self._metrics.lag_s = max(lags) if lags else None
 
@@ -90,7 +94,7 @@ class Sweep:
         """Rooms in which somebody sits do not expire."""
         share = int(time.time() // max(1.0, self._settings.room_idle_s / RENEWALS))
         due = [feed for feed in part if feed.grouped and feed.renewed != share]
-        asked = [self._lane.ask("EXPIRE", feed.key, int(self._settings.room_idle_s)) for feed in due]
+        asked = [self._lane.ask("PEXPIRE", feed.key, int(self._settings.room_idle_s * 1000)) for feed in due]
         for feed, answer in zip(due, asked, strict=True):
             await settled(answer)
             feed.renewed = share

@@ -178,8 +178,8 @@ class Talker:
             self.said.append(f"{self.name}-{len(self.said) + 1}")
             with contextlib.suppress(ConnectionError):  # its node was killed
                 await self.member.say(self.said[-1])
-            while self.member.connected and not self.member.answered(self.said[-1]):
-                await asyncio.sleep(self._pause_s)  # noqa: ASYNC110  # the pace of the traffic
+            while self.member.connected and not self.member.answered(self.said[-1]):  # noqa: ASYNC110
+                await asyncio.sleep(self._pause_s)
 
     async def more(self, count: int) -> None:
         """Waits for so many more acknowledgements."""
