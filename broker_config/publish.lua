@@ -3,17 +3,21 @@
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
 -- KEYS[2…]  the logs that the call appends to; a log's key is its doorbell's channel too
--- ARGV[1…7] call number; retention: seconds, entries min, entries max, bytes max, idle seconds; once key's seconds
--- ARGV[8…]  per entry: index into KEYS, sender, user, message
+-- ARGV[1…8] call number; 1 if it was sent before (else 0); retention: seconds, entries min, entries max, bytes max,
+--           idle seconds; once key's seconds
+-- ARGV[9…]  per entry: index into KEYS, sender, user, message
 --
 -- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error. A number that was answered before returns
--- the saved lines and appends nothing; a lower one is an error. Nothing is appended half: either the whole call
--- ran or none of it (a script is atomic), and an entry that Redis refuses has its own error line.
+-- the saved lines and appends nothing; a lower one is an error (STALE). So is a call that was sent before when the
+-- once key is gone (FORGOTTEN: flushed, or the node was taken for dead): nobody can know whether it ran. Nothing is
+-- appended half: either the whole call ran or none of it (a script is atomic), and an entry that Redis refuses has
+-- its own error line.
 
 local once = KEYS[1]
 local number = tonumber(ARGV[1])
-local retention_s, entries_min, entries_max = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local bytes_max, idle_s, once_s = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local sent_before = ARGV[2] == '1'
+local retention_s, entries_min, entries_max = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local bytes_max, idle_s, once_s = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
 
 -- Trimming is looked at once in so many entries of a room, and expiry renewed once in so many parts of idle_s:
 -- both cost more than the append itself.
@@ -27,6 +31,8 @@ if saved then
   if tonumber(last) > number then
     return redis.error_reply('STALE call ' .. number .. ' came after call ' .. last)
   end
+elseif sent_before and number > 1 then
+  return redis.error_reply('FORGOTTEN call ' .. number .. ' was sent before, and no answer is kept')
 end
 
 local clock = redis.call('TIME')
@@ -58,7 +64,7 @@ local function trim(log, newest)
 end
 
 local logs, lines = {}, {}
-for at = 8, #ARGV, 4 do
+for at = 9, #ARGV, 4 do
   local index = tonumber(ARGV[at])
   local log = KEYS[index]
   local newest, failure = logs[index], nil

@@ -33,6 +33,7 @@ class Fault(Enum):
     GONE = auto()  # not a server that can serve: leave the connection, look the address up again
     LOAD = auto()  # the script cache is empty: load, ask again
     NO_GROUP = auto()  # log or group vanished: put the group back at the cursor
+    FORGOTTEN = auto()  # publish.lua cannot know whether this call ran before
     REFUSED = auto()  # this entry can't be taken now: say so to whoever sent it
     DENIED = auto()  # by the operator's ACL
     BUG = auto()  # ours: log it
@@ -44,6 +45,7 @@ _FAULTS = {
     "NOSCRIPT": Fault.LOAD,
     "NOGROUP": Fault.NO_GROUP,
     "NOPERM": Fault.DENIED,
+    "FORGOTTEN": Fault.FORGOTTEN,
     **dict.fromkeys(("OOM", "MISCONF", "NOREPLICAS", "BUSY"), Fault.REFUSED),
 }
 

@@ -182,24 +182,28 @@ class Publisher:
         for publish in batch:
             index = logs.setdefault(publish.key, len(logs) + 2)
             entries += (index, publish.sender, publish.user, publish.message)
-        call = (1 + len(logs), self._once, *logs, self._number, *self._retention, *entries)
+        head: tuple[Arg, ...] = (1 + len(logs), self._once, *logs, self._number)
         try:
-            answer = await self._answer_to(call, batch)
+            answer = await self._answer_to(head, (*self._retention, *entries), batch)
         except BrokerRefused as exc:
             refusals.tell(str(exc))
+            refusal = Refusal.UNKNOWN if fault_of(exc.code) is Fault.FORGOTTEN else Refusal.REFUSED
             for publish in batch:
-                self._refuse(publish, Refusal.REFUSED)
+                self._refuse(publish, refusal)
         else:
             if answer is not None:
                 self._settle(batch, answer.split(b"\n"))
 
-    async def _answer_to(self, call: tuple[Arg, ...], batch: list[Publish]) -> bytes | None:
+    async def _answer_to(self, head: tuple[Arg, ...], body: tuple[Arg, ...], batch: list[Publish]) -> bytes | None:
         """The script's answer, however many connections it takes; None when nobody waits for it any more."""
+        # 1: sent over a connection that is gone, so it may have run.
+        sent_before = 0
         while any(publish.answer for publish in batch):
             try:
-                answer: bytes = await self._lane.ask("EVALSHA", self._sha, *call)
+                answer: bytes = await self._lane.ask("EVALSHA", self._sha, *head, sent_before, *body)
                 return answer
             except BrokerGone:
+                sent_before = 1
                 self._metrics.publish_retries += 1
                 await self._lane_or_nobody(batch)
             except BrokerRefused as exc:

@@ -34,6 +34,11 @@ class Stream:
         return sum(map(len, self._chunks))
 
     @property
+    def held(self) -> bytes:
+        """What was taken and not passed on, to be delivered by another way."""
+        return b"".join(self._chunks)
+
+    @property
     def frozen(self) -> bool:
         return not self._gate.is_set()
 
@@ -87,6 +92,12 @@ class Link:
         self._client, self._server = client[1], server[1]
         self.up = Stream(client[0], server[1])
         self.down = Stream(server[0], client[1])
+
+    @property
+    def server_side(self) -> str:
+        """Our own end of the connection to the server, as CLIENT LIST has it (`addr`)."""
+        host, port = self._server.get_extra_info("sockname")[:2]
+        return f"{host}:{port}"
 
     @property
     def open(self) -> bool:
