@@ -47,6 +47,7 @@ class Broker:
         self._clock = clock
         self._down: dict[str, str] = {}
         self._told_away = False
+        self._signs_of_life: list[asyncio.Task[None]] = []
 
         self._publish_lane, self._read_lane, self._bell_lane = (
             Lane(name, node, self.endpoint, settings.broker_timeout_s, self._lane_changed)
@@ -58,11 +59,11 @@ class Broker:
         self._groups = Groups(node, self._read_lane, metrics)
         self._reader = Reader(
             self._read_lane,
+            self._bell_lane,
             self._groups,
             self._pace(),
             metrics,
             entry_bytes_max=settings.message_bytes_max,
-            bells_heard=lambda: self._doorbell.heard(),
         )
         self._doorbell = Doorbell(self._bell_lane, self._reader.ring, self._reader.listens, metrics)
         retention = Retention(
@@ -161,19 +162,23 @@ class Broker:
         left.add_done_callback(lambda done: done.cancelled() or done.exception())
         return left
 
-    async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], object]) -> None:
-        """Start everything (`keep` owns the tasks), then prove the road until cancelled."""
+    async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
+        """Start everything, until cancelled; `keep` owns the tasks."""
         for lane in (self._publish_lane, self._read_lane, self._bell_lane):
             keep(f"lane {lane.name}", lane.run())
         keep("publisher", self.publisher.run())
         keep("publish deadlines", self.publisher.expire())
         # No group may be made before others know that its node lives.
         await self._insist("registry", self._registry.beat)
-        keep("heartbeat", self._registry.run(self._settings.heartbeat_s))
+        self._signs_of_life.append(keep("heartbeat", self._registry.run(self._settings.heartbeat_s)))
         keep("reader", self._reader.run())
         keep("sweep", self._sweep.run())
         probe = Feed(keys.probe(self._node), self._probe, self._settings.message_bytes_max)
         await self._insist("probe", lambda: self._attach(probe))
+        self._signs_of_life.append(keep("probe", self._prove()))
+        await asyncio.Event().wait()
+
+    async def _prove(self) -> None:
         while True:
             self._probe.turn()
             await asyncio.sleep(self._probe.every_s)
@@ -192,6 +197,9 @@ class Broker:
 
     async def leave(self) -> None:
         """Flush what is queued, remove this node's groups, name and keys. Bounded by the caller."""
+        for task in self._signs_of_life:  # one more of them would register this node again, or write its keys
+            task.cancel()
+        await asyncio.gather(*self._signs_of_life, return_exceptions=True)
         await self.publisher.flushed()
         left = [future for feed in list(self._reader.feeds.values()) if (future := self.unfollow(feed)) is not None]
         for future in left:

@@ -42,10 +42,6 @@ class Doorbell:
             confirmed.cancel()
             self._tell("SUNSUBSCRIBE", channel)
 
-    async def heard(self) -> None:
-        """Wait until whatever rang before this call was heard. Raises BrokerGone: some of it may never be."""
-        await self._lane.ask("PING")
-
     def _up(self) -> None:
         """A new connection: subscribe to everything again."""
         channels = list(self._channels)

@@ -4,7 +4,7 @@ Knows no room or session. What it finds goes to each feed's follower; what the l
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -27,6 +27,8 @@ COUNT_MAX = 1_000
 REFUSED_PAUSE_S = 0.5
 # Stream overhead of one entry in a reply, beside its message.
 ENTRY_OVERHEAD_BYTES = 100
+# The longest that reading waits for another connection, the doorbell's; without it a loss is told as unknown.
+BELLS_WAIT_S = 0.5
 
 log = structlog.get_logger()
 
@@ -37,18 +39,18 @@ class Reader:
     def __init__(
         self,
         lane: Lane,
+        bell_lane: Lane,
         groups: Groups,
         pace: Pace,
         metrics: Metrics,
         entry_bytes_max: int,
-        bells_heard: Callable[[], Awaitable[None]],
     ) -> None:
         self._lane = lane
         self._groups = groups
         self._pace = pace
         self._metrics = metrics
         self._entry_bytes_max = entry_bytes_max
-        self._bells_heard = bells_heard
+        self._bell_lane = bell_lane
         self.feeds: dict[bytes, Feed] = {}
         # An ordered set: who rang first is read first.
         self._dirty: dict[Feed, None] = {}
@@ -128,8 +130,8 @@ class Reader:
     async def _read(self, feeds: Sequence[Feed]) -> None:
         unproven = [feed for feed in feeds if not feed.grouped]
         if unproven:
-            await self._hear_all(unproven)
-            await self._groups.prove(unproven)
+            await self._hear_all([feed for feed in unproven if feed.cursor != START])
+            await self._groups.prove([feed for feed in unproven if self._follows(feed)])
         ready = [feed for feed in feeds if feed.grouped and self._follows(feed)]
         if not ready:
             return
@@ -157,9 +159,12 @@ class Reader:
 
     async def _hear_all(self, feeds: Sequence[Feed]) -> None:
         """Bells travel by a connection of their own: before a log is judged, those that rang must have arrived."""
+        if not feeds:
+            return
         try:
-            await self._bells_heard()
-        except BrokerGone:
+            async with asyncio.timeout(BELLS_WAIT_S):
+                await self._bell_lane.ask("CLIENT", "ID")  # any command would do
+        except (BrokerGone, TimeoutError):
             self._unsure.update(feeds)
 
     def _heal(self, feeds: Sequence[Feed], refused: BrokerRefused) -> None:
@@ -185,6 +190,8 @@ class Reader:
                 return False
             if feed.ended or (first.n == 1 and feed.cursor != START):
                 self._begin_again(feed, first)
+        elif first.n == 1:
+            feed.begun = first
         for item in contiguous(feed.cursor, stretch):
             if isinstance(item, Gap):
                 feed.cursor = item.before.before()

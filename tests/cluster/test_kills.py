@@ -86,3 +86,17 @@ async def test_a_dead_nodes_groups_and_keys_are_removed_by_another(
     await witness.say("still here")
     await witness.hears("hello", "still here")
     assert await chat.broker.exists(key("square"))
+
+
+@redis_only
+async def test_a_node_that_ends_in_order_leaves_nothing_behind(quick_node: NodeFactory, chat: Chat) -> None:
+    """No group, no name, no key; however often it gives a sign of life."""
+    node, other = await asyncio.gather(quick_node(probe_s=0.1, heartbeat_s=0.02), quick_node())
+    member, witness = await chat.join(node, "square"), await chat.join(other, "square")
+    await member.say("hello")
+    await witness.hears("hello")
+    name = member.welcomes[0]["node"]
+    assert await node.stop() == 0
+    assert await chat.groups("square") == {f"node:{witness.welcomes[0]['node']}".encode()}
+    assert await chat.broker.zrange("hiroba:nodes", 0, -1) == [witness.welcomes[0]["node"].encode()]
+    assert [found async for found in chat.broker.scan_iter(f"hiroba:*:{name}")] == []
