@@ -158,6 +158,15 @@ class Member:
             self.errors[frame["ref"]] = frame["code"]
 
 
+async def say(member: Member, *messages: str) -> list[Heard]:
+    """Says them one after the other; what the log has of them now."""
+    entries = []
+    for message in messages:
+        await member.say(message)
+        entries.append(Heard(await member.acked(message), message))
+    return entries
+
+
 class Talker:
     """Says `<name>-1`, `<name>-2`, … through one member, one at a time: the next when the last is answered."""
 

@@ -57,6 +57,9 @@ async def test_a_killed_broker_that_comes_back_with_its_data_lost_nothing(
     await chat.answers_agree("square")
     for node in nodes:
         assert await node.metric("hiroba_broker_changes_total") == 2
+    # Client ids begin at 1 again: a lane's former id is by now somebody else's.
+    stats = await chat.broker.info("commandstats")
+    assert "cmdstat_client|kill" not in stats
 
 
 @redis_only
