@@ -24,8 +24,7 @@ class Retention:
     idle_s: float = 604_800.0
 
     def arguments(self) -> tuple[int, ...]:
-        """ARGV[3…8] of publish.lua, in its order; whole seconds."""
-        # Upwards: EXPIRE of 0 s would delete the log.
+        """ARGV of publish.lua, in its order; whole seconds, upwards: EXPIRE of 0 s would delete the log."""
         return (ceil(self.seconds), self.entries_min, self.entries_max, self.bytes_max, ceil(self.idle_s), ONCE_S)
 
 

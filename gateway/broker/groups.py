@@ -120,7 +120,8 @@ class Groups:
                     self._metrics.groups_swept += 1
 
     async def _dead(self, node: str) -> bool:
-        return await settled(self._lane.ask("ZSCORE", keys.NODES, node)) is None
+        alive = await settled(self._lane.ask("ZRANGE", keys.NODES, 0, -1))
+        return not isinstance(alive, BrokerRefused) and node.encode() not in alive
 
 
 async def settled(future: "asyncio.Future[Any]") -> Any:

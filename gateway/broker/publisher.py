@@ -187,9 +187,9 @@ class Publisher:
             answer = await self._answer_to(head, (*self._retention, *entries), batch)
         except BrokerRefused as exc:
             refusals.tell(str(exc))
-            fault = fault_of(exc.code)
+            refusal = Refusal.UNKNOWN if fault_of(exc.code) is Fault.FORGOTTEN else Refusal.REFUSED
             for publish in batch:
-                self._refuse(publish, Refusal.UNKNOWN if fault is Fault.FORGOTTEN else Refusal.REFUSED)
+                self._refuse(publish, refusal)
         else:
             if answer is not None:
                 self._settle(batch, answer.split(b"\n"))

@@ -23,12 +23,12 @@ from gateway.metrics import Metrics
 REPLY_BYTES = 4_194_304
 ROOMS_PER_CALL = 256
 COUNT_MAX = 1_000
+# A read that was refused for good is tried again after so long: it must not become a hot loop.
+REFUSED_PAUSE_S = 0.5
 # Stream overhead of one entry in a reply, beside its message.
 ENTRY_OVERHEAD_BYTES = 100
 # The longest that reading waits for another connection, the doorbell's; without it a loss is told as unknown.
 BELLS_WAIT_S = 0.5
-# A read refused for a reason that does not heal by itself (an ACL) is tried again after so long.
-REFUSED_WAIT_S = 1.0
 
 log = structlog.get_logger()
 
@@ -124,6 +124,8 @@ class Reader:
                 self.mark(feed for feed in feeds if self._follows(feed))
             except BrokerRefused as exc:
                 self._heal(feeds, exc)
+                if fault_of(exc.code) is not Fault.NO_GROUP:
+                    await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def _read(self, feeds: Sequence[Feed]) -> None:
         unproven = [feed for feed in feeds if not feed.grouped]
@@ -161,21 +163,18 @@ class Reader:
             return
         try:
             async with asyncio.timeout(BELLS_WAIT_S):
-                await self._bell_lane.ask("PING")
+                await self._bell_lane.ask("CLIENT", "ID")  # any command would do
         except (BrokerGone, TimeoutError):
             self._unsure.update(feeds)
 
     def _heal(self, feeds: Sequence[Feed], refused: BrokerRefused) -> None:
         """One missing log or group fails the whole call: prove them all in one pipeline, then read again."""
+        if fault_of(refused.code) is not Fault.NO_GROUP:
+            refusals.tell(str(refused))
         self._metrics.groups_healed += 1
         for feed in feeds:
             feed.grouped = False
-        feeds = [feed for feed in feeds if self._follows(feed)]
-        if fault_of(refused.code) is Fault.NO_GROUP:
-            self.mark(feeds)
-        else:
-            refusals.tell(str(refused))
-            asyncio.get_running_loop().call_later(REFUSED_WAIT_S, self.mark, feeds)
+        self.mark(feed for feed in feeds if self._follows(feed))
 
     def _take(self, feed: Feed, raw: Sequence[Sequence[Any]], proven: bool) -> bool:
         """Deliver what was read; False: not before it was proven and read once more."""

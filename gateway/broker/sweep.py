@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from math import ceil
 
 import structlog
 
@@ -94,7 +95,7 @@ class Sweep:
         """Rooms in which somebody sits do not expire."""
         share = int(time.time() // max(1.0, self._settings.room_idle_s / RENEWALS))
         due = [feed for feed in part if feed.grouped and feed.renewed != share]
-        asked = [self._lane.ask("PEXPIRE", feed.key, int(self._settings.room_idle_s * 1000)) for feed in due]
+        asked = [self._lane.ask("EXPIRE", feed.key, ceil(self._settings.room_idle_s)) for feed in due]
         for feed, answer in zip(due, asked, strict=True):
             await settled(answer)
             feed.renewed = share

@@ -113,9 +113,11 @@ class Member:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
 
-    async def say(self, message: str) -> None:
-        """On v1 the text is its own ref."""
-        said = {"type": "message", "message": message, "ref": message} if self.wire == "v1" else {"message": message}
+    async def say(self, message: str, ref: str | None = None) -> None:
+        """On v1 the text is its own ref, if there is no other."""
+        said = {"message": message}
+        if self.wire == "v1":
+            said |= {"type": "message", "ref": ref or message}
         assert self._ws is not None
         await self._ws.send_str(json.dumps(said))
 
