@@ -47,7 +47,7 @@ def result_of(
         users=spec.users,
         never_in=tally["never_in"],
         latency_p99_ms=latency.percentile_ms(99),
-        cpu_share=max((d.cpu_s / max(d.wall_s, 1e-6) for d in crew.done), default=0.0),
+        cpu_share=_busy(timeline),
         lag_p99_ms=timeline.lag.percentile_ms(99),
         slip_p99_ms=timeline.slip.percentile_ms(99),
         refusals=crew.refusals(),
@@ -97,6 +97,12 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
+
+
+def _busy(timeline: Timeline) -> float:
+    """Mean CPU share of the busiest worker while the plan was running."""
+    shares = [second.cpu_share for second in timeline.seconds if not second.settling]
+    return sum(shares) / len(shares) if shares else 0.0
 
 
 def _model(spec: Spec) -> str:
