@@ -53,12 +53,11 @@ class Worker:
         self._pulse = Pulse()
         helpers = [asyncio.create_task(work) for work in (self._pulse.beat(), self._report(), self._flush())]
         users = [stage.spawn(self._live(life), f"user {life.number}") for life in self._lives]
-        if self._spec.rate is not None:
-            users.append(stage.spawn(self._timetable(), "timetable"))
+        timetable = stage.spawn(self._timetable(), "timetable")
         await self._until_the_end()
         self._settling = True
         await _cancelled(*users)
-        await _cancelled(*self._acting)
+        await self._overdue(timetable)
         await self._settle()
         stage.stopping = True
         stage.flush()
@@ -120,7 +119,8 @@ class Worker:
     async def _timetable(self) -> None:
         """The open model: whoever's time has come acts, whatever became of the last action."""
         stage, spec = self._stage, self._spec
-        assert spec.rate is not None
+        if spec.rate is None:
+            return
         speaking = sum(bool(self._scenario.tasks[kind][0]) for kind in self._kinds)
         rate = spec.rate / max(speaking, 1)
         comings = []
@@ -187,6 +187,16 @@ class Worker:
         with suppress(TimeoutError):
             left_s = self._population.end_s - self._stage.now_us() / 1e6
             await asyncio.wait_for(self._stop.wait(), max(left_s, 0))
+
+    async def _overdue(self, timetable: asyncio.Task[None]) -> None:
+        """What the plan wanted done before the end is still done, if late; but not for ever."""
+        if not self._stop.is_set():
+            begun = {timetable, *self._acting}
+            while begun and self._stage.now_us() / 1e6 < self._population.end_s + self._spec.settle_s:
+                _, begun = await asyncio.wait(begun, timeout=0.1)
+                begun |= self._acting
+        await _cancelled(timetable, *self._acting)
+        self._stage.tally["not_begun"] += sum(len(life.due) for life in self._lives if not life.away)
 
     async def _settle(self) -> None:
         """Wait for what is on its way: until all is here and it is quiet, or nothing came for settle_s."""
