@@ -64,7 +64,7 @@ class Worker:
         done = self._done()
         for task in helpers:
             task.cancel()
-        self._channel.send(self._tick(final=True))
+        self._channel.send(self._tick(0, final=True))
         await stage.strike()
         await asyncio.gather(*(self._go_home(life) for life in self._lives))
         return done
@@ -231,13 +231,14 @@ class Worker:
         while True:
             second = max(second, int(self._stage.now_us() / 1e6)) + 1
             await self._reached(second)
-            self._channel.send(self._tick())
+            self._channel.send(self._tick(second))
 
-    def _tick(self, final: bool = False) -> Tick:
+    def _tick(self, number: int, final: bool = False) -> Tick:
         stage, pulse = self._stage, self._pulse
         stage.flush()
         now_s = stage.now_us() / 1e6
         return Tick(
+            number=number,
             second=now_s,
             present=stage.present,
             planned_present=self._population.present(now_s) if self._number == 0 else 0,
