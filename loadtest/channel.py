@@ -46,7 +46,8 @@ class Stop:
 class Tick:
     """Worker, every second: what happened since the last one, and what is."""
 
-    second: float
+    number: int  # 1, 2, 3 ...: the second that it tells about
+    second: float  # when it was made
     present: int
     planned_present: int
     delivered: int  # in all so far

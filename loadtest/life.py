@@ -331,4 +331,4 @@ class Life:
 
     def not_sent(self) -> int:
         """Messages whose time came and that found no connection until the end; not of users away on purpose."""
-        return 0 if self.away else len(self._held) + len(self.due)
+        return 0 if self.away else len(self._held)

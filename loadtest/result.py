@@ -41,13 +41,14 @@ def result_of(
         planned=tally["planned"],
         sent=tally["sent"],
         unsent=tally["unsent"],
+        not_begun=tally["not_begun"],
         not_resumable=tally["not_resumable"],
         speaks=speaks,
         connected=tally["connected"],
         users=spec.users,
         never_in=tally["never_in"],
         latency_p99_ms=latency.percentile_ms(99),
-        cpu_share=max((d.cpu_s / max(d.wall_s, 1e-6) for d in crew.done), default=0.0),
+        cpu_share=_busy(timeline),
         lag_p99_ms=timeline.lag.percentile_ms(99),
         slip_p99_ms=timeline.slip.percentile_ms(99),
         refusals=crew.refusals(),
@@ -99,6 +100,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _busy(timeline: Timeline) -> float:
+    """Mean CPU share of the busiest worker while the plan was running."""
+    shares = [second.cpu_share for second in timeline.seconds if not second.settling]
+    return sum(shares) / len(shares) if shares else 0.0
+
+
 def _model(spec: Spec) -> str:
     if spec.rate is None:
         return "closed: each user acts, waits for the acknowledgement, pauses, acts again"
@@ -124,6 +131,7 @@ def _counts(counts: Counts, tally: Counter[str], outcome: Outcome) -> dict[str, 
         "replayed": counts.replayed,
         "planned": outcome.planned,
         "unsent": outcome.unsent,
+        "not_begun": outcome.not_begun,
         "connected": outcome.connected,
         "never_in": outcome.never_in,
         "resumed": tally["resumed"],

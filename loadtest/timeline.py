@@ -66,8 +66,7 @@ class Timeline:
         self._last[worker] = tick
         if tick.final:
             return self.gone(worker)
-        second = round(tick.second)
-        self._open.setdefault(second, _Open()).ticks[worker] = tick
+        self._open.setdefault(tick.number, _Open()).ticks[worker] = tick
         return self._close_complete()
 
     def gone(self, worker: int) -> bool:

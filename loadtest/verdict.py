@@ -42,6 +42,7 @@ class Outcome:
     planned: int
     sent: int
     unsent: int
+    not_begun: int  # actions that the generator did not get round to
     not_resumable: int  # connections of the plain wire that ended without a leave
     speaks: bool  # does the scenario have tasks?
     connected: int
@@ -117,6 +118,8 @@ def _invalid(outcome: Outcome) -> list[str]:
             f"the generator used {outcome.cpu_share:.0%} of its core (limit {CPU_SHARE_MAX:.0%}):"
             " use more --processes or fewer users"
         )
+    if outcome.not_begun and not outcome.interrupted:
+        invalid.append(f"the generator never got round to {outcome.not_begun:,} planned actions")
     for what, own_ms in (
         ("event loop lagged", outcome.lag_p99_ms),
         ("schedule slipped", outcome.slip_p99_ms),

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 EntryId = tuple[int, int]
 
 Kind = Literal["message", "welcome", "ack", "gap", "error", "reconnect", "other", "nonsense"]
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """One thing that a server said. `body` holds the frame's fields."""
+class Heard(NamedTuple):
+    """One thing that a server said. `body` holds the frame's fields where they matter."""
 
     kind: Kind
     message: object = None
     entry_id: EntryId = (0, 0)  # v1: milliseconds and the room's dense count; zeros on plain
-    body: dict[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,19 +53,18 @@ class Worker:
         self._pulse = Pulse()
         helpers = [asyncio.create_task(work) for work in (self._pulse.beat(), self._report(), self._flush())]
         users = [stage.spawn(self._live(life), f"user {life.number}") for life in self._lives]
-        if self._spec.rate is not None:
-            users.append(stage.spawn(self._timetable(), "timetable"))
+        timetable = stage.spawn(self._timetable(), "timetable")
         await self._until_the_end()
         self._settling = True
         await _cancelled(*users)
-        await _cancelled(*self._acting)
+        await self._overdue(timetable)
         await self._settle()
         stage.stopping = True
         stage.flush()
         done = self._done()
         for task in helpers:
             task.cancel()
-        self._channel.send(self._tick(final=True))
+        self._channel.send(self._tick(0, final=True))
         await stage.strike()
         await asyncio.gather(*(self._go_home(life) for life in self._lives))
         return done
@@ -120,7 +119,8 @@ class Worker:
     async def _timetable(self) -> None:
         """The open model: whoever's time has come acts, whatever became of the last action."""
         stage, spec = self._stage, self._spec
-        assert spec.rate is not None
+        if spec.rate is None:
+            return
         speaking = sum(bool(self._scenario.tasks[kind][0]) for kind in self._kinds)
         rate = spec.rate / max(speaking, 1)
         comings = []
@@ -188,6 +188,16 @@ class Worker:
             left_s = self._population.end_s - self._stage.now_us() / 1e6
             await asyncio.wait_for(self._stop.wait(), max(left_s, 0))
 
+    async def _overdue(self, timetable: asyncio.Task[None]) -> None:
+        """What the plan wanted done before the end is still done, if late; but not for ever."""
+        if not self._stop.is_set():
+            begun = {timetable, *self._acting}
+            while begun and self._stage.now_us() / 1e6 < self._population.end_s + self._spec.settle_s:
+                _, begun = await asyncio.wait(begun, timeout=0.1)
+                begun |= self._acting
+        await _cancelled(timetable, *self._acting)
+        self._stage.tally["not_begun"] += sum(len(life.due) for life in self._lives if not life.away)
+
     async def _settle(self) -> None:
         """Wait for what is on its way: until all is here and it is quiet, or nothing came for settle_s."""
         stage = self._stage
@@ -221,13 +231,14 @@ class Worker:
         while True:
             second = max(second, int(self._stage.now_us() / 1e6)) + 1
             await self._reached(second)
-            self._channel.send(self._tick())
+            self._channel.send(self._tick(second))
 
-    def _tick(self, final: bool = False) -> Tick:
+    def _tick(self, number: int, final: bool = False) -> Tick:
         stage, pulse = self._stage, self._pulse
         stage.flush()
         now_s = stage.now_us() / 1e6
         return Tick(
+            number=number,
             second=now_s,
             present=stage.present,
             planned_present=self._population.present(now_s) if self._number == 0 else 0,
