@@ -12,6 +12,9 @@ from tests.support import process
 from tests.support.broker import Broker, BrokerOptions
 from tests.support.node import Node
 
+# A node's words where its user may not do something; a test that provokes them is marked `denied`.
+DENIED = "the broker's ACL refused a command"
+
 BrokerFactory = Callable[..., Awaitable[Broker]]
 NodeFactory = Callable[..., Awaitable[Node]]
 
@@ -36,11 +39,14 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(autouse=True)
-def no_process_outlives_its_test() -> Iterator[None]:
+def no_process_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     for child in process.started:
         child.kill_now()
+    denied = [line for child in process.started for line in child.lines() if DENIED in line]
     process.started.clear()
+    if denied and not request.node.get_closest_marker("denied"):
+        pytest.fail(f"users.acl.template lacks what a node asks for:\n{denied[0]}", pytrace=False)
 
 
 @pytest.fixture(autouse=True)

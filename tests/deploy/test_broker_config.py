@@ -77,7 +77,7 @@ DRIFTS = [
     (["ACL", "SETUSER", "gateway", "-evalsha"], "user gateway lacks +evalsha"),
     (["ACL", "SETUSER", "gateway", "+flushall", "~*"], "user gateway has, and should not, +flushall"),
     (["ACL", "SETUSER", "gateway", "resetpass", ">other"], "user gateway has another password than ours"),
-    (["ACL", "SETUSER", "default", "on", "nopass"], "user default is somebody"),
+    (["ACL", "SETUSER", "default", "-@all", "off"], "user default is off, but lacks rights"),
     (["ACL", "DELUSER", "exporter"], "user exporter is missing"),
     (["SCRIPT", "FLUSH"], "script publish.lua is not loaded"),
 ]
