@@ -114,6 +114,8 @@ def redis_exporter(broker_port: int, password: str, port: int) -> Part:
         "REDIS_PASSWORD": password,
         "REDIS_EXPORTER_WEB_LISTEN_ADDRESS": f"{HOST}:{port}",
         "REDIS_EXPORTER_CHECK_SINGLE_KEYS": "hiroba:nodes",
+        # The machine's memory: what a broker without maxmemory is measured by (rules/recording.yml).
+        "REDIS_EXPORTER_INCL_SYSTEM_METRICS": "true",
     }
     address = f"http://{HOST}:{port}/metrics"
     return Part("redis-exporter", ["prometheus-redis-exporter"], env, ready=address, address=address)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from math import ceil
 
 import structlog
@@ -40,6 +41,8 @@ class Sweep:
         self._settings = settings
         self._soon: dict[Feed, None] = {}
         self._at = 0
+        # Worst lag of each slice of the last round, in seconds; None: nothing could be asked.
+        self._lags: deque[float | None] = deque(maxlen=SLICES)
 
     def soon(self, feed: Feed) -> None:
         """Look at this log for groups of dead nodes in the next slice."""
@@ -57,7 +60,7 @@ class Sweep:
                 try:
                     await self._look(part)
                 except BrokerGone:
-                    continue
+                    self._note(None)
 
     async def _look(self, part: list[Feed]) -> None:
         await self._renew(part)
@@ -88,8 +91,13 @@ class Sweep:
                     feed.grouped = False
                     self._reader.mark((feed,))
                 lags.append((top.ms - cursor.ms) / 1000 if top > feed.cursor else 0.0)
-        # None: nothing could be asked, and unknown is not 0.
-        self._metrics.lag_s = max(lags) if lags else None
+        self._note(max(lags) if lags else None)
+
+    def _note(self, lag_s: float | None) -> None:
+        """The worst of one round: a slice of a few rooms often holds none that can be asked, and unknown is not 0."""
+        self._lags.append(lag_s)
+        known = [lag_s for lag_s in self._lags if lag_s is not None]
+        self._metrics.lag_s = max(known) if known else None
 
     async def _renew(self, part: list[Feed]) -> None:
         """Rooms in which somebody sits do not expire."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.broker import pace as paces
-from gateway.broker.pace import MEASURE_S, Pace
+from gateway.broker.pace import BUSY_SHARE, IDLE_SHARE, MEASURE_S, Pace
 
 
 class Machine:
@@ -75,7 +75,7 @@ def test_a_busy_loop_gathers_longer_and_an_idle_one_shorter_again(machine: Machi
 
 def test_between_idle_and_busy_the_wait_is_in_proportion(machine: Machine) -> None:
     waits = []
-    for share in (0.4, 0.65, 0.9):
+    for share in (IDLE_SHARE, (IDLE_SHARE + BUSY_SHARE) / 2, BUSY_SHARE):
         pace = Pace(0.002, 0.02)
         for _ in range(100):
             machine.work(pace, MEASURE_S, share)

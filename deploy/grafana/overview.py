@@ -1,0 +1,161 @@
+"""Overview: is everything well, and how much is going on. What to open next is one of the other boards."""
+
+from deploy.grafana.board import HALF, JOB, NODE, Board, graph, number, per_node, rate
+
+BOARD = Board(
+    "overview",
+    "Overview",
+    "Sessions, traffic, latency against the objective, errors, and a row for each node.",
+    {
+        "Now": (
+            number("Nodes ready", "Nodes whose /readyz says yes.", "short", f"sum(hiroba_ready{{{NODE}}})"),
+            number(
+                "Connections",
+                "WebSockets of all nodes, handshakes under way included.",
+                "short",
+                f"sum(hiroba_connections{{{NODE}}})",
+            ),
+            number(
+                "Open rooms",
+                "Rooms open on each node, summed: a room with sessions on three nodes counts three times.",
+                "short",
+                f"sum(hiroba_rooms{{{NODE}}})",
+            ),
+            number(
+                "Fullest node",
+                "Connections of the fullest node as a share of its connections_max.",
+                "percentunit",
+                f"max(instance:hiroba_connections:ratio{{{NODE}}})",
+                "HirobaConnectionsNearLimit",
+            ),
+            number(
+                "Delivery p99",
+                "99 of 100 deliveries of the last five minutes were faster.",
+                "s",
+                f"max(job:hiroba_delivery_latency_seconds:p99_5m{{{JOB}}})",
+                "HirobaDeliverySlow",
+            ),
+            number(
+                "Road to the broker",
+                "The oldest proof of any node that what it publishes comes back to it.",
+                "s",
+                f"max(hiroba_probe_age_seconds{{{NODE}}})",
+                "HirobaNodeDeaf",
+            ),
+        ),
+        "Traffic": (
+            graph(
+                "Sessions",
+                "Connections by node: even by leastconn, except after a node came back.",
+                "short",
+                (f"hiroba_connections{{{NODE}}}", "{{instance}}"),
+                stack=True,
+            ),
+            graph(
+                "Published",
+                "Messages that got their id from the broker.",
+                "cps",
+                (rate("hiroba_entries_published_total"), "{{instance}}"),
+                stack=True,
+            ),
+            graph(
+                "Delivered",
+                "Entries written to sockets: one entry to 500 sessions counts 500.",
+                "cps",
+                (rate("hiroba_entries_delivered_total"), "{{instance}}"),
+                stack=True,
+            ),
+            graph(
+                "Delivery latency",
+                "From an entry's id (the broker's clock) to its write to live sockets, of the last five minutes.",
+                "s",
+                (f"job:hiroba_delivery_latency_seconds:p50_5m{{{JOB}}}", "p50 {{job}}"),
+                (f"job:hiroba_delivery_latency_seconds:p99_5m{{{JOB}}}", "p99 {{job}}"),
+                alarm="HirobaDeliverySlow",
+                width=HALF,
+            ),
+            graph(
+                "Bytes to and from clients",
+                "Message frames written to sockets, and messages that came from clients.",
+                "Bps",
+                (rate("hiroba_delivered_bytes_total", "job"), "out {{job}}"),
+                (rate("hiroba_received_bytes_total", "job"), "in {{job}}"),
+                width=HALF,
+            ),
+        ),
+        "Errors": (
+            graph(
+                "Publishes refused",
+                "Messages that got no id: timeout (withdrawn), unknown (the connection broke), refused by the broker.",
+                "cps",
+                (rate("hiroba_publishes_refused_total", "reason"), "{{reason}}"),
+            ),
+            graph(
+                "Handshakes refused",
+                "By reason. no_websocket, version, key, room_name and history are the visitor's own doing.",
+                "cps",
+                (rate("hiroba_handshakes_refused_total", "reason"), "{{reason}}"),
+            ),
+            graph(
+                "Closes",
+                "Connections ended, by reason as in docs/protocol.md.",
+                "cps",
+                (rate("hiroba_closes_total", "reason"), "{{reason}}"),
+            ),
+            graph(
+                "Share refused",
+                "Of those who came within five minutes, turned away for a reason of ours.",
+                "percentunit",
+                (f"job:hiroba_handshakes_refused:ratio_5m{{{JOB}}}", "{{job}}"),
+                alarm="HirobaHandshakesRefused",
+            ),
+            graph(
+                "New connections",
+                "Handshakes answered with 101.",
+                "cps",
+                (rate("hiroba_handshakes_total"), "{{instance}}"),
+            ),
+            graph(
+                "Turnover",
+                "New connections of a minute as a share of all: half of everybody anew is a reconnect storm.",
+                "percentunit",
+                (f"job:hiroba_connections:turnover_1m{{{JOB}}}", "{{job}}"),
+                alarm="HirobaReconnectStorm",
+            ),
+        ),
+        "Nodes": (
+            per_node(
+                "Nodes",
+                "Each node now. Rates are of the last minute or so.",
+                (
+                    ("Ready", "bool_yes_no", f"hiroba_ready{{{NODE}}}"),
+                    ("Connections", "short", f"hiroba_connections{{{NODE}}}"),
+                    ("Of its limit", "percentunit", f"instance:hiroba_connections:ratio{{{NODE}}}"),
+                    ("Behind", "short", f"hiroba_sessions_behind{{{NODE}}}"),
+                    ("Rooms", "short", f"hiroba_rooms{{{NODE}}}"),
+                    ("Published", "cps", rate("hiroba_entries_published_total", "job, instance")),
+                    ("Delivered", "cps", rate("hiroba_entries_delivered_total", "job, instance")),
+                    ("Delivery p99", "s", f"instance:hiroba_delivery_latency_seconds:p99_5m{{{NODE}}}"),
+                    ("CPU", "percentunit", rate("hiroba_process_cpu_seconds_total", "job, instance")),
+                    ("Memory", "bytes", f"hiroba_process_resident_bytes{{{NODE}}}"),
+                    ("Descriptors", "short", f"hiroba_process_open_descriptors{{{NODE}}}"),
+                    ("Up for", "s", f"time() - hiroba_process_start_time_seconds{{{NODE}}}"),
+                ),
+            ),
+            graph(
+                "CPU",
+                "Of one core: a node is one loop, 100 % is all it can have.",
+                "percentunit",
+                (rate("hiroba_process_cpu_seconds_total"), "{{instance}}"),
+            ),
+            graph("Memory", "Resident.", "bytes", (f"hiroba_process_resident_bytes{{{NODE}}}", "{{instance}}")),
+            graph(
+                "Event-loop lag",
+                "How late the loop comes to its timers, p99 of five minutes: everything on the node is as late.",
+                "s",
+                (f"instance:hiroba_event_loop_lag_seconds:p99_5m{{{NODE}}}", "{{instance}}"),
+                alarm="HirobaEventLoopLag",
+            ),
+        ),
+    },
+)

@@ -1,0 +1,168 @@
+"""Nodes and a broker under the eyes of real Prometheus, Alertmanager and redis_exporters, with the shipped files.
+
+The copies differ from the shipped files in addresses and in intervals, which are shorter, and in nothing else.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from deploy.stack import parts
+from tests.deploy.promql import Labels, Page, Vector, page
+from tests.support import process
+from tests.support.broker import PASSWORDS, Broker, BrokerOptions
+from tests.support.need import need_tool
+from tests.support.node import Node
+from tests.support.ports import free_port
+from tests.support.process import Process
+from tests.support.until import until
+
+SCRAPE_S = 2
+# What the shipped files wait for, and what a test waits for instead.
+SHORTER = (
+    ("prometheus.yml", r"(scrape_interval|scrape_timeout|evaluation_interval): \w+", rf"\1: {SCRAPE_S}s"),
+    ("rules/alerts.yml", r"for: \w+", "for: 1s"),
+    ("alertmanager.yml", r"(group_wait|group_interval): \w+", r"\1: 1s"),
+)
+
+
+class Watched:
+    """A broker with a replica, two nodes, and who watches them. `webhook_port`: where Alertmanager sends to."""
+
+    def __init__(self, directory: Path) -> None:
+        for tool in ("prometheus", "prometheus-alertmanager", "prometheus-redis-exporter"):
+            need_tool(tool, tool)
+        self.directory = directory
+        self.webhook_port = free_port()
+        self.broker = Broker(directory / "broker")
+        self.replica = Broker(
+            directory / "replica",
+            BrokerOptions(
+                directives=(
+                    f"replicaof 127.0.0.1 {self.broker.port}",
+                    "masteruser operator",
+                    f"masterauth {PASSWORDS['operator']}",
+                )
+            ),
+        )
+        # A quiet client is nobody's business here; b gives slow readers little patience.
+        self.nodes = [
+            self.node("a", ping_s=600, lb_wait_s=0, drain_s=0.5),
+            self.node("b", ping_s=600, lb_wait_s=0, drain_s=0.5, stall_s=1, outgoing_bytes_max=16_384),
+        ]
+        self.loadtest_port = free_port()
+        exporters = [free_port(), free_port()]
+        self.ports: dict[str, list[int]] = {
+            "gateway": [node.ops_port for node in self.nodes],
+            "broker": exporters,
+            "loadtest": [self.loadtest_port],
+            "prometheus": [free_port()],
+            "alertmanager": [free_port()],
+        }
+        self.prometheus_url = f"http://127.0.0.1:{self.ports['prometheus'][0]}"
+        (prometheus, alertmanager) = (directory / "prometheus", directory / "alertmanager")
+        webhook = f"http://127.0.0.1:{self.webhook_port}/alerts"
+        self._parts = [
+            *(
+                parts.redis_exporter(broker.port, PASSWORDS["exporter"], port)
+                for broker, port in zip((self.broker, self.replica), exporters, strict=True)
+            ),
+            parts.alertmanager(alertmanager, self.ports["alertmanager"][0], webhook),
+            parts.prometheus(prometheus, self.ports, self.ports["prometheus"][0]),
+        ]
+        _shorten(prometheus, alertmanager)
+        self._processes: list[Process] = []
+
+    def node(self, name: str, broker_url: str | None = None, **settings: object) -> Node:
+        """Not started, and not watched before `watch`."""
+        return Node(broker_url or self.broker.url, self.directory, name, **settings)
+
+    async def start(self) -> None:
+        """Returns when Prometheus has scraped everything but a load test."""
+        await self.broker.start()
+        await self.replica.start()
+        for node in self.nodes:
+            node.process.spawn()
+        for number, part in enumerate(self._parts):
+            log = self.directory / f"{part.name}-{number}.log"
+            child = Process(part.name, part.argv, log, env={**os.environ, **part.env})
+            child.spawn()
+            self._processes.append(child)
+        for node in self.nodes:
+            await node.wait_ready()
+        await until(self._all_up, "Prometheus scrapes everything", 60, every_s=0.2)
+
+    async def _all_up(self) -> bool:
+        up = await self.query('up{job!="loadtest"} == 1')
+        return len(up) == sum(len(ports) for job, ports in self.ports.items() if job != "loadtest")
+
+    def kill(self) -> None:
+        children = [*self._processes, *(broker.process for broker in (self.broker, self.replica))]
+        for child in (*children, *(node.process for node in self.nodes)):
+            child.kill_now()
+            if child in process.started:
+                process.started.remove(child)
+
+    def share(self) -> None:
+        """From now on these outlive a test (conftest.py ends what a test started)."""
+        process.started.clear()
+
+    def watch(self, nodes: Sequence[Node]) -> None:
+        """Prometheus' nodes from now on."""
+        listed = "".join(f"    - 127.0.0.1:{node.ops_port}\n" for node in nodes)
+        targets = self.directory / "prometheus" / "targets" / "gateway.yml"
+        fresh = targets.with_suffix(".new")
+        fresh.write_text(f"- targets:\n{listed}", "utf-8")
+        fresh.replace(targets)  # in one step: half a file would be no file
+
+    async def query(self, expr: str, at: float | None = None) -> Vector:
+        """What Prometheus answers: an instant vector without metric names."""
+        parameters = {"query": expr} | ({} if at is None else {"time": str(at)})
+        result = await self._ask("/api/v1/query", parameters)
+        assert result["resultType"] == "vector", expr
+        return Vector({_labels(series["metric"]): float(series["value"][1]) for series in result["result"]})
+
+    async def groups(self) -> list[dict[str, Any]]:
+        """The rule groups as Prometheus has them, with their state."""
+        groups: list[dict[str, Any]] = (await self._ask("/api/v1/rules", {}))["groups"]
+        return groups
+
+    async def _ask(self, path: str, parameters: dict[str, str]) -> Any:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{self.prometheus_url}{path}", params=parameters) as answer,
+        ):
+            body = await answer.json()
+        assert body["status"] == "success", (parameters, body)
+        return body["data"]
+
+    async def pages(self, *jobs: str) -> Page:
+        """The raw /metrics of these jobs' targets, now."""
+        found: Page = {}
+        async with aiohttp.ClientSession() as http:
+            for job in jobs:
+                for port in self.ports[job]:
+                    address = f"127.0.0.1:{port}"
+                    async with http.get(f"http://{address}/metrics") as answer:
+                        found |= page(await answer.text(), job=job, instance=address)
+        return found
+
+
+def _labels(metric: dict[str, str]) -> Labels:
+    return frozenset((label, value) for label, value in metric.items() if label != "__name__")
+
+
+def _shorten(prometheus: Path, alertmanager: Path) -> None:
+    (prometheus / "rules").unlink()
+    (prometheus / "rules").mkdir()
+    for rules in (parts.DEPLOY / "prometheus" / "rules").glob("*.yml"):
+        (prometheus / "rules" / rules.name).write_text(rules.read_text("utf-8"), "utf-8")
+    for name, pattern, replacement in SHORTER:
+        path = (alertmanager if name == "alertmanager.yml" else prometheus) / name
+        text, count = re.subn(pattern, replacement, path.read_text("utf-8"))
+        assert count, f"nothing to shorten in {name}"
+        path.write_text(text, "utf-8")
