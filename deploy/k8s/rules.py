@@ -10,7 +10,10 @@ from pathlib import Path
 RULES = Path(__file__).parents[1] / "prometheus" / "rules"
 RESOURCE = Path(__file__).with_name("monitoring") / "prometheusrule.yaml"
 
-HEAD = "# yamllint disable rule:line-length\n# Made by `python -m deploy.k8s.rules` of deploy/prometheus/rules: change it there.\n"
+HEAD = """\
+# yamllint disable rule:line-length
+# Made by `python -m deploy.k8s.rules` of deploy/prometheus/rules: change it there.
+"""
 RULE = """\
 ---
 apiVersion: monitoring.coreos.com/v1
@@ -32,7 +35,9 @@ def _groups(path: Path) -> str:
     _, found, groups = path.read_text("utf-8").partition("\ngroups:\n")
     if not found:
         raise ValueError(f"{path} has no line `groups:`")
-    return "".join(f"  {line}" if line.strip() else line for line in groups.strip("\n").splitlines(keepends=True)) + "\n"
+    return (
+        "".join(f"  {line}" if line.strip() else line for line in groups.strip("\n").splitlines(keepends=True)) + "\n"
+    )
 
 
 def main() -> int:
