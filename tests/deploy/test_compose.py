@@ -1,0 +1,254 @@
+"""docker-compose.yml against the Compose Specification, and what it promises an operator. No engine is here.
+
+That it agrees with Kubernetes, the stack and the code is in test_one_source.py.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+
+from deploy.compose.__main__ import chat
+from tests.conftest import BrokerFactory
+from tests.deploy.compose import FILE, ROOT, SECRETS, Refused, services
+from tests.support.need import need_tool
+from tests.support.node import Node
+
+DOCKER = ROOT / "deploy" / "docker"
+# The one that everybody may reach.
+PUBLIC = {("haproxy", 8000)}
+
+
+def test_it_is_a_compose_file() -> None:
+    assert set(services()) == {
+        "broker", "gateway", "haproxy", "redis-exporter", "prometheus", "alertmanager", "grafana", "loadtest"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("read_only: true\n  cap_drop", "readonly: true\n  cap_drop", "readonly"),
+        ("stop_grace_period: 50s", "stop_grace_period: [50]", "stop_grace_period"),
+        ("condition: service_healthy", "condition: healthy", "depends_on"),
+        ("depends_on: [broker]", "depends_on: [brocker]", "undefined service"),
+        ("  prometheus-data:\n  alert", "  alert", "undefined volume"),
+    ],
+)
+def test_a_broken_copy_is_refused(old: str, new: str, said: str) -> None:
+    text = FILE.read_text("utf-8")
+    assert old in text
+    with pytest.raises(Refused, match=said):
+        services(text.replace(old, new))
+
+
+@pytest.mark.parametrize("variable", ["BROKER_GATEWAY_PASSWORD", "BROKER_EXPORTER_PASSWORD"])
+def test_without_its_secrets_it_says_in_one_sentence_what_to_do(variable: str) -> None:
+    for value in ({}, {variable: ""}):
+        with pytest.raises(Refused, match=r"make secrets"):
+            services(variables={**{k: v for k, v in SECRETS.items() if k != variable}, **value})
+
+
+def test_it_holds_no_password() -> None:
+    text = FILE.read_text("utf-8")
+    used = set(re.findall(r"\$\{(\w*PASSWORD)", text))
+    assert used <= SECRETS.keys()
+    found = [value for each in services().values() for key, value in each.environment.items() if "PASSWORD" in key]
+    assert found and set(filter(None, found)) <= set(SECRETS.values())
+
+
+def test_every_container_is_locked_up() -> None:
+    for service in services().values():
+        raw = service.raw
+        assert raw["read_only"] is True, service.name
+        assert raw["cap_drop"] == ["ALL"] and "cap_add" not in raw and "privileged" not in raw, service.name
+        assert "no-new-privileges:true" in raw["security_opt"], service.name
+        assert service.uid > 0, service.name
+        assert raw["restart"] == ("no" if service.name == "loadtest" else "unless-stopped"), service.name
+        for mount in service.mounts:
+            assert mount.read_only or mount.kind == "volume", f"{service.name} may write to {mount.source}"
+
+
+def test_only_the_balancer_is_published_to_the_world() -> None:
+    published = [(service.name, port) for service in services().values() for port in service.ports]
+    assert {(name, port.published) for name, port in published if port.host != "127.0.0.1"} == PUBLIC
+    assert {port.published for _, port in published} == {8000, 8404, 9090, 9093, 3000}
+
+
+def test_every_container_says_whether_it_is_well() -> None:
+    for service in services().values():
+        check = service.raw["healthcheck"]
+        if service.name == "loadtest":
+            assert check == {"disable": True}
+            continue
+        assert check["test"][0] == "CMD" and check["retries"] >= 3, service.name
+    assert "readyz" not in str(services()["gateway"].raw["healthcheck"]), (
+        "a node is not restarted for its broker's sake"
+    )
+
+
+def test_every_mounted_file_is_in_the_repository_or_made_by_make_secrets() -> None:
+    for service in services().values():
+        for mount in service.mounts:
+            if mount.kind == "bind" and mount.source != "./secrets/users.acl":
+                assert (ROOT / mount.source).exists(), f"{service.name}: {mount.source}"
+
+
+def test_the_users_file_is_not_made_a_directory_when_it_is_missing() -> None:
+    """As Docker does with a bind mount whose source is not there."""
+    (mount,) = [each for each in services()["broker"].raw["volumes"] if "users.acl" in str(each)]
+    assert mount["bind"]["create_host_path"] is False
+
+
+def test_a_script_that_a_container_runs_is_mounted_there() -> None:
+    for service in services().values():
+        scripts = [
+            word for word in [*service.argv, *service.raw["healthcheck"].get("test", [])] if word.endswith(".sh")
+        ]
+        for script in scripts:
+            if "/" not in script:  # the image's own: test_dockerfile.py
+                continue
+            (mount,) = [each for each in service.mounts if script.startswith(each.target + "/")]
+            assert (ROOT / mount.source / Path(script).relative_to(mount.target)).is_file(), script
+
+
+def test_the_broker_is_redis_by_one_variable() -> None:
+    assert services()["broker"].raw["image"].startswith("valkey/valkey:")
+    assert services(variables={**SECRETS, "BROKER_IMAGE": "redis:7.0"})["broker"].raw["image"] == "redis:7.0"
+
+
+def test_the_nodes_are_found_by_name() -> None:
+    """However many there are: HAProxy and Prometheus ask the DNS."""
+    named = services()
+    assert named["haproxy"].environment["LB_NODES"] in named
+    assert "container_name" not in named["gateway"].raw and not named["gateway"].ports, "could not be scaled"
+    prometheus = named["prometheus"].argv
+    assert prometheus[prometheus.index("/tmp/prometheus") + 1] == "gateway"
+
+
+def test_every_target_of_prometheus_is_a_service_with_that_port() -> None:
+    named = services()
+    for path in (ROOT / "deploy" / "compose" / "targets").glob("*.yml"):
+        ((target,),) = (each["targets"] for each in yaml.safe_load(path.read_text("utf-8")))
+        host, _, port = target.partition(":")
+        if host == "127.0.0.1":
+            assert path.stem == "prometheus" or named[path.stem].raw["network_mode"] == "service:prometheus"
+            continue
+        service = named[host]
+        listening = {each.target for each in service.ports} | {int(each) for each in service.raw.get("expose", [])}
+        assert int(port) in listening, f"{path.name}: {target}"
+
+
+def test_a_load_test_stays_within_what_the_balancer_allows_one_address() -> None:
+    text = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text("utf-8")
+    limits = {name: int(value) for name, value in re.findall(r"presetenv (LB_ADDRESS_\w+) (\d+)", text)}
+    argv = services()["loadtest"].argv
+    users, spawn_rate = (int(argv[argv.index(flag) + 1]) for flag in ("--users", "--spawn-rate"))
+    assert users <= limits["LB_ADDRESS_CONNECTIONS_MAX"] and spawn_rate * 10 <= limits["LB_ADDRESS_HANDSHAKES_MAX"]
+
+
+def test_where_there_is_no_engine_compose_test_says_so(tmp_path: Path) -> None:
+    """And does nothing else. The second one is a client without its engine."""
+    client = tmp_path / "docker"
+    client.write_text("#!/bin/sh\nexit 1\n")
+    for _ in range(2):
+        env = {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        for more, code in (({}, 0), ({"CI": "1"}, 1)):
+            argv = [sys.executable, "-m", "deploy.compose"]
+            done = subprocess.run(argv, env=env | more, capture_output=True, text=True, check=False)
+            assert done.returncode == code and "no container engine" in done.stderr
+            assert done.stderr.count("\n") == 1 and not done.stdout
+        client.chmod(0o755)
+
+
+async def test_what_compose_test_says_through_the_balancer_everybody_hears(
+    start_broker: BrokerFactory, tmp_path: Path
+) -> None:
+    """Its chat against a real node, since there is no engine to try it on; and against nobody."""
+    broker = await start_broker(kind="redis")
+    node = await Node(broker.url, tmp_path).start()
+    await chat(node.url("").rstrip("/"))
+    await node.kill()
+    with pytest.raises(aiohttp.ClientError):
+        await chat(node.url("").rstrip("/"))
+
+
+# ---- the scripts that containers start with ----
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A directory for PATH whose `prometheus` and `alertmanager` only print their arguments."""
+    directory = tmp_path / "programs"
+    directory.mkdir()
+    for name in ("prometheus", "alertmanager"):
+        (directory / name).write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\n')
+        (directory / name).chmod(0o755)
+    return directory
+
+
+def run(programs: Path, script: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    argv = ["sh", str(DOCKER / script), *map(str, args)]
+    path = {"PATH": f"{programs}:/usr/bin:/bin", **env}
+    return subprocess.run(argv, env=path, capture_output=True, text=True, check=False, timeout=30)
+
+
+@pytest.fixture
+def prometheus_source(tmp_path: Path) -> Path:
+    """/etc/prometheus of the container."""
+    source = tmp_path / "etc"
+    source.mkdir()
+    (source / "prometheus.yml").write_text((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
+    (source / "rules").symlink_to(ROOT / "deploy/prometheus/rules")
+    (source / "targets").symlink_to(ROOT / "deploy/compose/targets")
+    return source
+
+
+def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(
+    tmp_path: Path, programs: Path, prometheus_source: Path
+) -> None:
+    made = tmp_path / "made"
+    done = run(programs, "prometheus-start.sh", prometheus_source, made, "gateway", "--storage.tsdb.path=/x")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1:] == [f"--config.file={made}/prometheus.yml", "--storage.tsdb.path=/x"]
+    ours = yaml.safe_load((made / "prometheus.yml").read_text("utf-8"))
+    theirs = yaml.safe_load((prometheus_source / "prometheus.yml").read_text("utf-8"))
+    (job,) = [each for each in ours["scrape_configs"] if each["job_name"] == "gateway"]
+    (found,) = job.pop("dns_sd_configs")
+    assert found["names"] == ["gateway"] and found["port"] == 9000 and found["type"] == "A"
+    for each in theirs["scrape_configs"]:
+        if each["job_name"] == "gateway":
+            del each["file_sd_configs"]
+    assert ours == theirs
+    promtool = need_tool("promtool", "prometheus")
+    checked = subprocess.run(
+        [promtool, "check", "config", made / "prometheus.yml"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_prometheus_does_not_start_on_a_file_that_the_script_does_not_know(
+    tmp_path: Path, programs: Path, prometheus_source: Path
+) -> None:
+    file = prometheus_source / "prometheus.yml"
+    file.write_text(file.read_text().replace("targets/gateway.yml", "targets/nodes.yml"))
+    done = run(programs, "prometheus-start.sh", prometheus_source, tmp_path / "made", "gateway")
+    assert done.returncode == 2 and "targets/gateway.yml" in done.stderr and not done.stdout
+
+
+def test_alertmanager_tells_whom_a_variable_names(tmp_path: Path, programs: Path) -> None:
+    source, file = ROOT / "deploy/prometheus/alertmanager.yml", tmp_path / "alertmanager.yml"
+    for webhook in (None, "https://pager.example.org/hook?a=1&b=x|y"):
+        env = {"ALERT_WEBHOOK": webhook} if webhook else {}
+        done = run(programs, "alertmanager-start.sh", source, file, "--storage.path=/x", **env)
+        assert done.stdout.splitlines()[1:] == [f"--config.file={file}", "--storage.path=/x"], done.stderr
+        ours, theirs = (yaml.safe_load(path.read_text("utf-8")) for path in (file, source))
+        if webhook:
+            theirs["receivers"][0]["webhook_configs"][0]["url"] = webhook
+        assert ours == theirs
+        amtool = need_tool("amtool", "prometheus-alertmanager")
+        assert subprocess.run([amtool, "check-config", file], capture_output=True, check=False).returncode == 0
