@@ -40,14 +40,14 @@ check: .venv/installed ## format, lint, types, import contracts, unit tests
 	@$(PY) -m pytest tests/unit $(PYTEST)
 
 bench: .venv/installed packages ## how fast, as multiples of a C floor (some 30 minutes): make bench BENCH='--rows 1,3'
-	@$(PY) -m bench $(BENCH)
+	@$(PY) -m bench --json bench.json $(BENCH)
 
 clean: ## remove what was installed and built; data/ stays, for it holds what was said
 	rm -rf .venv build dist *.egg-info .*_cache .hypothesis tests/shots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 packages:
-	@sh .ci/packages redis-server chromium fonts-noto-cjk nginx $(STACK_PACKAGES)
+	@sh .ci/packages redis-server chromium fonts-noto-cjk nginx gcc libc6-dev zlib1g-dev $(STACK_PACKAGES)
 
 .venv/installed: pyproject.toml constraints.txt .venv/made
 	@echo 'Installing hiroba and its tools into .venv (once; a minute or two) …'
