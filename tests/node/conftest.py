@@ -33,6 +33,8 @@ def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     yield broker, node
     node.process.kill_now()
     broker.process.kill_now()
+    # Whatever clients did, the node has nothing to complain of; nor has the broker, of what the node may do.
+    assert not [line for line in node.lines() if '"level": "error"' in line]
 
 
 @pytest.fixture

@@ -69,6 +69,29 @@ async def test_a_password_alone_and_a_numbered_database(
 
 
 @redis_only
+async def test_an_acl_that_lacks_a_rule_costs_what_the_rule_was_for(
+    broker: Broker, start_node: NodeFactory, crowd: Crowd
+) -> None:
+    """A rolling upgrade meets the old ACL: it is said which rules are missing, once each, and people chat on."""
+    async with broker.client() as client:
+        await client.execute_command("ACL", "SETUSER", "gateway", "-ping", "-pexpire", "-zscore")
+        node = await start_node(sweep_s=0.2, probe_s=2)
+        ann = await crowd.join(node, "r")
+        for n in range(3):
+            await ann.say(n)
+            await ann.hears(*range(n + 1))
+            if n == 1:
+                logs = [key async for key in client.scan_iter(match="*:log:r")]
+                await client.delete(*logs)
+
+    def missing() -> list[object]:
+        return [line["missing"] for line in warnings(node) if "missing" in line]
+
+    await until(lambda: "+pexpire" in missing(), "a line that says so")
+    assert len(missing()) == len(set(missing()))
+
+
+@redis_only
 async def test_a_broker_that_comes_late(broker: Broker, start_node: NodeFactory, crowd: Crowd) -> None:
     """One clear line and a retry loop, /readyz false, no traceback; then it comes up by itself."""
     await broker.kill()
