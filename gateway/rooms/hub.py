@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from gateway.broker.broker import Broker
-from gateway.broker.errors import BrokerRefused
+from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.config import Settings
 from gateway.core.entry import EntryId, Gap
 from gateway.core.names import RoomName
@@ -17,6 +17,9 @@ from gateway.metrics import Metrics
 from gateway.rooms.room import Room, State
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail, TailBudget
+
+# A joiner whose place could not be asked for tries again after this long.
+PLACE_RETRY_S = 0.1
 
 log = structlog.get_logger()
 
@@ -51,7 +54,7 @@ class Hub:
     async def enter(self, name: RoomName, after: EntryId | None, history: int) -> Place:
         """Open the room if need be and find where the joiner begins; whatever is appended later will reach it.
 
-        Waits for the broker: the caller brings a deadline. Raises HubFull, BrokerGone, BrokerRefused.
+        Waits for the broker: the caller brings a deadline. Raises HubFull, BrokerRefused.
         On return the caller owes `release(room)`, after admitting the session or giving up.
         """
         room = self._room(name)
@@ -62,8 +65,7 @@ class Hub:
                 await asyncio.shield(opening)
             if room.state is State.CLOSED:
                 raise BrokerRefused("ERR the room could not be opened, see the node's log")
-            await self._broker.proof()
-            return await self._place(room, after, history)
+            return await self._placed(room, after, history)
         except BaseException:
             self.release(room)
             raise
@@ -125,6 +127,15 @@ class Hub:
             del self.rooms[room.name]
             room.tail.clear()
             self._broker.unfollow(room.feed)
+
+    async def _placed(self, room: Room, after: EntryId | None, history: int) -> Place:
+        """A connection that just broke is no reason to refuse anybody: it comes back."""
+        while True:
+            await self._broker.proof()
+            try:
+                return await self._place(room, after, history)
+            except BrokerGone:
+                await asyncio.sleep(PLACE_RETRY_S)
 
     async def _place(self, room: Room, after: EntryId | None, history: int) -> Place:
         if after is not None:

@@ -8,7 +8,7 @@ import pytest
 from tests.cluster.chat import Chat, Heard, balanced, key, say
 from tests.cluster.conftest import redis_only
 from tests.conftest import NodeFactory
-from tests.support.broker import Broker
+from tests.support.broker import PASSWORDS, Broker
 from tests.support.node import Node
 from tests.support.proxy import Link, Proxy
 from tests.support.until import until
@@ -44,6 +44,8 @@ async def far_node(quick_node: NodeFactory, proxy: Proxy, broker: Broker) -> Nod
 async def deliver(link: Link, broker: Broker) -> bytes:
     """What a dead connection held, over another one: as when no CLIENT KILL could reach it. The broker's answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+    writer.write(f"AUTH gateway {PASSWORDS['gateway']}\r\n".encode())
+    assert await asyncio.wait_for(reader.readline(), 10) == b"+OK\r\n"
     writer.write(link.up.held)
     answer = await asyncio.wait_for(reader.read(65_536), 10)
     writer.close()
