@@ -149,7 +149,8 @@ def _patch(resources: list[Resource], patch: dict[str, Any]) -> None:
         at: Any = target
         for name in road:
             at = at[int(name) if isinstance(at, list) else name]
-        if step["op"] not in ("replace", "add") or (step["op"] == "replace" and last not in at):
+        # kustomize lets `replace` add, against the RFC: what should not be there is for the schemas to say.
+        if step["op"] not in ("replace", "add"):
             raise Unrendered(f"patch {step}")
         at[last] = step["value"]
 
@@ -168,7 +169,7 @@ def _replace_images(resources: list[Resource], images: list[dict[str, str]]) -> 
             if name == image["name"]:
                 node["image"] = f"{image.get('newName', name)}:{image.get('newTag', tag)}"
 
-    _walk(resources, replace)
+    walk(resources, replace)
 
 
 def _rename(resource: Resource, names: dict[tuple[str, str], str]) -> None:
@@ -179,14 +180,14 @@ def _rename(resource: Resource, names: dict[tuple[str, str], str]) -> None:
                 if field in reference:
                     reference[field] = names.get((kind, reference[field]), reference[field])
 
-    _walk(resource, rename)
+    walk(resource, rename)
 
 
-def _walk(node: Any, visit: Callable[[dict[str, Any]], None]) -> None:
+def walk(node: Any, visit: Callable[[dict[str, Any]], None]) -> None:
     if isinstance(node, dict):
         visit(node)
         for child in node.values():
-            _walk(child, visit)
+            walk(child, visit)
     elif isinstance(node, list):
         for child in node:
-            _walk(child, visit)
+            walk(child, visit)
