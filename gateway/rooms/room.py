@@ -124,7 +124,9 @@ class Room:
         live = self.live.get(session.wire)
         if live is not None:
             live.remove(session)
-        self.behind.discard(session)
+        if session in self.behind:
+            self.behind.remove(session)
+            self._wake_walks()  # its own may wait for a top that never moves
 
     def _go_live(self, session: Session) -> None:
         self.behind.discard(session)
@@ -149,9 +151,7 @@ class Room:
         for live in self.live.values():
             if live.sessions:
                 self._deliver_live(live, entries)
-        if self._moved is not None:
-            self._moved.set()
-            self._moved = None
+        self._wake_walks()
         offset_s = self._broker.clock_offset_s()
         written_at = time.time() + offset_s
         for entry in entries:
@@ -215,6 +215,11 @@ class Room:
                 await self._top_moved()
             else:
                 await self._step(session)
+
+    def _wake_walks(self) -> None:
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
     async def _top_moved(self) -> None:
         if self._moved is None:

@@ -17,9 +17,16 @@ async def chat(stage: Stage) -> AsyncIterator[Chat]:
 
 
 def acknowledged(*talkers: Talker) -> list[Heard]:
-    """All that these talkers got an id for, in the order of the ids."""
-    acks = (item for talker in talkers for item in talker.member.acks.items())
-    return sorted((Heard(id, ref) for ref, id in acks), key=lambda entry: entry.id)
+    """All that these talkers got an id for, in the order in which it was appended."""
+    acks = [Heard(id, ref) for talker in talkers for ref, id in talker.member.acks.items()]
+    first = {entry.id.ms for entry in acks if entry.id.n == 1}
+
+    def order(entry: Heard) -> tuple[int, bool, int]:
+        """Where one log ended and the next began within a ms, high counts come before low ones."""
+        ms, n = entry.id
+        return ms, ms in first and n <= len(talkers), n
+
+    return sorted(acks, key=order)
 
 
 # ---- the log is gone ----

@@ -49,6 +49,7 @@ async def deliver(link: Link, broker: Broker) -> bytes:
     writer.write(link.up.held)
     answer = await asyncio.wait_for(reader.read(65_536), 10)
     writer.close()
+    await writer.wait_closed()
     return answer
 
 

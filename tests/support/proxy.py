@@ -143,7 +143,8 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._listener is not None
         self._listener.close()
-        self.cut()
+        for link in self.links:  # half open ones too
+            link.cut()
         self.thaw()
         for task in self._tasks:
             task.cancel()
