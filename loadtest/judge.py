@@ -65,49 +65,68 @@ def judge_room(evidence: list[RoomEvidence]) -> Counts:
     room = evidence[0] if len(evidence) == 1 else merged(evidence)
     counts = Counts()
     vanished = _missing_from(room, counts)
-    rank, sent_us = _true_order(room, vanished)
-    # The first rank at which a message sent at or after a given time can stand.
-    latest_us = np.maximum.accumulate(sent_us) if sent_us.size else sent_us
-    highest = np.maximum.accumulate(rank) if rank.size else rank
-    straight = rank.size == latest_us.size and bool((np.diff(rank) == 1).all())
+    order = _true_order(room, vanished)
     for record in room.records:
-        if straight and not record.jumps and not record.strays and record.owed_to == OWED_ALL:
-            _judge_simple(record, latest_us, counts)
+        if order.is_the_tape and not record.jumps and not record.strays and record.owed_to == OWED_ALL:
+            _judge_simple(record, order, counts)
         else:
-            _judge_member(record, room, rank, latest_us, highest, counts)
+            _judge_member(record, room, order, counts)
     return counts
 
 
-def _judge_simple(record: Record, latest_us: Array, counts: Counts) -> None:
+class Order:
+    """The room's true order: a rank for every message, vanished ones included."""
+
+    def __init__(self, rank: Array, sent_us: Array, vanished: Array) -> None:
+        self.rank = rank  # of each frame of the tape
+        self.vanished = vanished  # ranks
+        self.vanished_us = sent_us[vanished]
+        # By rank: the latest time at which anything up to there was sent.
+        self.latest_us = np.maximum.accumulate(sent_us) if sent_us.size else sent_us
+        # By frame: the highest rank up to there.
+        self.highest = np.maximum.accumulate(rank) if rank.size else rank
+        self.is_the_tape = not vanished.size and bool((np.diff(rank) == 1).all())
+
+    def since(self, joined_us: int) -> int:
+        """The first rank at which a message sent at or after that time can stand."""
+        return int(np.searchsorted(self.latest_us, joined_us))
+
+    def too_early(self, low: int, high: int, joined_us: int) -> int:
+        """Vanished messages between the ranks that were sent before that time.
+
+        Where they really stood nobody saw: perhaps before the member joined, so they are not owed to it.
+        """
+        between = (self.vanished >= low) & (self.vanished < high)
+        return int((between & (self.vanished_us < joined_us)).sum())
+
+
+def _judge_simple(record: Record, order: Order, counts: Counts) -> None:
     """One stretch of an undisputed tape, as nearly every member's. No array per member."""
-    low = int(np.searchsorted(latest_us, record.joined_us))
+    low, high = order.since(record.joined_us), len(order.latest_us)
     if record.first >= 0:
         low = min(low, record.first)
     heard = record.end - record.first if record.first >= 0 else 0
-    counts.expected += len(latest_us) - low
+    counts.expected += high - low
     counts.delivered += heard
-    counts.lost += len(latest_us) - low - heard
+    counts.lost += high - low - heard
     counts.foreign += record.foreign
     counts.replayed += record.replayed
 
 
-def _judge_member(
-    record: Record, room: RoomEvidence, rank: Array, latest_us: Array, highest: Array, counts: Counts
-) -> None:
-    heard = rank[received(record, room.keys)]
+def _judge_member(record: Record, room: RoomEvidence, order: Order, counts: Counts) -> None:
+    heard = order.rank[received(record, room.keys)]
     unique = _first_occurrences(heard)
-    low = int(np.searchsorted(latest_us, record.joined_us))
-    high = low
+    low = high = order.since(record.joined_us)
     if record.owed_to == OWED_ALL:
-        high = len(latest_us)
-    elif record.owed_to > 0 and highest.size:
-        high = int(highest[min(record.owed_to, len(highest)) - 1]) + 1
+        high = len(order.latest_us)
+    elif record.owed_to > 0 and order.highest.size:
+        high = int(order.highest[min(record.owed_to, len(order.highest)) - 1]) + 1
     if unique.size:
         # What was there before its first message is not owed, even if it came late.
         low, high = min(low, int(unique[0])), max(high, int(unique.max()) + 1)
     inside = int(((unique >= low) & (unique < high)).sum())
-    missing = max(high - low, 0) - inside
-    told = _told_missing(record, room, rank, unique, low, high) if record.gaps and missing else 0
+    missing = max(high - low, 0) - inside - order.too_early(low, high, record.joined_us)
+    told = _told_missing(record, room, order.rank, unique, low, high) if record.gaps and missing else 0
     counts.expected += missing - told + len(unique)
     counts.delivered += len(unique)
     counts.lost += missing - told
@@ -150,8 +169,7 @@ def _missing_from_stint(
     return vanished[::-1]
 
 
-def _true_order(room: RoomEvidence, vanished: Sequence[tuple[int, int | None, int]]) -> tuple[Array, Array]:
-    """Rank of each frame of the tape in the true order, and sent_us of every rank, vanished ones too."""
+def _true_order(room: RoomEvidence, vanished: Sequence[tuple[int, int | None, int]]) -> Order:
     places = true_places(room)
     frame_of = {int(key): frame for frame, key in enumerate(room.keys)} if vanished else {}
     # A vanished message belongs before its sender's next one; behind everything if there was none.
@@ -165,7 +183,7 @@ def _true_order(room: RoomEvidence, vanished: Sequence[tuple[int, int | None, in
     sent_us = np.concatenate([room.sent_us, np.array([at for _, _, at in vanished], np.int64)])
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    return rank[: len(places)], sent_us[order]
+    return Order(rank[: len(places)], sent_us[order], np.sort(rank[len(places) :]))
 
 
 def _told_missing(record: Record, room: RoomEvidence, rank: Array, unique: Array, low: int, high: int) -> int:

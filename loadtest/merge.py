@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from heapq import merge
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def merged(evidence: list[RoomEvidence]) -> RoomEvidence:
 
 
 def _two(left: RoomEvidence, right: RoomEvidence) -> RoomEvidence:
-    keys, from_left, from_right = _interleave(left.keys.tolist(), right.keys.tolist())
+    keys, from_left, from_right = _interleave(left, right)
     sent_us, counts = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
     for side, frames in ((left, from_left), (right, from_right)):
         sent_us[frames] = side.sent_us
@@ -30,21 +31,31 @@ def _two(left: RoomEvidence, right: RoomEvidence) -> RoomEvidence:
     return RoomEvidence(np.array(keys, np.int64), sent_us, counts, records, left.stints + right.stints)
 
 
-def _interleave(left: list[int], right: list[int]) -> tuple[list[int], Array, Array]:
-    """The union, in the left's order; what only the right heard stands before its next common message."""
-    place = {key: n for n, key in enumerate(left)}
+def _interleave(left: RoomEvidence, right: RoomEvidence) -> tuple[list[int], Array, Array]:
+    """The union of both tapes, and where each one's frames went.
+
+    What both heard stands in the left's order. What only one heard stands between the same common messages as
+    on its own tape; where both have such messages in one place, in the order of sending.
+    """
+    left_sent = list(zip(left.sent_us.tolist(), left.keys.tolist(), strict=True))
+    right_sent = list(zip(right.sent_us.tolist(), right.keys.tolist(), strict=True))
+    place = {key: n for n, (_, key) in enumerate(left_sent)}
     keys: list[int] = []
     taken = 0
-    for key in right:
-        n = place.get(key)
+    alone: list[tuple[int, int]] = []  # heard by the right only, since the last common message
+    for sent in right_sent:
+        n = place.get(sent[1])
         if n is None:
-            keys.append(key)
+            alone.append(sent)
         elif n >= taken:
-            keys += left[taken : n + 1]
+            keys += [key for _, key in merge(left_sent[taken:n], alone)]
+            keys.append(sent[1])
+            alone = []
             taken = n + 1
-    keys += left[taken:]
+    keys += [key for _, key in merge(left_sent[taken:], alone)]
     where = {key: n for n, key in enumerate(keys)}
-    return keys, np.array([where[k] for k in left], np.int64), np.array([where[k] for k in right], np.int64)
+    frames = [np.array([where[key] for _, key in side], np.int64) for side in (left_sent, right_sent)]
+    return keys, frames[0], frames[1]
 
 
 def _retold(record: Record, frames: Array, keys: list[int]) -> Record:

@@ -1,7 +1,7 @@
 """A room's true order: what most of its members heard, wherever they disagree. Pure.
 
-The tape is in order of first hearing. Where nobody heard anything out of that order it is the truth. Around
-each message that somebody did, every pair of messages is put to the vote of the members who heard both.
+The tape is in order of first hearing. Where members passed along it and nobody heard anything out of that order
+it is the truth. Elsewhere every pair of messages is put to the vote of the members who heard both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DISPUTE_MAX = 2_000
 def true_places(room: RoomEvidence) -> Array:
     """The place of each frame of the tape in the true order."""
     places = np.arange(len(room.keys))
-    spans = _spans(room)
+    spans = _joined(_strayed(room) + _unfounded(room))
     if not spans:
         return places
     disputers = [r for r in room.records if r.strays]
@@ -33,7 +33,10 @@ def true_places(room: RoomEvidence) -> Array:
         for (start, end), table in heard.items():
             table[row] = turn_of[start:end]
     for (start, end), table in heard.items():
-        places[start + _voted(table, followers[start:end])] = np.arange(start, end)
+        # What nobody could compare is put in the order of sending: most likely the room's too.
+        by_time = np.argsort(room.sent_us[start:end], kind="stable")
+        order = by_time[_sorted(_is_before(table, followers[start:end])[np.ix_(by_time, by_time)])]
+        places[start + order] = np.arange(start, end)
     return places
 
 
@@ -74,18 +77,56 @@ def places_of(keys: Array, wanted: list[int]) -> dict[int, int]:
     return dict(zip(wanted, found.tolist(), strict=True))
 
 
-def _spans(room: RoomEvidence) -> list[tuple[int, int]]:
-    """Stretches of the tape in which somebody heard something out of order. None overlap."""
+def _strayed(room: RoomEvidence) -> list[tuple[int, int]]:
+    """Stretches of the tape in which somebody heard something out of order."""
     keys = sorted({key for record in room.records for _, key in record.strays})
     place_of = places_of(room.keys, keys) if keys else {}
-    ends = sorted((min(at, place_of[key]), max(at, place_of[key] + 1)) for r in room.records for at, key in r.strays)
-    spans: list[list[int]] = []
-    for start, end in ends:
-        if spans and start <= spans[-1][1]:
-            spans[-1][1] = max(spans[-1][1], end)
+    return [(min(at, place_of[key]), max(at, place_of[key] + 1)) for r in room.records for at, key in r.strays]
+
+
+def _unfounded(room: RoomEvidence) -> list[tuple[int, int]]:
+    """Stretches around a joint of the tape that no member passed, if the times of sending contradict it.
+
+    One who joined late and heard first what another never heard can make such a joint.
+    """
+    frames, sent_us = len(room.keys), room.sent_us
+    if frames < 2:
+        return []
+    passed = np.zeros(frames + 1, np.int64)
+    for record in room.records:
+        for start, end in _ranges(record):
+            if end > start:
+                passed[start + 1] += 1
+                passed[end] -= 1
+    latest, earliest = np.maximum.accumulate(sent_us), np.minimum.accumulate(sent_us[::-1])[::-1]
+    joints = np.flatnonzero((np.cumsum(passed)[1:frames] == 0) & (latest[:-1] > earliest[1:])) + 1
+    return [
+        (
+            int(np.searchsorted(latest, earliest[joint], "right")),
+            int(np.searchsorted(earliest, latest[joint - 1], "left")),
+        )
+        for joint in joints.tolist()
+    ]
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """None overlap, none is too long."""
+    joined: list[list[int]] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], end)
         else:
-            spans.append([start, end])
-    return [(start, end) for start, end in spans if end - start <= DISPUTE_MAX]
+            joined.append([start, end])
+    return [(start, end) for start, end in joined if end - start <= DISPUTE_MAX]
+
+
+def _ranges(record: Record) -> list[tuple[int, int]]:
+    """Stretches of the tape that a member heard in its order."""
+    if record.first < 0:
+        return []
+    starts = [record.first, *(b for _, b in record.jumps)]
+    ends = [*(a for a, _ in record.jumps), record.end]
+    return list(zip(starts, ends, strict=True))
 
 
 def _turns(heard: Array, frames: int) -> Array:
@@ -99,17 +140,15 @@ def _coverage(records: list[Record], frames: int) -> Array:
     """How many of these members heard each frame in its place on the tape."""
     change = np.zeros(frames + 1, np.int64)
     for record in records:
-        starts = [record.first, *(b for _, b in record.jumps)]
-        ends = [*(a for a, _ in record.jumps), record.end]
-        for start, end in zip(starts, ends, strict=True):
+        for start, end in _ranges(record):
             change[start] += 1
             change[end] -= 1
     covered: Array = np.cumsum(change)[:-1]
     return covered
 
 
-def _voted(table: Array, followers: Array) -> Array:
-    """Frames of the dispute in the order in which each is before most of those behind it (Copeland)."""
+def _is_before(table: Array, followers: Array) -> NDArray[np.bool_]:
+    """For each two frames of the dispute: did most of those who heard both hear the one before the other?"""
     size = table.shape[1]
     on_tape = np.triu(np.ones((size, size), np.int64), 1)
     before = on_tape * np.minimum.outer(followers, followers)
@@ -120,6 +159,19 @@ def _voted(table: Array, followers: Array) -> Array:
         word = (heard[:, None] & heard[None, :] & (turns[:, None] < turns[None, :])).astype(np.int64)
         before = before + word
         believed = np.where(believed | believed.T, believed, word)
-    believed = np.where(believed | believed.T, believed, on_tape)
-    wins = (before > before.T) | ((before == before.T) & (believed > 0))
-    return np.argsort(-wins.sum(axis=1), kind="stable")
+    is_before: NDArray[np.bool_] = (before > before.T) | ((before == before.T) & (believed > 0))
+    return is_before
+
+
+def _sorted(is_before: NDArray[np.bool_]) -> Array:
+    """Topological order, otherwise as given. A circle, which members make who were lied to about the same
+    messages, is cut where it is thinnest."""
+    size = len(is_before)
+    waits_for = is_before.sum(axis=0).astype(np.int64)
+    order = np.empty(size, np.int64)
+    for n in range(size):
+        frame = int(np.argmin(waits_for))
+        order[n] = frame
+        waits_for -= is_before[frame]
+        waits_for[frame] = size * 2
+    return order

@@ -19,7 +19,7 @@ from random import Random
 
 from aiohttp import WSMsgType, web
 
-SETTLED_S = 0.05
+SETTLED_S = 0.3
 
 
 @dataclass(eq=False)
@@ -79,6 +79,8 @@ class LyingServer:
                     self._publish(seat.room, json.dumps({"message": json.loads(frame.data)["message"]}))
         finally:
             self.rooms[seat.room].remove(seat)
+            # What was to come late and for which no later message came was never told.
+            self.tally["lost"] += len(seat.owed_later)
             writer.cancel()
         return ws
 
@@ -152,10 +154,6 @@ class LyingServer:
         if others:
             self.random.choice(others).outgoing.put_nowait(text)
             self.tally["foreign"] += 1
-
-    def still_owed(self) -> int:
-        """Deliveries that were to come late and for which no later message came: lost in the end."""
-        return sum(len(seat.owed_later) for seats in self.rooms.values() for seat in seats)
 
     async def _write(self, seat: Seat) -> None:
         while True:

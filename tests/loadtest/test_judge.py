@@ -97,6 +97,17 @@ def test_a_message_that_nobody_heard(broken: bool, lost: int, unconfirmed: int) 
     assert (counts.lost, counts.unconfirmed) == (lost, unconfirmed)
 
 
+def test_a_vanished_message_is_not_owed_to_whoever_joined_after_it_was_sent() -> None:
+    """Its place in the order is unknown; that it was sent before the member came is known."""
+    tape = Tape("run", "room")
+    early, late = Record(0, 0, owed_to=OWED_ALL), Record(1, joined_us=15, owed_to=OWED_ALL)
+    log = [message_frame("room", 1, 1, 20), message_frame("room", 0, 2, 30)]
+    for record in (early, late):
+        member(tape, record).feed(b"".join(log), 50)
+    counts = judge_room([evidence(tape, [early, late], [stint(0, 10, 30), stint(1, 20)])])
+    assert (counts.vanished, counts.lost, counts.expected) == (1, 1, 5)
+
+
 def test_a_message_that_nobody_sent_is_invented() -> None:
     tape = Tape("run", "room")
     record = Record(0, 0, owed_to=OWED_ALL)
