@@ -9,7 +9,7 @@ NODES := 2
 STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-exporter
 
 .DEFAULT_GOAL := help
-.PHONY: help run stack secrets test test-long check bench clean packages
+.PHONY: help run stack compose-test secrets test test-long check bench clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -20,6 +20,9 @@ run: .venv/installed ## embedded broker and two nodes on http://127.0.0.1:8000/c
 stack: .venv/installed secrets ## HAProxy, broker, nodes, Prometheus, Alertmanager on this machine: make stack NODES=4
 	@CI=true sh .ci/packages $(STACK_PACKAGES)
 	@exec $(PY) -m deploy.stack --nodes $(NODES)
+
+compose-test: .venv/installed secrets ## chat through docker-compose.yml, scale it, kill a node; says so where no engine is
+	@$(PY) -m deploy.compose
 
 secrets: .venv/installed ## random passwords for the broker's users in .env, once; their hashes in secrets/
 	@$(PY) -m broker_config secrets

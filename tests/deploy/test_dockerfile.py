@@ -21,7 +21,7 @@ import broker_config.cli
 from tests.conftest import BrokerFactory
 from tests.deploy.compose import ROOT
 from tests.support.broker import Broker
-from tests.support.need import missing, need_tool
+from tests.support.need import missing, need_tool, need_valkey
 from tests.support.node import Node, environment
 from tests.support.process import Process
 from tests.support.until import until
@@ -229,16 +229,18 @@ def test_a_node_without_a_broker_says_so_and_ends(built: Path) -> None:
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "HIROBA_BROKER_URL" in done.stderr
 
 
-async def test_the_broker_starts_on_the_shipped_files(tmp_path: Path) -> None:
-    """What the broker's container runs: Redis here, valkey.conf, the users of `make secrets`; and its health check."""
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_the_broker_starts_on_the_shipped_files(tmp_path: Path, kind: str) -> None:
+    """What the broker's container runs: valkey.conf, the users of `make secrets`; and its health check."""
     need_tool("redis-server", "redis-server")
+    programs = Path(need_valkey()).parent if kind == "valkey" else Path("/usr/bin")
     files = tmp_path / "made"
     made = ["secrets", "--file", str(files / ".env"), "--acl", str(files / "users.acl")]
     assert broker_config.cli.main(made) == 0
     password = re.findall(r"BROKER_EXPORTER_PASSWORD=(.+)", (files / ".env").read_text())[0]
     node = Node("redis://nobody", tmp_path)
     env = {
-        "PATH": "/usr/bin:/bin",
+        "PATH": f"{programs}:/usr/bin:/bin",
         "BROKER_CONF": str(ROOT / "broker_config" / "valkey.conf"),
         "BROKER_ACL": str(files / "users.acl"),
         "BROKER_DATA": str(files),
@@ -256,6 +258,7 @@ async def test_the_broker_starts_on_the_shipped_files(tmp_path: Path) -> None:
         return await health.ended() == 0
 
     await until(well, "the broker is well", 20.0, every_s=0.1)
+    assert Path(f"/proc/{broker.pid}/exe").resolve().parent == programs.resolve(), "exec, and the right one"
     health.env["BROKER_EXPORTER_PASSWORD"] = "wrong"
     assert not await well()
     assert password not in "\n".join(broker.lines() + health.lines())
