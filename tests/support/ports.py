@@ -5,6 +5,8 @@ import socket
 
 # Linux hands out 32768 and up by itself; a port from below can only be taken by somebody who asks for it.
 LOWEST, HIGHEST = 12_000, 32_000
+# Handed out by this process: whoever has one may not have bound it yet. 20,000 are far more than a run takes.
+_given: set[int] = set()
 
 
 def free_port() -> int:
@@ -17,7 +19,9 @@ def free_ports(count: int) -> int:
     for _ in range(200):
         # Not seeded: test runs side by side must not go through the same ports in the same order.
         first = random.SystemRandom().randrange(LOWEST, HIGHEST - count)
-        if all(is_free(first + n) for n in range(count)):
+        ports = range(first, first + count)
+        if _given.isdisjoint(ports) and all(map(is_free, ports)):
+            _given.update(ports)
             return first
     raise AssertionError(f"no {count} free ports in a row between {LOWEST} and {HIGHEST}")
 
