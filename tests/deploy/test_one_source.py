@@ -21,18 +21,26 @@ from gateway.config import Settings, SettingsError
 from gateway.drain import HURRY_S
 from gateway.node import CONNECTIONS_MAX, DESCRIPTORS_SPARE
 from loadtest import cli as loadtest
+from tests.deploy import sources
 from tests.deploy.compose import FILE, ROOT, Service, services
-from tests.deploy.kustomize import Resource, render
-from tests.deploy.test_dockerfile import lines
+from tests.deploy.sources import (
+    GRAFANA,
+    HAPROXY,
+    NODES_DNS,
+    PROMETHEUS,
+    VALKEY,
+    Containers,
+    bytes_of,
+    containers,
+    directive,
+    environment,
+    everyones_environment,
+    preset,
+    resources,
+)
 
-HAPROXY = (ROOT / "deploy/haproxy/haproxy.cfg").read_text("utf-8")
-NODES_DNS = (ROOT / "deploy/haproxy/nodes-dns.cfg").read_text("utf-8")
-VALKEY = (ROOT / "broker_config/valkey.conf").read_text("utf-8")
-PROMETHEUS = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
-GRAFANA = ROOT / "deploy" / "grafana"
 VERSIONS = (ROOT / "docs/versions.md").read_text("utf-8")
 SETTINGS = Settings()
-K8S = ROOT / "deploy/k8s"
 
 
 @pytest.fixture(scope="module")
@@ -41,76 +49,24 @@ def compose() -> dict[str, Service]:
 
 
 @pytest.fixture(scope="module")
-def k8s() -> dict[str, dict[str, Any]]:
+def k8s() -> Containers:
     return containers()
-
-
-def containers() -> dict[str, dict[str, Any]]:
-    """The containers of base and broker by name; the pod and the workload they are in as `pod` and `spec`."""
-    found = {}
-    for directory in ("base", "broker"):
-        for resource in render(K8S / directory):
-            if resource["kind"] in ("Deployment", "StatefulSet"):
-                pod = resource["spec"]["template"]["spec"]
-                for container in pod["containers"]:
-                    found[container["name"]] = container | {"pod": pod, "spec": resource["spec"]}
-    return found
-
-
-def resources(directory: str, kind: str) -> list[Resource]:
-    return [each for each in render(K8S / directory) if each["kind"] == kind]
-
-
-def preset(name: str) -> str:
-    """What haproxy.cfg or nodes-dns.cfg has for a variable that nobody sets."""
-    (value,) = re.findall(rf"^ +presetenv {name} (\S+)$", HAPROXY + NODES_DNS, re.MULTILINE)
-    return str(value)
-
-
-def directive(name: str) -> str:
-    (value,) = re.findall(rf"^{name} (.+)$", VALKEY, re.MULTILINE)
-    return str(value)
-
-
-def bytes_of(text: str) -> int:
-    """`1gb` of valkey.conf, `2g` of Compose, `2Gi` of Kubernetes: all powers of 1024."""
-    number, unit = re.fullmatch(r"(\d+)([kmg])(?:b|i)?", text.lower()).groups()  # type: ignore[union-attr]
-    return int(number) << {"k": 10, "m": 20, "g": 30}[unit]
-
-
-def environment(container: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each.get("value", "") for each in container.get("env", [])}
-
-
-def everyones_environment(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Each variable that is set anywhere, with its value; empty where it comes from elsewhere."""
-    found = [(key, value or "") for service in compose.values() for key, value in service.environment.items()]
-    found += [pair for container in k8s.values() for pair in environment(container).items()]
-    for directory in ("base", "broker"):
-        for resource in resources(directory, "ConfigMap"):
-            found += [pair for pair in resource["data"].items() if pair[0].isupper()]
-    for line in lines():
-        if line.startswith("ENV"):
-            found += re.findall(r"(\w+)=(\S+)", line)
-    return found
 
 
 # ---- ports ----
 
 
-def test_ports(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_ports(compose: dict[str, Service], k8s: Containers) -> None:
     ports = Ports.usual(1)
     assert SETTINGS.port == ports.public == int(preset("LB_BIND").strip(":"))
-    assert (
-        ports.haproxy
-        == int(preset("LB_OPS_BIND").rpartition(":")[2])
-        == int(environment(k8s["haproxy"])["LB_OPS_BIND"].strip(":"))
-    )
+    assert f"127.0.0.1:{ports.haproxy}" == preset("LB_OPS_BIND")
+    for env in (environment(k8s["haproxy"]), compose["haproxy"].environment):
+        assert env["LB_OPS_BIND"] == f":{ports.haproxy}"
     assert ports.broker == int(directive("port"))
     node = [SETTINGS.port, SETTINGS.ops_port]
     assert node == [int(port) for port in compose["gateway"].raw["expose"]]
     assert node == [port["containerPort"] for port in k8s["gateway"]["ports"]]
-    assert f"EXPOSE {SETTINGS.port} {SETTINGS.ops_port}" in lines()
+    assert f"EXPOSE {SETTINGS.port} {SETTINGS.ops_port}" in sources.dockerfile()
     assert re.findall(r":(\d+)\" resolvers", NODES_DNS) == [str(SETTINGS.port)]
     assert re.findall(r"default-server check port (\d+)", HAPROXY) == [str(SETTINGS.ops_port)]
     start = (ROOT / "deploy/docker/prometheus-start.sh").read_text("utf-8")
@@ -142,7 +98,7 @@ def test_metric_ports(compose: dict[str, Service]) -> None:
 # ---- settings, users, scripts ----
 
 
-def test_every_setting_that_is_set_exists(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_every_setting_that_is_set_exists(compose: dict[str, Service], k8s: Containers) -> None:
     found = [pair for pair in everyones_environment(compose, k8s) if pair[0].startswith("HIROBA_")]
     mine = [(key, value) for key, value in found if key != "HIROBA_PROMETHEUS_URL"]
     assert len(mine) >= 9
@@ -155,9 +111,7 @@ def test_every_setting_that_is_set_exists(compose: dict[str, Service], k8s: dict
         Settings(trusted_proxies="10.0.0.0/80")
 
 
-def test_every_variable_of_the_balancer_exists(
-    compose: dict[str, Service], k8s: dict[str, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_every_variable_of_the_balancer_exists(compose: dict[str, Service], k8s: Containers, tmp_path: Path) -> None:
     known = set(re.findall(r"presetenv (LB_\w+)", HAPROXY + NODES_DNS)) | {"LB_CERT"}
     used = {key for key, _ in everyones_environment(compose, k8s) if key.startswith("LB_")}
     stack = parts.haproxy(tmp_path, [], 1, 2).env
@@ -171,7 +125,7 @@ def test_the_load_test_takes_its_options(compose: dict[str, Service]) -> None:
     assert {str(Path(arguments.html).parent), str(Path(arguments.json).parent)} == mount
 
 
-def test_users_of_the_broker(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_users_of_the_broker(compose: dict[str, Service], k8s: Containers) -> None:
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
     assert set(re.findall(r"\{(BROKER_\w+_PASSWORD)", text)) <= set(users.PASSWORDS.values())
     secrets = (ROOT / "deploy/k8s/secrets.sh").read_text("utf-8")
@@ -188,15 +142,15 @@ def test_users_of_the_broker(compose: dict[str, Service], k8s: dict[str, dict[st
     assert users.PASSWORDS["exporter"] in environment(k8s["broker"])
 
 
-def test_users_of_the_machine(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
-    (image,) = [line for line in lines() if line.startswith("USER")]
+def test_users_of_the_machine(compose: dict[str, Service], k8s: Containers) -> None:
+    (image,) = [line for line in sources.dockerfile() if line.startswith("USER")]
     assert image == f"USER {compose['gateway'].raw['user']}" == f"USER {compose['loadtest'].raw['user']}"
     for name in ("gateway", "haproxy", "broker"):
         context = k8s[name]["pod"]["securityContext"]
         assert f"{context['runAsUser']}:{context['runAsGroup']}" == compose[name].raw["user"], name
 
 
-def test_the_broker_starts_alike(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_the_broker_starts_alike(compose: dict[str, Service], k8s: Containers) -> None:
     """The same script on the same valkey.conf and users.acl at the same place; and the same health check."""
     theirs, ours = k8s["broker"]["command"], compose["broker"].argv
     assert [Path(word).name for word in theirs] == [Path(word).name for word in ours]
@@ -215,7 +169,7 @@ def test_the_broker_starts_alike(compose: dict[str, Service], k8s: dict[str, dic
     }
 
 
-def test_the_balancer_reads_the_same_files(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_the_balancer_reads_the_same_files(compose: dict[str, Service], k8s: Containers) -> None:
     assert compose["haproxy"].argv == k8s["haproxy"]["command"]
     (data,) = [each["data"] for each in resources("base", "ConfigMap") if "haproxy" in each["metadata"]["name"]]
     assert data == {"haproxy.cfg": HAPROXY, "nodes-dns.cfg": NODES_DNS}
@@ -266,14 +220,14 @@ def sleep_s(container: dict[str, Any]) -> int:
     return int(seconds)
 
 
-def test_a_node_has_time_to_drain(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_a_node_has_time_to_drain(compose: dict[str, Service], k8s: Containers) -> None:
     assert SETTINGS.lb_wait_s > deregistered_s()
     assert compose["gateway"].seconds("stop_grace_period") > drain_s() > deregistered_s()
     grace = k8s["gateway"]["pod"]["terminationGracePeriodSeconds"]
     assert grace > sleep_s(k8s["gateway"]) + drain_s() > SETTINGS.drain_s > deregistered_s()
 
 
-def test_the_balancer_outlives_the_nodes_behind_it(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_the_balancer_outlives_the_nodes_behind_it(compose: dict[str, Service], k8s: Containers) -> None:
     """Else clients would be cut before their node told them where to go."""
     balancer = compose["haproxy"]
     assert balancer.seconds("stop_grace_period") > compose["gateway"].seconds("stop_grace_period")
@@ -282,7 +236,7 @@ def test_the_balancer_outlives_the_nodes_behind_it(compose: dict[str, Service], 
     assert grace > sleep_s(k8s["haproxy"]) + drain_s()
 
 
-def test_the_broker_has_time_to_write(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_the_broker_has_time_to_write(compose: dict[str, Service], k8s: Containers) -> None:
     wanted = int(directive("shutdown-timeout"))
     assert compose["broker"].seconds("stop_grace_period") > wanted
     assert k8s["broker"]["pod"]["terminationGracePeriodSeconds"] > wanted
@@ -291,7 +245,7 @@ def test_the_broker_has_time_to_write(compose: dict[str, Service], k8s: dict[str
 # ---- how much things take ----
 
 
-def test_there_is_memory_for_what_is_configured(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_there_is_memory_for_what_is_configured(compose: dict[str, Service], k8s: Containers) -> None:
     rooms = bytes_of(directive("maxmemory"))
     for limit in (compose["broker"].raw["mem_limit"], k8s["broker"]["resources"]["limits"]["memory"]):
         assert rooms <= 0.6 * bytes_of(limit)
@@ -309,7 +263,7 @@ def test_there_are_descriptors_for_what_is_configured(compose: dict[str, Service
     assert compose["broker"].raw["ulimits"]["nofile"] >= int(directive("maxclients")) + 32
 
 
-def test_the_balancer_has_a_place_for_every_node(k8s: dict[str, dict[str, Any]]) -> None:
+def test_the_balancer_has_a_place_for_every_node(k8s: Containers) -> None:
     (autoscaler,) = resources("base", "HorizontalPodAutoscaler")
     surge = k8s["gateway"]["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
     assert autoscaler["spec"]["maxReplicas"] + surge <= int(preset("LB_NODES_MAX"))
@@ -319,7 +273,7 @@ def test_the_balancer_has_a_place_for_every_node(k8s: dict[str, dict[str, Any]])
 # ---- versions ----
 
 
-def test_images(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> None:
+def test_images(compose: dict[str, Service], k8s: Containers) -> None:
     for ours, theirs in (
         ("gateway", "gateway"),
         ("haproxy", "haproxy"),
@@ -328,13 +282,13 @@ def test_images(compose: dict[str, Service], k8s: dict[str, dict[str, Any]]) -> 
     ):
         assert compose[ours].raw["image"] == k8s[theirs]["image"]
     used = {service.raw["image"] for service in compose.values() if not service.raw["image"].startswith("hiroba")}
-    (base,) = [line.split()[1] for line in lines() if line.startswith("FROM") and ":" in line]
+    (base,) = [line.split()[1] for line in sources.dockerfile() if line.startswith("FROM") and ":" in line]
     assert used | {base, "redis:7.0"} == set(re.findall(r"^\| `([\w./-]+:[\w.-]+)`", VERSIONS, re.MULTILINE))
     assert all(re.search(r":v?\d+\.\d+", image) for image in used), "pinned by tag"
 
 
 def test_the_python_of_the_image_is_the_one_of_the_tests() -> None:
-    (base,) = [line.split()[1] for line in lines() if line.startswith("FROM") and ":" in line]
+    (base,) = [line.split()[1] for line in sources.dockerfile() if line.startswith("FROM") and ":" in line]
     tested = re.search(r"`python:(\d+\.\d+)-\S+` \| CPython (\d+\.\d+)", VERSIONS)
     assert tested and tested[1] == tested[2] and base.startswith(f"python:{tested[1]}-")
     assert sys.version_info >= tuple(map(int, tested[1].split(".")))
@@ -362,7 +316,7 @@ def test_the_python_of_the_image_is_the_one_of_the_tests() -> None:
     ],
 )
 def test_a_compose_file_that_says_otherwise_is_refused(
-    old: str, new: str, check: Callable[..., None], k8s: dict[str, dict[str, Any]], tmp_path: Path
+    old: str, new: str, check: Callable[..., None], k8s: Containers, tmp_path: Path
 ) -> None:
     text = FILE.read_text("utf-8")
     assert old in text
@@ -392,7 +346,7 @@ def test_a_manifest_that_says_otherwise_is_refused(
     text = file.read_text("utf-8")
     assert old in text
     file.write_text(text.replace(old, new))
-    monkeypatch.setattr(sys.modules[__name__], "K8S", tmp_path / "deploy/k8s")
+    monkeypatch.setattr(sources, "K8S", tmp_path / "deploy/k8s")
     fixtures = {"compose": compose, "k8s": containers()}
     wanted = {name: fixtures[name] for name in inspect.signature(check).parameters}
     with pytest.raises(AssertionError):
