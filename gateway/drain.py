@@ -24,7 +24,7 @@ async def drain(edge: Edge, broker: Broker, settings: Settings, hurry: asyncio.E
     log.info("draining", connections=edge.connections, drain_s=settings.drain_s)
     await unless(hurry, edge.drain(settings.drain_s))
     if hurry.is_set():
-        edge.leave_at_once()
+        await edge.drain(0)
         await _within(HURRY_S, edge.empty())
         await _within(HURRY_S, _leave(broker))
     else:

@@ -7,7 +7,6 @@ class Close(Enum):
     """`code` (RFC 6455 §7.4), `text` for the close frame, and whether coming back makes sense."""
 
     CLIENT = (1000, "the client closed", False)
-    LEAVING = (1001, "the node is stopping at once", True)
     BINARY = (1003, "text frames only", False)
     LOST = (1006, "the connection broke", True)
     BAD_DATA = (1007, "send a JSON object with a key 'message'", False)

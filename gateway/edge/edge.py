@@ -127,9 +127,3 @@ class Edge:
         self.connections -= 1
         if not self.connections:
             self._emptied.set()
-
-    def leave_at_once(self) -> None:
-        """No time left: everybody is closed in this turn."""
-        self.draining = True
-        for client in self.wheel.clients():
-            client.end(Close.LEAVING)
