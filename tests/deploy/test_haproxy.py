@@ -52,7 +52,7 @@ async def test_a_killed_node_is_out_after_fall_checks_and_nobody_else_loses_anyt
 ) -> None:
     cluster = await Cluster.start(broker, tmp_path, 3)
     async with crowd(cluster, ["red", "blue"], listeners=8, plain=5, every_s=0.07) as (resumers, plains):
-        await until(lambda: all(len(client.heard) > 10 for client in resumers), "the rooms are lively")
+        await until(lambda: all(len(client.heard) > 20 for client in resumers), "the rooms are lively")
         before = int((await cluster.balancer.states())["node0"]["chkfail"])
         await cluster.nodes[0].kill()
 
@@ -107,6 +107,8 @@ async def test_limits_hold_per_address_and_a_slow_handshake_reaches_no_node(
         await (await other.ws_connect(balancer.ws_url("a"))).close()
         await sockets.pop().close()
         await until(lambda: _connects(many, balancer), "there is room again")
+        for ws in sockets:
+            await ws.close()
     assert (await slow).startswith(b"HTTP/1.1 408 ")
     assert "/slow/" not in node.process.log.read_text()
 
