@@ -43,6 +43,20 @@ class Stop:
 
 
 @dataclass
+class LastSent:
+    """Worker, when the run is over: the last message of each of its users, by room."""
+
+    keys: dict[str, list[int]]
+
+
+@dataclass
+class Awaited:
+    """Coordinator: everyone's LastSent. Whoever shares such a room waits until it has heard them."""
+
+    keys: dict[str, list[int]]
+
+
+@dataclass
 class Tick:
     """Worker, every second: what happened since the last one, and what is."""
 

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from loadtest.channel import Channel, Done, Go, Prepare, Ready, RoomEvidence, Stop, Tick
+from loadtest.channel import Awaited, Channel, Done, Go, LastSent, Prepare, Ready, RoomEvidence, Stop, Tick
 from loadtest.spec import BadSpec, Spec
 from loadtest.timeline import Timeline
 
@@ -33,6 +33,7 @@ class Crew:
         self._spec = spec
         self._watchers = watchers
         self._channels: dict[int, Channel] = {}
+        self._last_sent: dict[int, LastSent] = {}
         self._processes: dict[int, asyncio.subprocess.Process] = {}
 
     async def run(self) -> None:
@@ -47,7 +48,7 @@ class Crew:
             loop = asyncio.get_running_loop()
             for signum in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(signum, self.stop)
-            await asyncio.gather(*(self._listen(n) for n in self._channels))
+            await asyncio.gather(*(self._listen(n) for n in tuple(self._channels)))
         finally:
             await self._dismiss()
 
@@ -86,6 +87,9 @@ class Crew:
                 if self.timeline.add(number, message):
                     for watch in self._watchers:
                         watch(self.timeline)
+            elif isinstance(message, LastSent):
+                self._last_sent[number] = message
+                self._tell_what_to_await()
             elif isinstance(message, Done):
                 self.done.append(message)
                 for name, evidence in message.rooms.items():
@@ -97,7 +101,20 @@ class Crew:
                 how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
                 self.dead.append(f"worker {number} of {self._spec.processes} died ({how})")
                 self.timeline.gone(number)
+                del self._channels[number]
+                self._tell_what_to_await()
                 return
+
+    def _tell_what_to_await(self) -> None:
+        """When every living worker has said what its users said last."""
+        if self._channels.keys() - self._last_sent.keys():
+            return
+        keys: dict[str, list[int]] = {}
+        for number in self._channels:
+            for room, last in self._last_sent[number].keys.items():
+                keys.setdefault(room, []).extend(last)
+        for channel in self._channels.values():
+            channel.send(Awaited(keys))
 
     async def _dismiss(self) -> None:
         loop = asyncio.get_running_loop()

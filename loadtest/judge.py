@@ -67,74 +67,63 @@ def judge_room(evidence: list[RoomEvidence]) -> Counts:
     vanished = _missing_from(room, counts)
     order = _true_order(room, vanished)
     for record in room.records:
-        if order.is_the_tape and not record.jumps and not record.strays and record.owed_to == OWED_ALL:
-            _judge_simple(record, order, counts)
+        low, high = order.owed(record)
+        if order.is_the_tape and _is_whole(record, low, high):
+            heard = record.end - record.first
+            counts.expected += heard
+            counts.delivered += heard
         else:
-            _judge_member(record, room, order, counts)
+            _judge_deliveries(record, room, order, low, high, counts)
+        counts.foreign += record.foreign
+        counts.replayed += record.replayed
     return counts
 
 
 class Order:
     """The room's true order: a rank for every message, vanished ones included."""
 
-    def __init__(self, rank: Array, sent_us: Array, vanished: Array) -> None:
+    def __init__(self, rank: Array, sent_us: Array) -> None:
         self.rank = rank  # of each frame of the tape
-        self.vanished = vanished  # ranks
-        self.vanished_us = sent_us[vanished]
+        self.sent_us = sent_us  # by rank
+        self.is_the_tape = rank.size == sent_us.size and bool((np.diff(rank) == 1).all())
         # By rank: the latest time at which anything up to there was sent.
-        self.latest_us = np.maximum.accumulate(sent_us) if sent_us.size else sent_us
+        self._latest_us = np.maximum.accumulate(sent_us) if sent_us.size else sent_us
         # By frame: the highest rank up to there.
-        self.highest = np.maximum.accumulate(rank) if rank.size else rank
-        self.is_the_tape = not vanished.size and bool((np.diff(rank) == 1).all())
+        self._highest = np.maximum.accumulate(rank) if rank.size else rank
 
-    def since(self, joined_us: int) -> int:
-        """The first rank at which a message sent at or after that time can stand."""
-        return int(np.searchsorted(self.latest_us, joined_us))
-
-    def too_early(self, low: int, high: int, joined_us: int) -> int:
-        """Vanished messages between the ranks that were sent before that time.
-
-        Where they really stood nobody saw: perhaps before the member joined, so they are not owed to it.
-        """
-        between = (self.vanished >= low) & (self.vanished < high)
-        return int((between & (self.vanished_us < joined_us)).sum())
+    def owed(self, record: Record) -> tuple[int, int]:
+        """Ranks from, until: by the times of joining and leaving alone."""
+        low = high = int(np.searchsorted(self._latest_us, record.joined_us))
+        if record.owed_to == OWED_ALL:
+            high = len(self.sent_us)
+        elif record.owed_to > 0 and self._highest.size:
+            high = int(self._highest[min(record.owed_to, len(self._highest)) - 1]) + 1
+        return low, high
 
 
-def _judge_simple(record: Record, order: Order, counts: Counts) -> None:
-    """One stretch of an undisputed tape, as nearly every member's. No array per member."""
-    low, high = order.since(record.joined_us), len(order.latest_us)
-    if record.first >= 0:
-        low = min(low, record.first)
-    heard = record.end - record.first if record.first >= 0 else 0
-    counts.expected += high - low
-    counts.delivered += heard
-    counts.lost += high - low - heard
-    counts.foreign += record.foreign
-    counts.replayed += record.replayed
+def _is_whole(record: Record, low: int, high: int) -> bool:
+    """One stretch of the tape without a hole, as nearly every member's of an honest server."""
+    return not record.jumps and not record.strays and 0 <= record.first <= low and record.end >= high
 
 
-def _judge_member(record: Record, room: RoomEvidence, order: Order, counts: Counts) -> None:
+def _judge_deliveries(record: Record, room: RoomEvidence, order: Order, low: int, high: int, counts: Counts) -> None:
     heard = order.rank[received(record, room.keys)]
     unique = _first_occurrences(heard)
-    low = high = order.since(record.joined_us)
-    if record.owed_to == OWED_ALL:
-        high = len(order.latest_us)
-    elif record.owed_to > 0 and order.highest.size:
-        high = int(order.highest[min(record.owed_to, len(order.highest)) - 1]) + 1
     if unique.size:
         # What was there before its first message is not owed, even if it came late.
         low, high = min(low, int(unique[0])), max(high, int(unique.max()) + 1)
-    inside = int(((unique >= low) & (unique < high)).sum())
-    missing = max(high - low, 0) - inside - order.too_early(low, high, record.joined_us)
-    told = _told_missing(record, room, order.rank, unique, low, high) if record.gaps and missing else 0
-    counts.expected += missing - told + len(unique)
+    missing = np.ones(max(high - low, 0), bool)
+    missing[unique[(unique >= low) & (unique < high)] - low] = False
+    # Sent before the member came, and missing: it may have stood before that moment, whatever others heard.
+    missing &= order.sent_us[low : low + len(missing)] >= record.joined_us
+    lost = int(missing.sum())
+    told = _told_missing(record, room, order.rank, low, missing) if record.gaps and lost else 0
+    counts.expected += lost - told + len(unique)
     counts.delivered += len(unique)
-    counts.lost += missing - told
+    counts.lost += lost - told
     counts.gaps += told
     counts.doubled += len(heard) - len(unique)
     counts.reordered += len(unique) - _longest_rising(unique)
-    counts.foreign += record.foreign
-    counts.replayed += record.replayed
 
 
 def _missing_from(room: RoomEvidence, counts: Counts) -> list[tuple[int, int | None, int]]:
@@ -183,17 +172,16 @@ def _true_order(room: RoomEvidence, vanished: Sequence[tuple[int, int | None, in
     sent_us = np.concatenate([room.sent_us, np.array([at for _, _, at in vanished], np.int64)])
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    return Order(rank[: len(places)], sent_us[order], np.sort(rank[len(places) :]))
+    return Order(rank[: len(places)], sent_us[order])
 
 
-def _told_missing(record: Record, room: RoomEvidence, rank: Array, unique: Array, low: int, high: int) -> int:
-    """How many of the missing messages the server told of in `gap`."""
+def _told_missing(record: Record, room: RoomEvidence, rank: Array, low: int, missing: Array) -> int:
+    """How many of the missing messages (by rank from `low` on) the server told of in `gap`."""
     told = np.zeros(len(room.keys), bool)
     for after, before in record.gaps:
         told |= (room.counts > after) & (room.counts < before)
-    ranks = rank[told]
-    ranks = ranks[(ranks >= low) & (ranks < high)]
-    return int((~np.isin(ranks, unique)).sum())
+    ranks = rank[told] - low
+    return int(missing[ranks[(ranks >= 0) & (ranks < len(missing))]].sum())
 
 
 def _first_occurrences(heard: Array) -> Array:

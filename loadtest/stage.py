@@ -15,6 +15,7 @@ from typing import Any
 from loadtest.histogram import Histogram
 from loadtest.member import Record
 from loadtest.spec import Endpoint, Spec
+from loadtest.stamp import key_of
 from loadtest.tape import RAW_BYTES_MAX, RAW_BYTES_MIN, Tape, Times
 from loadtest.wires import WIRES
 
@@ -102,6 +103,17 @@ class Stage:
     def failed(self, where: str, exc: Exception) -> None:
         """An exception of the scenario's code: counted, the user goes on."""
         self.errors[f"{where}: {type(exc).__name__}: {exc}"[:300]] += 1
+
+    def last_sent(self) -> dict[str, list[int]]:
+        """The newest message of each sender, by room; those of broken connections may never come."""
+        return {
+            name: [
+                key_of(stint.user, stint.first_number + len(stint.sent_us) - 1)
+                for stint in room.stints
+                if stint.sent_us and not stint.broken
+            ]
+            for name, room in self.rooms.items()
+        }
 
     def flush(self) -> None:
         for room in self.rooms.values():

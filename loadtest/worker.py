@@ -18,7 +18,7 @@ import uvloop
 
 from loadtest import catalog, plan
 from loadtest.alarm import Alarm
-from loadtest.channel import Channel, Done, Go, Prepare, Ready, RoomEvidence, Stop, Tick
+from loadtest.channel import Awaited, Channel, Done, Go, LastSent, Prepare, Ready, RoomEvidence, Stop, Tick
 from loadtest.life import Life
 from loadtest.pulse import Pulse
 from loadtest.spec import BadSpec, Spec
@@ -43,6 +43,7 @@ class Worker:
         self._settling = False
         self._lives: list[Life] = []
         self._acting: set[asyncio.Task[None]] = set()
+        self._awaited: dict[str, list[int]] | None = None
         self._kinds: list[int] = []
 
     async def run(self, epoch_ns: int) -> Done:
@@ -71,6 +72,10 @@ class Worker:
 
     def stop(self) -> None:
         self._stop.set()
+
+    def wait_for(self, keys: dict[str, list[int]]) -> None:
+        """What the users of all workers said last: until then the run is not over."""
+        self._awaited = keys
 
     def _make_lives(self) -> None:
         spec, scenario = self._spec, self._scenario
@@ -203,6 +208,7 @@ class Worker:
         stage = self._stage
         for life in self._lives:
             life.finish_coming()
+        self._channel.send(LastSent(stage.last_sent()))
         seen, since_us = -1, stage.now_us()
         while True:
             for life in self._lives:
@@ -211,10 +217,17 @@ class Worker:
             if delivered != seen:
                 seen, since_us = delivered, stage.now_us()
             quiet_s = (stage.now_us() - since_us) / 1e6
-            complete = quiet_s >= QUIET_S and all(life.is_complete() for life in self._lives)
+            complete = quiet_s >= QUIET_S and self._heard_everyone()
             if complete or quiet_s >= self._spec.settle_s:
                 return
             await asyncio.sleep(0.05)
+
+    def _heard_everyone(self) -> bool:
+        """Each member has what its process heard, and the process what the users of all processes said."""
+        if self._awaited is None or not all(life.is_complete() for life in self._lives):
+            return False
+        here = {life.room.tape.room for life in self._lives if life.connected and life.room is not None}
+        return all(self._stage.room(name).tape.find(key) >= 0 for name in here for key in self._awaited.get(name, ()))
 
     async def _go_home(self, life: Life) -> None:
         connection = life.hang_up()
@@ -308,17 +321,24 @@ async def serve(sock: socket.socket) -> None:
     if not isinstance(go, Go):
         return
     running = asyncio.create_task(worker.run(go.epoch_ns))
-    listening = asyncio.create_task(channel.receive())
+    listening = asyncio.create_task(_listen(channel, worker))
     await asyncio.wait((running, listening), return_when=asyncio.FIRST_COMPLETED)
-    if listening.done():
-        # Told to stop; or the coordinator died, and then nobody wants the rest.
-        if not isinstance(listening.result(), Stop):
-            return
-        worker.stop()
-    channel.send(await running)
+    if not running.done():
+        # The coordinator died: nobody wants the rest.
+        return
+    channel.send(running.result())
     await channel.flushed()
     listening.cancel()
     channel.close()
+
+
+async def _listen(channel: Channel, worker: Worker) -> None:
+    """Until the coordinator is gone."""
+    while (message := await channel.receive()) is not None:
+        if isinstance(message, Stop):
+            worker.stop()
+        elif isinstance(message, Awaited):
+            worker.wait_for(message.keys)
 
 
 def main() -> None:

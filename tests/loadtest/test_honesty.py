@@ -88,7 +88,9 @@ async def test_users_whose_code_raises_are_counted_and_go_on(tmp_path: Path) -> 
     )
     async with lying_server(Lies()) as (_, url):
         outcome = await run(tmp_path, "-H", url, "-f", str(scenario), "-u", "2", "--rooms", "1", "-t", "3s")
-    assert outcome.counts["errors"] == outcome.counts["sent"] > 10
+    # The end of the run may find each of the two between its message and its stumble.
+    assert 0 <= outcome.counts["sent"] - outcome.counts["errors"] <= 2
+    assert outcome.counts["errors"] > 10
     assert any("Clumsy.stumble: ValueError: my foot" in note for note in outcome.result["notes"])
 
 
