@@ -28,7 +28,7 @@ async def test_a_starved_generator_is_no_measurement(tmp_path: Path) -> None:
         "        await self.say()\n"
     )
     async with lying_server(Lies()) as (_, url):
-        outcome = await run(tmp_path, "-H", url, "-f", str(scenario), *CROWD, "-t", "2s")
+        outcome = await run(tmp_path, "-H", url, "-f", str(scenario), *CROWD, "-t", "2s", "--settle", "1s")
     assert outcome.exit_code == 98
     assert outcome.result["verdict"] == "invalid"
     assert any("generator" in reason for reason in outcome.result["reasons"])
