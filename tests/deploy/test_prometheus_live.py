@@ -10,9 +10,11 @@ from datetime import datetime
 
 import pytest
 
+from tests.deploy.mishaps import Mishaps
 from tests.deploy.promql import Observed, Page, Vector, selectors
-from tests.deploy.queries import Query, panel_queries, recorded
+from tests.deploy.queries import Query, alerts, annotation_queries, panel_queries, recorded
 from tests.deploy.watched import SCRAPE_S, Watched
+from tests.deploy.webhook import Webhook
 from tests.support.client import Crowd
 from tests.support.process import Process
 from tests.support.until import until
@@ -90,6 +92,7 @@ async def test_every_panel_and_recording_rule_has_data_and_it_is_true(watched: W
             await crowd.join(node, "quiet")
         await scraped(watched, *servers)
         before, began_at = await watched.pages(*servers), time.time()
+        await scraped(watched, *servers)  # what Prometheus counts from must be older than the load
         run = load(watched, seconds=12)
         run.spawn()
         empty = {query.place for query in queries}
@@ -115,6 +118,39 @@ async def test_every_panel_and_recording_rule_has_data_and_it_is_true(watched: W
         servers_own = [query for query in queries if LOADTEST not in query.expr]
         wrong = [line for query in servers_own for line in await differs(watched, query, observed)]
     assert not wrong, "\n".join(wrong)
+
+
+async def test_a_killed_node_is_told_and_so_is_its_return(watched: Watched) -> None:
+    """Prometheus, Alertmanager and the webhook with the shipped rules, routes and groups."""
+    victim = watched.nodes[1]
+    instance = f"127.0.0.1:{victim.ops_port}"
+    async with Webhook(watched.webhook_port) as told:
+        await victim.kill()
+        message, alert = await told.alert("HirobaNodeDown", "firing", instance)
+        assert message["groupLabels"] == {"alertname": "HirobaNodeDown", "severity": "critical"}
+        assert instance in alert["annotations"]["summary"]
+        assert alert["annotations"]["runbook_url"] == "docs/operations.md#hirobanodedown"
+        await victim.start()
+        watched.share()  # the new process too
+        await told.alert("HirobaNodeDown", "resolved", instance)
+
+
+async def test_every_alarm_and_annotation_goes_off_for_what_it_is_about(watched: Watched) -> None:
+    """Each expression returns something when that happens which it names; when it is silent, rules/tests say."""
+    exprs = {name: Query(name, rule["expr"]) for name, rule in alerts().items()}
+    exprs |= {query.place.partition(": ")[2]: query for query in annotation_queries()}
+    unseen = set(exprs)
+
+    async def look() -> None:
+        while unseen:
+            for name in sorted(unseen):
+                if await watched.query(exprs[name].at(window_s=10 * SCRAPE_S)):
+                    unseen.discard(name)
+            await asyncio.sleep(0.2)
+
+    async with asyncio.timeout(120), Crowd() as crowd, asyncio.TaskGroup() as group:
+        group.create_task(look())
+        group.create_task(Mishaps(watched, crowd, lambda name: name not in unseen).all())
 
 
 def _real(vector: Vector) -> bool:

@@ -52,7 +52,7 @@ class Watched:
         # A quiet client is nobody's business here; b gives slow readers little patience.
         self.nodes = [
             self.node("a", ping_s=600, lb_wait_s=0, drain_s=0.5),
-            self.node("b", ping_s=600, lb_wait_s=0, drain_s=0.5, stall_s=1, outgoing_bytes_max=16_384),
+            self.node("b", ping_s=600, lb_wait_s=0, drain_s=0.5, stall_s=1),
         ]
         self.loadtest_port = free_port()
         exporters = [free_port(), free_port()]

@@ -1,0 +1,156 @@
+"""Everything that an alarm is about, done to real nodes and a real broker. Whether the alarm goes off is a test's."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+
+from tests.deploy.watched import Watched
+from tests.support.client import Crowd
+from tests.support.node import Node
+from tests.support.proxy import Proxy
+from tests.support.raw import Raw, frame, handshake
+from tests.support.until import until
+
+# A rate over 5 minutes above 0.1 a second is more than 30.
+ENOUGH = 35
+PATIENCE_S = 60.0
+
+
+class Mishaps:
+    """Each method ends when its alarms were seen: `seen(alert)` says so."""
+
+    def __init__(self, watched: Watched, crowd: Crowd, seen: Callable[[str], bool]) -> None:
+        self._watched = watched
+        self._crowd = crowd
+        self._seen = seen
+        self._proxy = Proxy(watched.broker.port)
+
+    async def all(self) -> None:
+        watched = self._watched
+        async with self._proxy:
+            through = watched.broker.url_at("127.0.0.1", self._proxy.port)
+            far = watched.node("far", through, connections_max=10, ping_s=600)
+            looping = watched.node("looping", lb_wait_s=4, drain_s=0)
+            far.process.spawn()
+            watched.watch([*watched.nodes, far, looping])
+            async with asyncio.TaskGroup() as group:
+                for mishap in (
+                    self.a_node_far_away(far),
+                    self.a_crash_loop(looping),
+                    self.slow_readers(),
+                    self.fast_talkers(),
+                    self.a_storm(),
+                    self.a_sick_replica(),
+                ):
+                    group.create_task(mishap)
+
+    async def told(self, *alerts: str) -> None:
+        await until(lambda: all(map(self._seen, alerts)), f"{alerts} go off", PATIENCE_S, every_s=0.1)
+
+    # ---- nodes ----
+
+    async def a_node_far_away(self, far: Node) -> None:
+        """Full, then late, then deaf and stuttering."""
+        await far.wait_ready()
+        for _ in range(10):
+            await self._crowd.member(far, "far")
+        while not self._seen("HirobaHandshakesRefused"):
+            raw = await self._crowd.connect(far)
+            assert await raw.ask(handshake("far")) == 503
+            raw.reset()
+        await self.told("HirobaConnectionsNearLimit")
+        talker = await self._crowd.member(self._watched.nodes[0], "far")
+        while not (self._seen("HirobaLagGrowing") and self._seen("HirobaDeliverySlow")):
+            # What the node asks is held up: first where the log ends, then what is in it.
+            self._proxy.freeze("up")
+            await asyncio.sleep(0.8)  # the sweep asks every half second
+            for _ in range(2):
+                talker.write(frame(b'{"message": "hello"}') * 15)
+                await asyncio.sleep(1)
+            self._proxy.thaw()
+            await asyncio.sleep(0.5)  # it catches up
+        self._proxy.freeze()
+        while not self._seen("HirobaEventLoopLag"):
+            far.pause()
+            await asyncio.sleep(0.4)  # as long as it stands still
+            far.cont()
+            await asyncio.sleep(0.1)
+        await self.told("HirobaNodeDeaf", "HirobaNodeNotReady")
+
+    async def a_crash_loop(self, node: Node) -> None:
+        """The second of its ends is in order: it drains so long that a scrape sees it."""
+        for number in range(4):
+            await node.start()
+            await self._start_scraped(node)
+            if number == 1:
+                await node.stop()
+            else:
+                await node.kill()
+        await self.told("HirobaNodeRestarts", "HirobaNodeDown", "Drains", "Restarts")
+
+    async def _start_scraped(self, node: Node) -> None:
+        name = "hiroba_process_start_time_seconds"
+        started = await node.metric(name)
+
+        async def scraped() -> bool:
+            return started in (await self._watched.query(f'{name}{{instance="127.0.0.1:{node.ops_port}"}}')).values()
+
+        await until(scraped, "a scrape of the new node", PATIENCE_S, every_s=0.1)
+
+    # ---- clients ----
+
+    async def slow_readers(self) -> None:
+        node, loud = self._watched.nodes[1], b'{"message": "' + b"x" * 60_000 + b'"}'
+        talker = await self._crowd.member(self._watched.nodes[0], "loud")
+        while not self._seen("HirobaClosedForSlowness"):
+            for _ in range(ENOUGH):
+                raw = await self._crowd.connect(node, receive_bytes=4096)
+                await raw.enter("loud")
+                raw.transport.pause_reading()
+            for _ in range(10):
+                talker.write(frame(loud))
+            closed = await node.metric("hiroba_closes_total", reason="slow") + ENOUGH
+            await self._until_counted(node, "slow", closed)
+
+    async def fast_talkers(self) -> None:
+        node = self._watched.nodes[0]
+        while not self._seen("HirobaClosedForRate"):
+            closed = await node.metric("hiroba_closes_total", reason="rate") + ENOUGH
+            for number in range(ENOUGH):
+                raw = await self._crowd.member(node, f"fast{number}")
+                raw.write(frame(b'{"message": 1}') * 60)
+            await self._until_counted(node, "rate", closed)
+
+    async def _until_counted(self, node: Node, reason: str, wanted: float) -> None:
+        async def counted() -> bool:
+            return await node.metric("hiroba_closes_total", reason=reason) >= wanted
+
+        await until(counted, f"{wanted:g} closes for {reason}", PATIENCE_S, every_s=0.1)
+
+    async def a_storm(self) -> None:
+        """More than 20 a second over a whole minute, all within seconds."""
+        while not self._seen("HirobaReconnectStorm"):
+            for _ in range(30):
+                raws = [await self._crowd.connect(self._watched.nodes[0]) for _ in range(50)]
+                await asyncio.gather(*(self._come_and_go(raw) for raw in raws))
+
+    async def _come_and_go(self, raw: Raw) -> None:
+        await raw.ask(handshake("storm"), PATIENCE_S)
+        raw.reset()
+
+    # ---- the broker ----
+
+    async def a_sick_replica(self) -> None:
+        """Full, of the wrong policy, without its master and its disk; then dead."""
+        replica = self._watched.replica
+        async with replica.client() as operator:
+            used = (await operator.info("memory"))["used_memory"]
+            await operator.config_set("maxmemory", int(used * 1.05))
+            await operator.config_set("maxmemory-policy", "allkeys-lru")
+            await operator.execute_command("REPLICAOF", "127.0.0.1", "1")
+            shutil.rmtree(replica.directory)
+            await operator.bgsave()
+            await self.told("HirobaBrokerMemory", "HirobaBrokerEvicts")
+            await self.told("HirobaBrokerPersistence", "HirobaBrokerReplication")
+        await replica.kill()
+        await self.told("HirobaBrokerDown")
