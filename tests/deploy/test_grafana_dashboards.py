@@ -106,7 +106,7 @@ def test_a_line_is_where_its_alarm_is(board: str, panel: dict[str, Any]) -> None
 
 def _base(words: list[str]) -> str:
     """The series that an alarm looks at."""
-    found = re.search(r"(?:(?:job|instance):)?(?:hiroba|redis)_\w+", " ".join(words))
+    found = re.search(r"(?:hiroba|redis)_\w+", " ".join(words))
     assert found is not None
     return found[0]
 

@@ -54,16 +54,17 @@ def test_every_alert_has_moments_in_which_it_fires_and_in_which_it_must_not() ->
     assert fires == silent == alerts().keys()
 
 
-@pytest.mark.parametrize("alert", alerts())
-def test_a_test_fails_when_an_alert_is_broken(alert: str, tmp_path: Path) -> None:
-    """With `for` gone and the expression true whenever there is data, the silent moments must object."""
+def test_the_silent_moments_object_to_broken_alerts(tmp_path: Path) -> None:
+    """Each alert with its `for` gone and its expression true whenever there is data."""
     copy = shutil.copytree(RULES, tmp_path / "rules")
     file = yaml.safe_load((copy / "alerts.yml").read_text())
-    (rule,) = [rule for group in file["groups"] for rule in group["rules"] if rule["alert"] == alert]
-    rule.pop("for", None)
-    rule["expr"] = re.split(r"\s(?:>|<|==)\s", rule["expr"])[0]
+    for rule in (rule for group in file["groups"] for rule in group["rules"]):
+        rule.pop("for", None)
+        rule["expr"] = re.split(r"\s(?:>|<|==)\s", rule["expr"])[0]
     (copy / "alerts.yml").write_text(yaml.safe_dump(file))
-    assert run("promtool", "test", "rules", str(copy / "tests" / "alerts.yml")).returncode != 0
+    done = run("promtool", "test", "rules", str(copy / "tests" / "alerts.yml"))
+    objections = re.findall(r"alertname: (\w+), time: \w+, \s*exp:\[\s*\]", done.stdout + done.stderr)
+    assert set(objections) == alerts().keys()
 
 
 @pytest.mark.parametrize("alert", alerts())
@@ -123,8 +124,7 @@ def test_every_metric_that_the_alarms_page_names_exists() -> None:
     text = OPERATIONS.read_text("utf-8")
     asked = {name for rule in alerts().values() for name in selectors(rule["expr"])}
     asked |= {name for expr in recorded().values() for name in selectors(expr)}
-    for name in set(re.findall(r"`(hiroba_\w+|redis_\w+)", text)):
-        assert name in known() or name in asked, name
+    assert not set(re.findall(r"`(hiroba_\w+|redis_\w+)", text)) - known() - asked
 
 
 def test_nothing_is_asked_so_that_it_cannot_be_empty() -> None:
