@@ -36,6 +36,8 @@ RESTLESS = {
     "redis_connected_clients": 4,
     "redis_commands_total": 0.2,
 }
+# Windows that a series may need to agree with ours, beside the first.
+SECOND_LOOKS = 2
 # What the load keeps the broker doing.
 STEADY_COMMANDS = {"evalsha", "xadd", "xreadgroup", "xrevrange", "spublish"}
 
@@ -114,12 +116,20 @@ async def test_every_panel_and_recording_rule_has_data_and_it_is_true(watched: W
             raise AssertionError(f"no data: {sorted(empty)}\n{run.tail(5)}") from exc
         await _compare_loadtest(watched, queries, seen)
         await run.ended(60)
-        await scraped(watched, *servers)
-        after, now = await watched.pages(*servers), time.time()
-        observed = Observed(at_first, before, after, int(now - began_at), now, recorded())
         servers_own = [query for query in queries if LOADTEST not in query.expr]
-        wrong = [line for query in servers_own for line in await differs(watched, query, observed)]
-    assert not wrong, "\n".join(wrong)
+        wrong = await _compare(watched, servers_own, at_first, before, began_at)
+        for _ in range(SECOND_LOOKS):
+            if not wrong:
+                break
+            # A window that cut a burst in two shows it at one place only once; a wrong query shows it again.
+            before, began_at = await watched.pages(*servers), time.time()
+            await scraped(watched, *servers)
+            run = load(watched, seconds=12)
+            run.spawn()
+            await run.ended(60)
+            again = await _compare(watched, servers_own, at_first, before, began_at)
+            wrong = {place: line for place, line in again.items() if place in wrong}
+    assert not wrong, "\n".join(wrong.values())
 
 
 async def test_a_killed_node_is_told_and_so_is_its_return(watched: Watched) -> None:
@@ -188,6 +198,17 @@ async def _compare_loadtest(watched: Watched, queries: list[Query], seen: dict[s
         return not await shown()
 
     await until(all_shown, "Prometheus' series of the harness are what its page said", 10, every_s=0.1)
+
+
+async def _compare(
+    watched: Watched, queries: list[Query], at_first: Page, before: Page, began_at: float
+) -> dict[str, str]:
+    """The series that Prometheus tells otherwise than the nodes' pages do, and what is said of each."""
+    await scraped(watched, "gateway", "broker")
+    after, now = await watched.pages("gateway", "broker"), time.time()
+    observed = Observed(at_first, before, after, int(now - began_at), now, recorded())
+    lines = [line for query in queries for line in await differs(watched, query, observed)]
+    return {line.partition(": Prometheus says")[0]: line for line in lines}
 
 
 async def differs(watched: Watched, query: Query, observed: Observed) -> list[str]:
