@@ -1,5 +1,6 @@
 """What clients say and hear: the wires `plain` and `v1` (docs/protocol.md). Bytes in, bytes out; no sockets."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,15 +59,25 @@ _decode_plain = msgspec.json.Decoder(_PlainSay).decode
 _decode_v1 = msgspec.json.Decoder(_V1Say).decode
 
 
-def _bad_json(exc: Exception) -> BadMessage:
-    return BadMessage("JSON nested too deep" if isinstance(exc, RecursionError) else str(exc))
+# Escapes that are whole characters, and what is then left of a surrogate pair (RFC 8259 §7).
+_WHOLE = re.compile(r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
+_HALF = re.compile(r"\\ud[89a-f][0-9a-f]{2}", re.IGNORECASE)
+
+
+def _bad_json(text: str, exc: Exception) -> BadMessage:
+    if isinstance(exc, RecursionError):
+        return BadMessage("JSON nested too deep")
+    # msgspec calls this truncated, or says nothing of the half that is missing.
+    if isinstance(exc, msgspec.DecodeError) and (half := _HALF.search(_WHOLE.sub(" ", text))):
+        return BadMessage(f"{half[0]} is half of a surrogate pair: send both halves, or the character itself")
+    return BadMessage(str(exc))
 
 
 def _parse_plain(text: str) -> tuple[bytes, Ref]:
     try:
         return bytes(_decode_plain(text).message), None
     except (msgspec.MsgspecError, RecursionError) as exc:
-        raise _bad_json(exc) from None
+        raise _bad_json(text, exc) from None
 
 
 def _plain_payload(entry: Entry) -> bytes:
@@ -77,7 +88,7 @@ def _parse_v1(text: str) -> tuple[bytes, Ref]:
     try:
         say = _decode_v1(text)
     except (msgspec.MsgspecError, RecursionError) as exc:
-        raise _bad_json(exc) from None
+        raise _bad_json(text, exc) from None
     if isinstance(say.ref, str) and len(say.ref) > REF_CHARS_MAX:
         raise BadMessage(f"ref has more than {REF_CHARS_MAX} characters")
     if say.type != "message":

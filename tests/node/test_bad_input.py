@@ -24,7 +24,7 @@ BAD_JSON = [
     ('{"message": }', "malformed"),
     ('{"message": 1} 2', "malformed"),
     ('{"message": NaN}', "malformed"),
-    ('{"message": "\ud800"}'.encode("utf-8", "surrogatepass").decode("utf-8", "replace")[:-1], "truncated"),
+    (r'{"message": "\ud800"}', "half of a surrogate pair"),
     ('{"message": ' + "[" * 30_000, "deep"),
 ]
 

@@ -114,6 +114,32 @@ def test_what_is_no_message_is_refused_in_words(wire: Wire, text: str) -> None:
 
 
 @both
+@pytest.mark.parametrize(
+    ("said", "half"),
+    [
+        (r'"\ud800"', r"\ud800"),
+        (r'"\uDC00x"', r"\uDC00"),
+        (r'{"\ud83da": 1}', r"\ud83d"),
+        (r'"\ud83d\ud83d\ude00"', r"\ud83d"),
+        (r'"\\\ud83d\ude00 \ude00"', r"\ude00"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_named_and_what_to_send_instead(wire: Wire, said: str, half: str) -> None:
+    with pytest.raises(BadMessage) as refused:
+        wire.parse(f'{{"type": "message", "message": {said}}}')
+    assert refused.value.args[0] == f"{half} is half of a surrogate pair: send both halves, or the character itself"
+
+
+@both
+@pytest.mark.parametrize("said", [r'"\ud83d\ude00"', r'"\\ud800"', '"😀"'])
+def test_a_whole_pair_is_text_and_is_not_blamed_for_other_mistakes(wire: Wire, said: str) -> None:
+    assert wire.parse(f'{{"type": "message", "message": {said}}}')[0] == said.encode()
+    with pytest.raises(BadMessage) as refused:
+        wire.parse(f'{{"type": "message", "message": {said}')
+    assert "surrogate" not in refused.value.args[0]
+
+
+@both
 @given(text=st.text(readable))
 def test_whatever_comes_is_parsed_or_refused(wire: Wire, text: str) -> None:
     """No input may raise anything else: the handler would die, or the node."""
