@@ -92,7 +92,7 @@ BOARD = Board(
             ),
             graph(
                 "Handshakes refused",
-                "By reason. no_websocket, version, key, room_name and history are the visitor's own doing.",
+                "By reason. path, no_websocket, version, key, room_name and history are the visitor's own doing.",
                 "cps",
                 (rate("hiroba_handshakes_refused_total", "reason"), "{{reason}}"),
             ),

@@ -24,7 +24,8 @@ _NOWHERE = EntryId(2**62, 0)
 
 # Every `label` of a Refused.
 REASONS = (
-    "room_name", "origin", "no_websocket", "version", "key", "draining", "connections", "history", "rooms", "broker",
+    "path", "room_name", "origin", "no_websocket", "version", "key", "draining", "connections", "history", "rooms",
+    "broker",
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def _busy(label: str, text: str) -> Refused:
 
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
-    """`/ws/chat/<room>/`."""
+    """`/ws/chat/<room>/`; whatever else is asked for under `/ws/` is a handshake too, and refused like one."""
     edge.metrics.known("handshakes_refused", REASONS)
 
     async def chat(request: web.Request) -> web.StreamResponse:
@@ -58,7 +59,7 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
             access.ws("REJECT", request.path, edge.callers.peer(request), reason=refused.label, status=refused.status)
             return refused.response()
 
-    return [web.get("/ws/chat/{room}/", chat)]
+    return [web.route("*", path, chat) for path in ("/ws/chat/{room}/", "/ws/{nothing:.*}")]
 
 
 async def _chat(edge: Edge, request: web.Request) -> web.StreamResponse:
@@ -79,14 +80,16 @@ async def _chat(edge: Edge, request: web.Request) -> web.StreamResponse:
 
 def _checked(edge: Edge, request: web.Request) -> RoomName:
     """Everything that can be judged without the broker."""
+    if "room" not in request.match_info:
+        raise Refused(404, "path", "no such address: /ws/chat/<room>/")
     try:
         name = room_name(request.match_info["room"], edge.settings.room_name_chars_max)
     except BadRoomName as exc:
         raise Refused(404, "room_name", str(exc)) from None
     if not edge.callers.may_come(request):
         raise Refused(403, "origin", "this page may not open a WebSocket here: allowed_origins")
-    upgrade = request.headers.get("Upgrade", "").lower()
-    if upgrade != "websocket" or "upgrade" not in request.headers.get("Connection", "").lower():
+    upgrades = "websocket" in _tokens(request, "Upgrade") and "upgrade" in _tokens(request, "Connection")
+    if request.method != "GET" or not upgrades:
         raise Refused(426, "no_websocket", "this is a WebSocket's address", Upgrade="websocket", Connection="Upgrade")
     if request.headers.get("Sec-WebSocket-Version") != "13":
         raise Refused(426, "version", "WebSocket version 13 only", **{"Sec-WebSocket-Version": "13"})
@@ -101,10 +104,19 @@ def _checked(edge: Edge, request: web.Request) -> RoomName:
 
 def _wire(request: web.Request) -> Wire:
     """The first subprotocol of the client's that we speak; `plain` if none (RFC 6455 §4.2.2)."""
-    offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    offered = [part.strip() for part in _lines(request, "Sec-WebSocket-Protocol").split(",")]
     wire = next((wire for name in offered for wire in WIRES if wire.subprotocol == name), PLAIN)
-    deflates = handshake.deflate_offered(request.headers.get("Sec-WebSocket-Extensions", ""))
+    deflates = handshake.deflate_offered(_lines(request, "Sec-WebSocket-Extensions"))
     return DEFLATING[wire] if deflates else wire
+
+
+def _lines(request: web.Request, header: str) -> str:
+    """A header's value; sent in several lines it is one list (RFC 9110 §5.3, RFC 6455 §11.3.4)."""
+    return ",".join(request.headers.getall(header, ()))
+
+
+def _tokens(request: web.Request, header: str) -> list[str]:
+    return [token.strip().lower() for token in _lines(request, header).split(",")]
 
 
 def _start(edge: Edge, request: web.Request) -> tuple[EntryId | None, int]:

@@ -212,7 +212,10 @@ async def test_no_websocket_request_on_the_websocket_path_is_426(node: Node, cro
             assert answer.headers["Upgrade"] == "websocket"
             assert "WebSocket" in await answer.text()
         async with http.post(node.url("/ws/chat/r/")) as answer:
-            assert answer.status == 405
+            assert answer.status == 426
+    for method in (b"POST", b"HEAD", b"PUT"):
+        client = await crowd.connect(node)
+        assert await client.ask(handshake("r").replace(b"GET", method)) == 426, method
     old = await crowd.connect(node)
     assert await old.ask(handshake("r").replace(b"Version: 13", b"Version: 8")) == 426
     assert b"Sec-WebSocket-Version: 13" in old.head
@@ -227,7 +230,9 @@ async def test_history_that_is_no_number_is_400(node: Node, crowd: Crowd) -> Non
 
 async def test_refusals_are_counted_by_reason(node: Node, crowd: Crowd) -> None:
     counter = "hiroba_handshakes_refused_total"
-    before = {reason: await node.metric(counter, reason=reason) for reason in ("room_name", "origin")}
+    before = {reason: await node.metric(counter, reason=reason) for reason in ("path", "room_name", "origin")}
+    lost = await crowd.connect(node)
+    assert await lost.ask(handshake("r").replace(b"/ws/chat/r/", b"/ws/chat/r")) == 404
     await crowd.refused(node, "a-b")
     await crowd.refused(node, "r", headers={"Origin": "https://evil.example"})
     for reason, count in before.items():

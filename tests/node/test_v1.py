@@ -111,3 +111,16 @@ async def test_a_refused_handshake_says_why(shared_node: Node) -> None:
     ):
         assert answer.status == 404
         assert await answer.text() == "a room name holds letters, digits and underscores only\n"
+
+
+async def test_what_a_client_offers_in_several_header_lines_is_one_list(shared_node: Node, crowd: Crowd) -> None:
+    """RFC 6455 §11.3.4: some libraries and proxies write one subprotocol, or one extension, per line."""
+    lines = ("Sec-WebSocket-Protocol: graphql-ws", "Sec-WebSocket-Protocol: hiroba.v1")
+    lines += ("Sec-WebSocket-Extensions: x-webkit-deflate-frame", "Sec-WebSocket-Extensions: permessage-deflate")
+    lines += ("Connection: keep-alive",)
+    raw = await crowd.connect(shared_node)
+    request = handshake("lines", headers="".join(f"{line}\r\n" for line in lines))
+    assert await raw.ask(request) == 101
+    assert b"Sec-WebSocket-Protocol: hiroba.v1\r\n" in raw.head
+    assert b"Sec-WebSocket-Extensions: permessage-deflate;" in raw.head
+    await until(lambda: raw.payloads() and b'"welcome"' in raw.payloads()[0], "a welcome")
