@@ -53,6 +53,11 @@ COUNTERS = (
     ("received", "hiroba_messages_received", "Messages that clients sent, good or bad."),
     ("received_bytes", "hiroba_received_bytes", "Bytes of the messages that clients sent."),
     ("handshakes", "hiroba_handshakes", "WebSocket handshakes answered with 101."),
+    (
+        "silent",
+        "hiroba_connections_silent",
+        "Connections cut off because no whole request came within handshake_timeout_s.",
+    ),
     ("publish_calls", "hiroba_publish_calls", "Calls of the publish script: one carries a whole gather."),
     ("publish_retries", "hiroba_publish_retries", "Publish calls sent again after a lost connection."),
     ("publish_queue_full", "hiroba_publish_queue_full", "Times a session had to wait for room in the publish queue."),
@@ -117,6 +122,7 @@ class Metrics:
     received: int
     received_bytes: int
     handshakes: int
+    silent: int
     publish_calls: int
     publish_retries: int
     publish_queue_full: int

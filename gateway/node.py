@@ -36,6 +36,8 @@ GC_THRESHOLDS = (50_000, 20, 50)
 CONNECTIONS_MAX = 15_000
 # Descriptors that are no client's: listeners, broker, files.
 DESCRIPTORS_SPARE = 128
+# An HTTP connection may stay so long for its next request: longer than the 60 s for which nginx means to use it.
+KEEPALIVE_S = 75.0
 # Handshakes that wait in the kernel while the loop is busy (listen(2)); the kernel cuts it to net.core.somaxconn.
 BACKLOG = 4096
 
@@ -86,19 +88,20 @@ class Node:
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code."""
         self._listen_to_signals()
-        runners = [await self._serve_ops(), await self._serve_public()]
+        ops, public = await self._serve_ops(), await self._serve_public()
+        assert public.server is not None
         self.metrics.watch_gc()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.collect()
         gc.freeze()
         self.essential("clock", self.clock.run())
         self.essential("wheel", self.edge.wheel.run())
-        self.essential("stalled sessions", self.edge.look())
+        self.essential("stalled and silent", self.edge.look(public.server))
         self.essential("broker", self.broker.run(self.essential))
         await self._stop.wait()
         log.info("stopping", hurry=self._hurry.is_set())
         await drain(self.edge, self.broker, self.settings, self._hurry)
-        for runner in runners:
+        for runner in (ops, public):
             await runner.cleanup()
         for task in list(self._tasks):
             task.cancel()
@@ -135,7 +138,9 @@ class Node:
         loop.add_signal_handler(signal.SIGINT, interrupt)
 
     async def _serve_public(self) -> web.AppRunner:
-        runner = web.AppRunner(public_app(self.edge), access_log=None, shutdown_timeout=0.1)
+        runner = web.AppRunner(
+            public_app(self.edge), access_log=None, shutdown_timeout=0.1, keepalive_timeout=KEEPALIVE_S
+        )
         await runner.setup()
         settings = self.settings
         if settings.fd is not None:

@@ -7,17 +7,20 @@ import time
 from contextlib import suppress
 from socket import IPPROTO_TCP
 
+from aiohttp import web
+
 from gateway.core.closes import Close
 from gateway.edge.callers import Callers
 from gateway.edge.client import Client
 from gateway.edge.context import Context
+from gateway.edge.silent import Silent
 from gateway.edge.wheel import Wheel
 from gateway.logs import access
 from gateway.rooms.hub import Keep
 
 # A v1 client told to reconnect comes back within so many seconds after its close: enough to spread a whole node.
 RECONNECT_AFTER_MAX_S = 2.0
-# How often the sessions that are behind are looked at.
+# How often the sessions that are behind, and the connections that say nothing, are looked at.
 LOOK_S = 1.0
 # Bytes that the kernel may hold of a session beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT; Linux, macOS).
 NOTSENT_BYTES = 16_384
@@ -37,6 +40,7 @@ class Edge:
         self.connections_max = connections_max
         self.callers = Callers(context.settings)
         self.wheel = Wheel(context.settings, context.clock, context.metrics)
+        self.silent = Silent(context.settings.handshake_timeout_s, context.clock, context.metrics)
         # Handshakes under way count: the limit must hold in a connect storm too.
         self.connections = 0
         self.draining = False
@@ -91,10 +95,11 @@ class Edge:
             bytes_out=client.sent_bytes,
         )
 
-    async def look(self) -> None:
-        """Judge the sessions that are behind, until cancelled."""
+    async def look(self, server: web.Server) -> None:
+        """Judge the sessions that are behind, and the server's connections that say nothing, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
+            self.silent.judge(server.connections)
             behind = [session for room in self.hub.rooms.values() for session in room.behind]
             self.wheel.judge_stalled(session for session in behind if isinstance(session, Client))
 

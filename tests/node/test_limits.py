@@ -7,7 +7,7 @@ from tests.node.conftest import redis_only
 from tests.support.broker import Broker
 from tests.support.client import Crowd
 from tests.support.node import Node
-from tests.support.raw import PING, PONG, frame, frames_in
+from tests.support.raw import PING, PONG, frame, frames_in, handshake
 from tests.support.until import until
 
 pytestmark = redis_only
@@ -158,6 +158,28 @@ async def test_a_handshake_without_a_cursor_is_503(broker: Broker, start_node: N
     client = await crowd.join(node, "r")
     await client.say("x")
     await client.hears("x")
+
+
+async def test_who_connects_and_asks_for_nothing_is_cut_off(start_node: NodeFactory, crowd: Crowd) -> None:
+    """Not a byte, half a head, a head that comes byte by byte: none of them holds a descriptor for ever."""
+    node = await start_node(handshake_timeout_s=1.5)
+    member = await crowd.member(node, "r")
+    visitor = await crowd.connect(node)
+    assert await visitor.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n") == 200
+    silent, half, slow = [await crowd.connect(node) for _ in range(3)]
+    half.write(handshake("r")[:-2])
+    drip = iter(handshake("r"))
+
+    def drip_and_look() -> bool:
+        if not slow.over.done():
+            slow.write(bytes([next(drip)]))
+        return all(raw.over.done() for raw in (silent, half, slow))
+
+    await until(drip_and_look, "they are cut off", every_s=0.1)
+    assert silent.head == half.head == slow.head == b""
+    await reaches(node, "hiroba_connections_silent_total", 3)
+    assert not member.over.done() and not visitor.over.done()
+    await crowd.join(node, "r")
 
 
 async def test_quiet_connections_are_pinged_and_dead_ones_closed(start_node: NodeFactory, crowd: Crowd) -> None:
