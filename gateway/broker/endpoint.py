@@ -71,7 +71,8 @@ async def ask(command: Any) -> Any:
     """Await a redis-py command; its errors become ours at this one seam."""
     try:
         return await command
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as exc:
+    # RuntimeError: redis-py writes to a connection that broke while it lay in the pool, and uvloop raises that.
+    except (redis.ConnectionError, redis.TimeoutError, OSError, RuntimeError) as exc:
         raise BrokerGone(str(exc)) from exc
     except redis.RedisError as exc:
         if missing_rule(str(exc)):
