@@ -153,14 +153,7 @@ class Broker:
         """Leave a room's log, and leave no group behind. The future: the broker did so; None: nothing to do."""
         self._reader.remove(feed)
         self._doorbell.unsubscribe(feed.key)
-        if feed.cursor == START and not feed.grouped:
-            return None
-        try:
-            left = self._groups.destroy(feed)
-        except BrokerGone:  # the group is swept by another node, once this one is not registered any more
-            return None
-        left.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return left
+        return self._groups.leave(feed.key) if feed.maybe_group else None
 
     async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
         """Start everything, until cancelled; `keep` owns the tasks."""

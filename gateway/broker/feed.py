@@ -23,7 +23,8 @@ class Feed:
     """A log under this node's eyes. The cursor is the node's truth; the consumer group only follows it."""
 
     __slots__ = (
-        "begun", "bell", "cursor", "ended", "entry_bytes", "follower", "former_end", "grouped", "key", "renewed",
+        "begun", "bell", "cursor", "ended", "entry_bytes", "follower", "former_end", "grouped", "key", "maybe_group",
+        "renewed",
     )  # fmt: skip
 
     def __init__(self, key: bytes, follower: Follower, entry_bytes_max: int) -> None:
@@ -33,6 +34,8 @@ class Feed:
         self.cursor: EntryId = START
         # False: the group must be put (back) at the cursor before the next read; also while there is no log.
         self.grouped = False
+        # Whether the broker may hold a group of ours: one was asked for, and no answer denied it since.
+        self.maybe_group = False
         # The largest entry lately seen; an unknown log is taken at the worst. Bounds the next reply.
         self.entry_bytes = entry_bytes_max
         # Which share of the idle time the key's expiry was last renewed in.

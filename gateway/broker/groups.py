@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 
 from gateway.broker import keys
-from gateway.broker.errors import BrokerRefused
+from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
 from gateway.broker.lane import Lane
 from gateway.core.entry import START, EntryId, parse_id
@@ -30,6 +30,8 @@ class Groups:
         self._group = keys.group(node)
         self._lane = lane
         self._metrics = metrics
+        # Logs that were left while the lane was down, or just before: the broker may not have heard of it.
+        self._left: set[bytes] = set()
 
     @property
     def name(self) -> bytes:
@@ -57,6 +59,7 @@ class Groups:
     def _put(self, feed: Feed) -> tuple["asyncio.Future[Any]", "asyncio.Future[Any]", "asyncio.Future[Any] | None"]:
         # Never MKSTREAM: a joined name in which nobody spoke must leave nothing behind.
         at = str(feed.cursor)
+        feed.maybe_group = True
         made = self._lane.ask("XGROUP", "CREATE", feed.key, self._group, at)
         moved = self._lane.ask("XGROUP", "SETID", feed.key, self._group, at)
         found = None if feed.cursor == START else self._lane.ask("XRANGE", feed.key, at, at)
@@ -64,7 +67,7 @@ class Groups:
 
     def _judge(self, feed: Feed, error: object) -> None:
         """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
-        feed.grouped = False
+        feed.grouped = feed.maybe_group = False
         if isinstance(error, BrokerRefused) and error.code not in ("ERR", "NOPERM"):
             log.error("no consumer group", key=feed.key.decode(), error=str(error))
 
@@ -101,9 +104,26 @@ class Groups:
     async def _seek(self, feed: Feed, cursor: EntryId) -> None:
         await self._lane.ask("XGROUP", "SETID", feed.key, self._group, str(cursor))
 
-    def destroy(self, feed: Feed) -> "asyncio.Future[Any]":
-        """XGROUP DESTROY: this node leaves the log."""
-        return self._lane.ask("XGROUP", "DESTROY", feed.key, self._group)
+    def leave(self, key: bytes) -> "asyncio.Future[Any] | None":
+        """XGROUP DESTROY: this node leaves the log; as soon as the lane is up again (None), where it is down."""
+        try:
+            asked = self._lane.ask("XGROUP", "DESTROY", key, self._group)
+        except BrokerGone:
+            self._left.add(key)
+            return None
+
+        def answered(asked: "asyncio.Future[Any]") -> None:
+            if not asked.cancelled() and isinstance(asked.exception(), BrokerGone):
+                self._left.add(key)
+
+        asked.add_done_callback(answered)
+        return asked
+
+    def leave_again(self) -> None:
+        """The lane is up: leave what could not be left. Goes before any group that is made for who came back."""
+        left, self._left = self._left, set()
+        for key in left:
+            self.leave(key)
 
     async def sweep(self, feeds: Sequence[Feed], alive: frozenset[str]) -> None:
         """Remove groups of nodes that the registry does not know. Others' groups (room workers) stay."""

@@ -94,6 +94,7 @@ class Reader:
             self._metrics.broker_changes += 1
             self.distrust()
         self._run_id = self._lane.run_id
+        self._groups.leave_again()
         self.mark(self.feeds.values())
 
     def add(self, feed: Feed) -> None:

@@ -130,6 +130,43 @@ async def test_a_read_that_arrives_late_moves_no_node_past_an_entry(
     assert not witness.gaps
 
 
+@redis_only
+@pytest.mark.parametrize("asked", [False, True], ids=["the lane is down", "the lane breaks meanwhile"])
+async def test_a_room_left_while_the_broker_is_away_keeps_no_group(
+    far_node: NodeFactory, chat: Chat, proxy: Proxy, asked: bool
+) -> None:
+    """Nobody else would sweep it as long as this node lives."""
+    node = await far_node(probe_s=60)
+    speaker = await chat.join(node, ROOM)
+    await balanced(speaker, await say(speaker, "one"))
+    assert await chat.groups(ROOM)
+    proxy.refusing = True
+    if asked:
+        proxy.hold_at(b"DESTROY")
+    else:
+        proxy.cut()
+    await speaker.leave()
+
+    async def closed() -> bool:
+        return await node.metric("hiroba_rooms") == 0
+
+    await until(closed, "the room is closed")
+    if asked:
+        await proxy.held()
+        proxy.cut()
+    assert await chat.groups(ROOM), "it could not be left"
+    proxy.refusing = False
+
+    async def left() -> bool:
+        return not await chat.groups(ROOM)
+
+    await until(left, "the group is gone")
+    returned = await chat.join(node, ROOM, history=1)
+    await say(returned, "two")
+    await returned.hears("one", "two")
+    assert not returned.gaps
+
+
 # ---- frozen ----
 
 
