@@ -255,6 +255,9 @@ class Settings(Serving, Limits, Road, Reading, Connections, Retention, Logging):
         for low, high in _ORDERED:
             a, b = getattr(self, low), getattr(self, high)
             yield a <= b, f"{low} ({a:g}) must not be above {high} ({b:g})"
+        for low, high in _TWICE:
+            a, b = getattr(self, low), getattr(self, high)
+            yield 2 * a <= b, f"{low} ({a:g}) must not be above half of {high} ({b:g})"
 
     def require_distinct_ports(self) -> None:
         """For `hiroba up`: raises `SettingsError` where a node's ops port would be the public port."""
@@ -283,11 +286,18 @@ class Settings(Serving, Limits, Road, Reading, Connections, Retention, Logging):
 # The first of each pair must not be above the second.
 _ORDERED = (
     ("gather_s", "gather_max_s"),
-    ("heartbeat_s", "node_ttl_s"),
+    ("gather_max_s", "probe_s"),  # a probe gathers too: no road could be proven
+    ("gather_max_s", "publish_timeout_s"),
     ("retention_entries_min", "retention_entries_max"),
     ("retention_s", "room_idle_s"),
+    ("message_bytes_max", "outgoing_bytes_max"),  # else one message puts every session behind
     ("message_bytes_max", "publish_queue_bytes_max"),
     ("message_bytes_max", "retention_bytes_max"),
+)
+# What is renewed every so often must outlive one renewal that failed or came late.
+_TWICE = (
+    ("heartbeat_s", "node_ttl_s"),
+    ("sweep_s", "room_idle_s"),
 )
 
 

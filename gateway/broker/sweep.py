@@ -101,7 +101,7 @@ class Sweep:
 
     async def _renew(self, part: list[Feed]) -> None:
         """Rooms in which somebody sits do not expire."""
-        share = int(time.time() // max(1.0, self._settings.room_idle_s / RENEWALS))
+        share = int(time.time() // (self._settings.room_idle_s / RENEWALS))
         due = [feed for feed in part if feed.grouped and feed.renewed != share]
         asked = [self._lane.ask("EXPIRE", feed.key, ceil(self._settings.room_idle_s)) for feed in due]
         for feed, answer in zip(due, asked, strict=True):
