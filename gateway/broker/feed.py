@@ -42,8 +42,8 @@ class Feed:
         self.renewed = 0
         # The newest bell heard; empty: none.
         self.bell = b""
-        # The last bell of each log that ended above the cursor: it vanished, and another began under its name.
-        self.ended: list[bytes] = []
+        # The last bell of each log that ended above the cursor, and the ms in which another began under its name.
+        self.ended: list[tuple[bytes, int]] = []
         # Where this log began, if this node saw it, and where the one before it ended; None: nobody knows.
         self.begun = START
         self.former_end: EntryId | None = None
@@ -52,7 +52,7 @@ class Feed:
         """A bell: the log's newest id; `!` before it says that the log began with this call of publish.lua."""
         # All entries of one call have one ms. The reader may have crossed over before the bell came.
         if bell.startswith(b"!") and self.cursor != START and self.begun != EntryId(_bell_id(bell).ms, 1):
-            self.ended.append(self.bell)
+            self.ended.append((self.bell, _bell_id(bell).ms))
         self.bell = bell
 
     def unhear(self) -> None:
@@ -68,15 +68,23 @@ class Feed:
         """
         lost = None
         self.former_end = None
-        if sure and self.ended:
-            ends = [_bell_id(bell) if bell else self.cursor for bell in self.ended]
+        crossed = self._ended_before(first)
+        if sure and crossed:
+            ends = [_bell_id(bell) if bell else self.cursor for bell, _ in crossed]
             ends[0] = max(ends[0], self.cursor)
             lost = sum(end.n for end in ends) - self.cursor.n + first.n - 1
             self.former_end = ends[0] if len(ends) == 1 else None
         self.begun = first
         self.cursor = first.before()
-        self.ended.clear()
+        del self.ended[: len(crossed)]
         return lost
+
+    def _ended_before(self, first: EntryId) -> list[tuple[bytes, int]]:
+        """Of the ended logs those before the one that holds `first`: while it was read, that one may have ended too."""
+        for count in range(len(self.ended), 0, -1):
+            if first == EntryId(self.ended[count - 1][1], 1):
+                return self.ended[:count]
+        return self.ended[:]
 
     def lost_before(self, first: EntryId, cursor: EntryId) -> int | None:
         """What somebody at `cursor`, in a former log, has lost when this one begins with `first`; None: unknown."""

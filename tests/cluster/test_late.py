@@ -130,6 +130,33 @@ async def test_a_read_that_arrives_late_moves_no_node_past_an_entry(
     assert not witness.gaps
 
 
+@pytest.mark.parametrize("unread", [0, 3], ids=["all was read", "three were not"])
+async def test_a_second_flush_while_the_read_after_the_first_is_under_way_is_counted_exactly(
+    far_node: NodeFactory, quick_node: NodeFactory, chat: Chat, proxy: Proxy, unread: int
+) -> None:
+    """The bells of the third log are heard before the answer that holds the second one's entry."""
+    node, other = await asyncio.gather(far_node(probe_s=60), quick_node())
+    speaker, witness = await chat.join(other, ROOM), await chat.join(node, ROOM)
+    ever = await say(speaker, "a1", "a2")
+    await balanced(witness, ever)
+    await chat.broker.flushall()
+    proxy.hold_at(b"b1", "down")
+    ever += await say(speaker, "b1")
+    link = await proxy.held()
+    ever += await say(speaker, *(f"b{n}" for n in range(2, 2 + unread)))
+    await chat.broker.flushall()
+    heard = await node.metric("hiroba_doorbells_total")
+    ever += await say(speaker, "c1", "c2")
+
+    async def rang() -> bool:
+        return await node.metric("hiroba_doorbells_total") >= heard + 2
+
+    await until(rang, "its bells are heard")
+    link.down.thaw()
+    await balanced(witness, ever)
+    assert [gap.lost for gap in witness.gaps] == [unread] * bool(unread)
+
+
 @redis_only
 @pytest.mark.parametrize("asked", [False, True], ids=["the lane is down", "the lane breaks meanwhile"])
 async def test_a_room_left_while_the_broker_is_away_keeps_no_group(
