@@ -177,6 +177,8 @@ class Lane:
                     self.on_up()
                     reason = str(await self._connection.lost)
                     self._up.clear()
+                    # Not at once: a server that lets in and hangs up (maxclients, a demoted master, a balancer with
+                    # nobody behind it) would be called every 50 ms. Who lasts longer than the longest wait is well.
                     if asyncio.get_running_loop().time() - connected_at > BACKOFF_MAX_S:
                         backoff_s = BACKOFF_FIRST_S
                 self._on_change(self.name, reason)
