@@ -8,7 +8,7 @@ import pytest
 import uvloop
 from blockbuster import blockbuster_ctx
 
-from tests.support import process
+from tests.support import process, watched
 from tests.support.broker import Broker, BrokerOptions
 from tests.support.node import Node
 
@@ -43,8 +43,12 @@ def no_process_outlives_its_test(request: pytest.FixtureRequest) -> Iterator[Non
     yield
     for child in process.started:
         child.kill_now()
-    denied = [line for child in process.started for line in child.lines() if DENIED in line]
+    lines = [line for child in process.started for line in child.lines()]
     process.started.clear()
+    blocked = [line for line in lines if watched.FOUND in line]
+    if blocked:
+        pytest.fail(f"a node blocked its loop:\n{blocked[0]}", pytrace=False)
+    denied = [line for line in lines if DENIED in line]
     if denied and not request.node.get_closest_marker("denied"):
         pytest.fail(f"users.acl.template lacks what a node asks for:\n{denied[0]}", pytrace=False)
 

@@ -25,7 +25,7 @@ class Node:
         self.ops_port = int(str(settings.pop("ops_port", None) or free_port()))
         self.settings = {"log_format": "json", **settings}
         self.settings |= {"broker_url": broker_url, "port": self.port, "ops_port": self.ops_port}
-        argv = [sys.executable, "-m", "gateway", "node"]
+        argv = [sys.executable, "-m", "tests.support.watched", "node"]
         self.process = Process(name, argv, directory / f"{name}.log", env=environment(self.settings))
 
     async def start(self, ready: bool = True, within_s: float = 30.0) -> "Node":

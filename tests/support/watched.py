@@ -1,0 +1,18 @@
+"""A node whose loop is watched: a call that would block it raises, and so is in the node's log (`FOUND`)."""
+
+import sys
+
+from blockbuster import blockbuster_ctx
+
+from gateway.cli import main
+
+FOUND = "BlockingError"
+# A node is put together before it serves anybody; what /proc shows is in memory.
+MAY = (("gateway/node.py", {"__init__"}), ("gateway/metrics.py", {"_gauges", "_resident_bytes"}))
+
+if __name__ == "__main__":
+    with blockbuster_ctx("gateway") as watch:
+        for function in watch.functions.values():
+            for file, names in MAY:
+                function.can_block_in(file, names)
+        sys.exit(main())
