@@ -141,6 +141,7 @@ class Room:
         session.stuck_bytes = -1  # nobody looked yet: the first look begins the wait, by the clock of whoever looks
         self._metrics.walks += 1
         session.walk = self._keep(f"walk {session.id}", self._walk(session))
+        session.walk.add_done_callback(lambda walk: self._walked(session, walk))
 
     # ---- live: what the reader brings ----
 
@@ -215,6 +216,11 @@ class Room:
                 await self._top_moved()
             else:
                 await self._step(session)
+
+    def _walked(self, session: Session, walk: "asyncio.Task[None]") -> None:
+        """A walk that failed is a bug; its session would stay behind for ever and never know."""
+        if not walk.cancelled() and walk.exception() is not None:
+            session.end(Close.ERROR)
 
     def _wake_walks(self) -> None:
         if self._moved is not None:
