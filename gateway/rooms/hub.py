@@ -108,9 +108,10 @@ class Hub:
             room.state = State.OPEN
         except BrokerRefused as exc:
             log.error("room could not be opened", room=room.name, error=str(exc))
-            room.state = State.CLOSED
-            del self.rooms[room.name]
         finally:
+            if room.state is State.OPENING:  # refused, or a bug: the next joiner tries anew
+                room.state = State.CLOSED
+                del self.rooms[room.name]
             del self._opening[room.name]
             self._linger(room)
 
