@@ -189,8 +189,9 @@ class Connections(Section):
     """The life of a connection"""
 
     handshake_timeout_s: Seconds = 10.0
-    """A connection from which no whole request came by then is cut off; a handshake that has no cursor so
-    long after its request (broker away, room slow to open) is answered 503. Daphne: 5 s."""
+    """A connection from which no whole request came by then, or that took nothing of an answer for so long,
+    is cut off; a handshake that has no cursor by then (broker away, room slow to open) is answered 503.
+    Daphne: 5 s."""
     ping_s: Seconds = 25.0
     """A connection that was quiet for so long is pinged, and closed when it stays silent for so long
     again. Below the 30 to 60 s after which proxies cut idle connections; Socket.IO and Centrifugo 25 s,

@@ -56,7 +56,7 @@ COUNTERS = (
     (
         "silent",
         "hiroba_connections_silent",
-        "Connections cut off because no whole request came within handshake_timeout_s.",
+        "Connections cut off because no whole request came, or no answer was taken, for handshake_timeout_s.",
     ),
     ("publish_calls", "hiroba_publish_calls", "Calls of the publish script: one carries a whole gather."),
     ("publish_retries", "hiroba_publish_retries", "Publish calls sent again after a lost connection."),

@@ -1,4 +1,4 @@
-"""Connections that say nothing: who opens one and asks for nothing in time is cut off. WebSockets are the wheel's."""
+"""HTTP connections that stand still: no whole request comes, or no answer is taken. WebSockets are the wheel's."""
 
 from collections.abc import Iterable
 
@@ -9,20 +9,30 @@ from gateway.metrics import Metrics
 
 
 class Silent:
-    """Since when those are here from whom no whole request came: not a byte, or its head a byte at a time."""
+    """Who asks for nothing (not a byte, or a head byte by byte), or takes nothing of what it asked for, is cut off."""
 
     def __init__(self, timeout_s: float, clock: Clock, metrics: Metrics) -> None:
         self._timeout_s = timeout_s
         self._clock = clock
         self._metrics = metrics
-        self._since: dict[RequestHandler, float] = {}
+        # What still waits in the connection's buffer, and since when.
+        self._still: dict[RequestHandler, tuple[int, float]] = {}
 
     def judge(self, connections: Iterable[RequestHandler]) -> None:
         """Look at the public port's HTTP connections; called again and again. A WebSocket is none any more."""
         now = self._clock.now()
-        since = {each: self._since.get(each, now) for each in connections if not each._request_count}
-        for connection, came_at in since.items():
-            if now - came_at > self._timeout_s:
+        before, self._still = self._still, {}
+        for connection in connections:
+            transport = connection.transport
+            waiting = transport.get_write_buffer_size() if transport is not None else 0
+            if connection._request_count and not waiting:
+                continue  # being answered, or idle between two requests: both have bounds of their own
+            bytes_then, since = before.get(connection, (waiting, now))
+            if bytes_then != waiting:
+                since = now
+            elif now - since > self._timeout_s:
                 self._metrics.silent += 1
-                connection.force_close()
-        self._since = since
+                if transport is not None:
+                    transport.abort()
+                continue
+            self._still[connection] = waiting, since

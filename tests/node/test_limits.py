@@ -182,6 +182,17 @@ async def test_who_connects_and_asks_for_nothing_is_cut_off(start_node: NodeFact
     await crowd.join(node, "r")
 
 
+async def test_who_asks_and_takes_no_answer_is_cut_off(start_node: NodeFactory, crowd: Crowd) -> None:
+    """Requests in one go and nothing read: what waits for it is bounded, and not kept for ever."""
+    node = await start_node(handshake_timeout_s=1.5)
+    greedy = await crowd.connect(node, receive_bytes=4096)
+    greedy.transport.pause_reading()
+    greedy.write(b"GET /chat/ HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3_000)
+    await reaches(node, "hiroba_connections_silent_total", 1)
+    greedy.transport.resume_reading()
+    await until(greedy.over.done, "it is cut off")
+
+
 async def test_quiet_connections_are_pinged_and_dead_ones_closed(start_node: NodeFactory, crowd: Crowd) -> None:
     node = await start_node(ping_s=2, close_s=0.5)
     dead = [await crowd.member(node, "r", v1=v1) for v1 in (False, True)]
