@@ -95,6 +95,8 @@ class Reader:
             self.distrust()
         self._run_id = self._lane.run_id
         self._groups.leave_again()
+        for feed in self.feeds.values():
+            feed.entry_bytes = self._entry_bytes_max  # what came meanwhile may be of any size
         self.mark(self.feeds.values())
 
     def add(self, feed: Feed) -> None:

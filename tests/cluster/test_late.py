@@ -194,6 +194,28 @@ async def test_a_room_left_while_the_broker_is_away_keeps_no_group(
     assert not returned.gaps
 
 
+@redis_only
+async def test_what_piled_up_while_a_node_was_cut_off_is_read_in_bounded_pieces(
+    far_node: NodeFactory, quick_node: NodeFactory, chat: Chat, proxy: Proxy
+) -> None:
+    """COUNT goes by what a room lately held; after an absence that says nothing, and a reply could be of any size."""
+    node, other = await asyncio.gather(far_node(probe_s=60), quick_node())
+    speaker, witness = await chat.join(other, ROOM), await chat.join(node, ROOM)
+    ever = await say(speaker, "small")
+    await balanced(witness, ever)
+    proxy.refusing = True
+    proxy.cut()
+    long = [f"{n}".ljust(60_000, ".") for n in range(100)]
+    for n, message in enumerate(long):
+        await speaker.say(message, f"{n}")
+    ever += [Heard(await speaker.acked(f"{n}"), message) for n, message in enumerate(long)]
+    proxy.refusing = False
+    await balanced(witness, ever)
+    samples = await node.metrics()
+    batches = [samples[f'hiroba_deliver_batch_entries_bucket{{le="{most}"}}'] for most in ("64.0", "+Inf")]
+    assert batches[0] == batches[1], "more than 4 MiB in one reply"
+
+
 # ---- frozen ----
 
 
