@@ -13,6 +13,7 @@ from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire
 from gateway.edge.client import Client
 from gateway.edge.edge import Edge
+from gateway.edge.pages import SECURITY_HEADERS
 from gateway.edge.takeover import Upgraded, take_over
 from gateway.logs import access
 from gateway.rooms.hub import HubFull, Place
@@ -39,7 +40,7 @@ class Refused(Exception):
         self.headers = headers
 
     def response(self) -> web.Response:
-        return web.Response(status=self.status, text=f"{self.args[0]}\n", headers=self.headers)
+        return web.Response(status=self.status, text=f"{self.args[0]}\n", headers=SECURITY_HEADERS | self.headers)
 
 
 def _busy(label: str, text: str) -> Refused:

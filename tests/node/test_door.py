@@ -43,7 +43,17 @@ async def test_origins(start_node: NodeFactory, crowd: Crowd) -> None:
 
 async def test_what_browsers_are_told_on_every_answer(shared_node: Node) -> None:
     async with aiohttp.ClientSession() as http:
-        for path in ("/chat/", "/chat/demo/", "/chat/a-b/", "/static/room.js", "/static/none", "/", "/nothing"):
+        for path in (
+            "/chat/",
+            "/chat/demo/",
+            "/chat/a-b/",
+            "/static/room.js",
+            "/static/none",
+            "/",
+            "/nothing",
+            "/ws/chat/r/",
+            "/ws/",
+        ):
             async with http.get(shared_node.url(path), allow_redirects=False) as answer:
                 policy = answer.headers.get("Content-Security-Policy", "")
                 assert "unsafe" not in policy, path
