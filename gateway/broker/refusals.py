@@ -5,7 +5,6 @@ A denial of the ACL is told with the rule that is missing. What a refusal means 
 
 import re
 import time
-from functools import cache
 
 import structlog
 
@@ -22,6 +21,16 @@ _CHANNEL = re.compile(r"access (?:a channel|(?:at least )?one of the channels)")
 # Redis 7.0 does not say which.
 _IN_SCRIPT = re.compile(r"executing the script can't run this command")
 
+
+def _rules_of_scripts() -> str:
+    sources = (broker_config.script(name) for name in ("publish", "heartbeat"))
+    called = {name.lower() for source in sources for name in re.findall(r"redis\.p?call\('(\w+)'", source)}
+    return " ".join(f"+{command}" for command in sorted(called))
+
+
+# Read here: when they are told, the loop runs, and a read would hold it up.
+_SCRIPT_RULES = _rules_of_scripts()
+
 # By the rule or the code: when it was told. Bounded by the rules and codes that there are.
 _told: dict[str, float] = {}
 
@@ -35,7 +44,7 @@ def missing_rule(text: str) -> str | None:
         return "~hiroba:*"
     if _CHANNEL.search(text):
         return "&hiroba:*"
-    return f"one of {_script_rules()}" if _IN_SCRIPT.search(text) else None
+    return f"one of {_SCRIPT_RULES}" if _IN_SCRIPT.search(text) else None
 
 
 def tell(text: str) -> None:
@@ -49,13 +58,3 @@ def tell(text: str) -> None:
         log.error("the broker refused a command", error=text)
     else:
         log.error("the broker's ACL refused a command", missing=rule, error=text, mend="hiroba broker apply")
-
-
-@cache
-def _script_rules() -> str:
-    commands = {name.lower() for script in ("publish", "heartbeat") for name in _called(broker_config.script(script))}
-    return " ".join(f"+{command}" for command in sorted(commands))
-
-
-def _called(source: str) -> list[str]:
-    return re.findall(r"redis\.p?call\('(\w+)'", source)
