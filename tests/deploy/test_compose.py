@@ -6,6 +6,7 @@ That it agrees with Kubernetes, the stack and the code is in test_one_source.py.
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
@@ -15,12 +16,15 @@ import yaml
 from deploy.compose.__main__ import chat
 from tests.conftest import BrokerFactory
 from tests.deploy.compose import FILE, ROOT, SECRETS, Refused, services
+from tests.deploy.stranger import ground, stranger
 from tests.support.need import need_tool
 from tests.support.node import Node
 
 DOCKER = ROOT / "deploy" / "docker"
 # The one that everybody may reach.
 PUBLIC = {("haproxy", 8000)}
+# Prometheus' and Alertmanager's.
+UID = 65534
 
 
 def test_it_is_a_compose_file() -> None:
@@ -181,42 +185,37 @@ async def test_what_compose_test_says_through_the_balancer_everybody_hears(
 
 
 @pytest.fixture
-def programs(tmp_path: Path) -> Path:
-    """A directory for PATH whose `prometheus` and `alertmanager` only print their arguments."""
-    directory = tmp_path / "programs"
-    directory.mkdir()
-    for name in ("prometheus", "alertmanager"):
-        (directory / name).write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\n')
-        (directory / name).chmod(0o755)
-    return directory
+def disk() -> Iterator[Path]:
+    """/etc/prometheus as `etc`, programs that only print their arguments, and as `own` what is /tmp there."""
+    with ground(UID) as base:
+        for directory in ("etc", "programs"):
+            (base / directory).mkdir()
+        for name in ("prometheus", "alertmanager"):
+            (base / "programs" / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+            (base / "programs" / name).chmod(0o755)
+        (base / "etc/prometheus.yml").write_text((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
+        (base / "etc/rules").symlink_to(ROOT / "deploy/prometheus/rules")
+        (base / "etc/targets").symlink_to(ROOT / "deploy/compose/targets")
+        yield base
 
 
-def run(programs: Path, script: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
-    argv = ["sh", str(DOCKER / script), *map(str, args)]
-    path = {"PATH": f"{programs}:/usr/bin:/bin", **env}
+def run(disk: Path, script: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    argv = stranger("sh", DOCKER / script, *args, uid=UID, writable=[disk / "own"])
+    path = {"PATH": f"{disk / 'programs'}:/usr/bin:/bin", **env}
     return subprocess.run(argv, env=path, capture_output=True, text=True, check=False, timeout=30)
 
 
-@pytest.fixture
-def prometheus_source(tmp_path: Path) -> Path:
-    """/etc/prometheus of the container."""
-    source = tmp_path / "etc"
-    source.mkdir()
-    (source / "prometheus.yml").write_text((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
-    (source / "rules").symlink_to(ROOT / "deploy/prometheus/rules")
-    (source / "targets").symlink_to(ROOT / "deploy/compose/targets")
-    return source
+def test_the_scripts_run_as_the_users_of_compose() -> None:
+    assert {services()[name].uid for name in ("prometheus", "alertmanager")} == {UID}
 
 
-def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(
-    tmp_path: Path, programs: Path, prometheus_source: Path
-) -> None:
-    made = tmp_path / "made"
-    done = run(programs, "prometheus-start.sh", prometheus_source, made, "gateway", "--storage.tsdb.path=/x")
+def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(disk: Path) -> None:
+    made = disk / "own" / "made"
+    done = run(disk, "prometheus-start.sh", disk / "etc", made, "gateway", "--storage.tsdb.path=/x")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == [f"--config.file={made}/prometheus.yml", "--storage.tsdb.path=/x"]
+    assert done.stdout.splitlines() == [f"--config.file={made}/prometheus.yml", "--storage.tsdb.path=/x"]
     ours = yaml.safe_load((made / "prometheus.yml").read_text("utf-8"))
-    theirs = yaml.safe_load((prometheus_source / "prometheus.yml").read_text("utf-8"))
+    theirs = yaml.safe_load((disk / "etc" / "prometheus.yml").read_text("utf-8"))
     (job,) = [each for each in ours["scrape_configs"] if each["job_name"] == "gateway"]
     (found,) = job.pop("dns_sd_configs")
     assert found["names"] == ["gateway"] and found["port"] == 9000 and found["type"] == "A"
@@ -231,21 +230,19 @@ def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_prometheus_does_not_start_on_a_file_that_the_script_does_not_know(
-    tmp_path: Path, programs: Path, prometheus_source: Path
-) -> None:
-    file = prometheus_source / "prometheus.yml"
+def test_prometheus_does_not_start_on_a_file_that_the_script_does_not_know(disk: Path) -> None:
+    file = disk / "etc" / "prometheus.yml"
     file.write_text(file.read_text().replace("targets/gateway.yml", "targets/nodes.yml"))
-    done = run(programs, "prometheus-start.sh", prometheus_source, tmp_path / "made", "gateway")
+    done = run(disk, "prometheus-start.sh", disk / "etc", disk / "own" / "made", "gateway")
     assert done.returncode == 2 and "targets/gateway.yml" in done.stderr and not done.stdout
 
 
-def test_alertmanager_tells_whom_a_variable_names(tmp_path: Path, programs: Path) -> None:
-    source, file = ROOT / "deploy/prometheus/alertmanager.yml", tmp_path / "alertmanager.yml"
+def test_alertmanager_tells_whom_a_variable_names(disk: Path) -> None:
+    source, file = ROOT / "deploy/prometheus/alertmanager.yml", disk / "own" / "alertmanager.yml"
     for webhook in (None, "https://pager.example.org/hook?a=1&b=x|y"):
         env = {"ALERT_WEBHOOK": webhook} if webhook else {}
-        done = run(programs, "alertmanager-start.sh", source, file, "--storage.path=/x", **env)
-        assert done.stdout.splitlines()[1:] == [f"--config.file={file}", "--storage.path=/x"], done.stderr
+        done = run(disk, "alertmanager-start.sh", source, file, "--storage.path=/x", **env)
+        assert done.stdout.splitlines() == [f"--config.file={file}", "--storage.path=/x"], done.stderr
         ours, theirs = (yaml.safe_load(path.read_text("utf-8")) for path in (file, source))
         if webhook:
             theirs["receivers"][0]["webhook_configs"][0]["url"] = webhook
