@@ -68,11 +68,33 @@ def test_hadolint_refuses_a_broken_copy(tmp_path: Path, old: str, new: str, rule
 
 
 def test_the_image_is_small_not_root_and_passes_signals_on() -> None:
-    stage = dockerfile()[[line.startswith("FROM runtime AS gateway") for line in dockerfile()].index(True) :]
+    check_image(dockerfile())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("USER 10001:10001", "USER root"),
+        ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGKILL"),
+        ('ENTRYPOINT ["gateway-start.sh"]', 'ENTRYPOINT ["sh", "-c", "gateway-start.sh"]'),
+        ("WORKDIR /opt/hiroba", "WORKDIR /opt/hiroba\nUSER 0"),
+        ("COPY --from=build /opt/hiroba /opt/hiroba", "COPY . /opt/hiroba"),
+        ("FROM runtime AS gateway", "FROM runtime AS node"),
+    ],
+)
+def test_an_image_that_is_another_is_refused(old: str, new: str) -> None:
+    text = DOCKERFILE.read_text("utf-8")
+    assert old in text
+    with pytest.raises((AssertionError, ValueError)):
+        check_image(dockerfile(text.replace(old, new)))
+
+
+def check_image(lines: list[str]) -> None:
+    stage = lines[[line.startswith("FROM runtime AS gateway") for line in lines].index(True) :]
     assert sum(line.startswith("FROM") for line in stage) == 1, "the gateway is what a plain `docker build` builds"
     assert all("--from=build" in line or "deploy/docker/" in line for line in stage if line.startswith("COPY"))
     assert not any(line.startswith(("RUN", "USER")) for line in stage)
-    assert f"USER {UID}:{UID}" in dockerfile()
+    assert [line for line in lines if line.startswith("USER")] == [f"USER {UID}:{UID}"]
     assert 'ENTRYPOINT ["gateway-start.sh"]' in stage and "STOPSIGNAL SIGTERM" in stage, "exec form, no shell between"
 
 
@@ -112,9 +134,8 @@ def test_every_script_is_sound() -> None:
         text = script.read_text("utf-8")
         assert text.startswith("#!/bin/sh\n") and "\nset -eu\n" in text and os.access(script, os.X_OK), script.name
         assert subprocess.run(["sh", "-n", script], check=False).returncode == 0, script.name
-    broken = (SCRIPTS / "gateway-start.sh").read_text("utf-8").replace("\nfi\n", "\n")
-    done = subprocess.run(["sh", "-n"], input=broken, text=True, capture_output=True, check=False)
-    assert done.returncode != 0
+        done = subprocess.run(["sh", "-n"], input=f"{text}if true; then\n", text=True, capture_output=True, check=False)
+        assert done.returncode != 0, script.name
 
 
 # ---- the steps, run ----

@@ -5,6 +5,7 @@ That it agrees with Compose, the stack and the code is in test_one_source.py.
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from deploy.k8s import rules
 from tests.deploy import kustomize
 from tests.deploy.compose import ROOT
 from tests.deploy.kustomize import Resource, Unrendered, render
-from tests.deploy.manifests import DIRECTORIES, K8S, broken_copy, check, one
+from tests.deploy.manifests import DIRECTORIES, K8S, OVERLAYS, broken_copy, check, one
 
 
 def pods(resources: list[Resource]) -> list[tuple[str, dict[str, Any]]]:
@@ -108,6 +109,9 @@ def test_yamllint_has_nothing_to_say_and_refuses_broken_files(tmp_path: Path) ->
     assert len(files) > 15
     said = [f"{file}: {problem}" for file in files for problem in linter.run(file.read_text("utf-8"), config)]
     assert said == []
+    for file in files:
+        untidy = file.read_text("utf-8").rstrip("\n") + " \n"
+        assert "trailing-spaces" in [problem.rule for problem in linter.run(untidy, config)], file
     twice = (
         (K8S / "base" / "gateway.yaml")
         .read_text("utf-8")
@@ -221,8 +225,9 @@ def test_no_password_outside_a_secret(overlay: list[Resource]) -> None:
     """And none in the repository: the directory of the secrets is ignored."""
     text = yaml.safe_dump([each for each in overlay if each["kind"] != "Secret"])
     assert "geheim" not in text
-    done = subprocess.run(["git", "check-ignore", "-q", "deploy/k8s/example/secrets/url"], cwd=ROOT, check=False)
-    assert done.returncode == 0
+    for name in OVERLAYS:
+        argv = ["git", "check-ignore", "-q", f"deploy/k8s/{name}/secrets/url"]
+        assert subprocess.run(argv, cwd=ROOT, check=False).returncode == 0
 
 
 def test_without_secrets_it_is_refused_by_name(project: Path, tmp_path: Path) -> None:
@@ -278,3 +283,42 @@ def test_prometheus_scrapes_every_ops_port_under_its_job(example: list[Resource]
     assert scraped == jobs - {"prometheus", "alertmanager", "loadtest"}
     assert endpoint["interval"] == prometheus["global"]["scrape_interval"]
     assert endpoint["scrapeTimeout"] == prometheus["global"]["scrape_timeout"]
+
+
+# ---- the promises above, tested ----
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "judge"),
+    [
+        ("base/gateway.yaml", "runAsNonRoot: true", "runAsNonRoot: false", test_every_pod_is_locked_up),
+        ("base/gateway.yaml", "automountServiceAccountToken: false", "", test_every_pod_is_locked_up),
+        ("base/haproxy.yaml", "limits: {cpu: \"2\", memory: 1Gi}", "limits: {cpu: \"2\"}", test_every_pod_is_locked_up),
+        ("namespace/namespace.yaml", "restricted", "baseline", test_every_pod_is_locked_up),
+        ("base/haproxy.yaml", "enableServiceLinks: false", "enableServiceLinks: true",
+         test_no_service_of_the_namespace_becomes_a_setting),
+        ("base/gateway.yaml", "path: /healthz", "path: /readyz",
+         test_a_node_is_probed_by_its_loop_and_only_found_ready_by_its_road),
+        ("base/gateway.yaml", "maxUnavailable: 0", "maxUnavailable: 1", test_nobody_is_taken_out_before_the_next_is_in),
+        ("base/haproxy.yaml", "spec:\n  maxUnavailable: 1", "spec:\n  maxUnavailable: 2",
+         test_nobody_is_taken_out_before_the_next_is_in),
+        ("base/gateway.yaml", "  clusterIP: None\n", "  type: LoadBalancer\n",
+         test_ops_ports_are_for_prometheus_and_the_balancer_only),
+        ("base/network.yaml", "  ingress:\n    - ports:\n", "  ingress:\n    - ports:\n        - {port: 8404}\n",
+         test_ops_ports_are_for_prometheus_and_the_balancer_only),
+        ("base/network.yaml", "component: haproxy}\n  policyTypes", "component: balancer}\n  policyTypes",
+         test_selectors_select_what_they_are_for),
+        ("base/haproxy.yaml", "configMap: {name: hiroba-haproxy}", "configMap: {name: haproxy}",
+         test_every_volume_and_reference_is_there),
+        ("base/gateway.yaml", "key: url", "key: address", test_every_volume_and_reference_is_there),
+        ("base/kustomization.yaml", "literals:", "literals:\n      - HIROBA_BROKER_URL=redis://:geheim@h",
+         test_no_password_outside_a_secret),
+        ("monitoring/servicemonitor.yaml", "port: ops", "port: http",
+         test_prometheus_scrapes_every_ops_port_under_its_job),
+    ],
+)  # fmt: skip
+def test_an_overlay_that_promises_less_is_refused(
+    project: Path, tmp_path: Path, file: str, old: str, new: str, judge: Callable[[list[Resource]], None]
+) -> None:
+    with pytest.raises((AssertionError, KeyError, ValueError)):
+        judge(render(broken_copy(project, tmp_path, f"k8s/{file}", old, new)))
