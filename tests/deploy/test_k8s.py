@@ -163,6 +163,26 @@ def test_nobody_is_taken_out_before_the_next_is_in(overlay: list[Resource]) -> N
     assert "replicas" not in one(overlay, "Deployment", "hiroba-gateway")["spec"], "an apply would undo the autoscaler"
 
 
+def test_nodes_grow_by_cpu_and_stand_apart(overlay: list[Resource]) -> None:
+    autoscaler = one(overlay, "HorizontalPodAutoscaler", "hiroba-gateway")["spec"]
+    assert autoscaler["scaleTargetRef"]["name"] == "hiroba-gateway"
+    (metric,) = autoscaler["metrics"]
+    assert metric["resource"]["name"] == "cpu" and metric["resource"]["target"]["type"] == "Utilization"
+    for name in ("hiroba-gateway", "hiroba-haproxy"):
+        template = one(overlay, "Deployment", name)["spec"]["template"]
+        spread = template["spec"]["topologySpreadConstraints"]
+        assert "kubernetes.io/hostname" in {each["topologyKey"] for each in spread}
+        for each in spread:
+            assert each["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_the_single_broker_keeps_its_data_on_a_volume(example: list[Resource]) -> None:
+    broker = one(example, "StatefulSet", "hiroba-broker")["spec"]
+    (claim,) = broker["volumeClaimTemplates"]
+    mounts = {each["name"]: each["mountPath"] for each in broker["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert broker["replicas"] == 1 and mounts[claim["metadata"]["name"]] == "/data"
+
+
 def test_selectors_select_what_they_are_for(overlay: list[Resource]) -> None:
     """Every Service, NetworkPolicy and PodDisruptionBudget has pods; every port they name is one of these pods'."""
     templates = [each["spec"]["template"] for each in overlay if each["kind"] in ("Deployment", "StatefulSet")]
@@ -310,6 +330,11 @@ def test_prometheus_scrapes_every_ops_port_under_its_job(example: list[Resource]
          test_selectors_select_what_they_are_for),
         ("base/haproxy.yaml", "configMap: {name: hiroba-haproxy}", "configMap: {name: haproxy}",
          test_every_volume_and_reference_is_there),
+        ("base/gateway.yaml", "name: cpu,", "name: memory,", test_nodes_grow_by_cpu_and_stand_apart),
+        ("base/haproxy.yaml", "topologyKey: kubernetes.io/hostname", "topologyKey: topology.kubernetes.io/zone",
+         test_nodes_grow_by_cpu_and_stand_apart),
+        ("broker/broker.yaml", "name: data, mountPath: /data", "name: data, mountPath: /var/data",
+         test_the_single_broker_keeps_its_data_on_a_volume),
         ("base/gateway.yaml", "key: url", "key: address", test_every_volume_and_reference_is_there),
         ("base/kustomization.yaml", "literals:", "literals:\n      - HIROBA_BROKER_URL=redis://:geheim@h",
          test_no_password_outside_a_secret),
