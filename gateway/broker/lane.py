@@ -134,6 +134,8 @@ class Lane:
         self._client_id: int | None = None
         # Changes when another server answers (restart, failover): INFO server, run_id.
         self.run_id = b""
+        # Where the last connection led.
+        self.address = ""
 
     @property
     def is_up(self) -> bool:
@@ -190,7 +192,7 @@ class Lane:
         connection = Connection(self.on_push, self.on_stray)
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._endpoint.connect(connection)
+                self.address = await self._endpoint.connect(connection)
                 await self._greet(connection)
         except BaseException as exc:
             connection.abort(BrokerGone("could not connect"))
@@ -207,7 +209,9 @@ class Lane:
         await connection.ask(*hello, "SETNAME", f"hiroba-{self._node}-{self.name}")
         if self._endpoint.db:
             await connection.ask("SELECT", self._endpoint.db)
-        info: bytes = await connection.ask("INFO", "server")
+        info: bytes = await connection.ask("INFO", "server", "replication")
+        if b"role:slave" in info:
+            raise BrokerGone(f"{self.address} is a replica: only a master takes messages")
         run_id = info.partition(b"run_id:")[2][:40]
         if self._client_id is not None and run_id == self.run_id:  # another server gives the same ids to others
             try:

@@ -1,0 +1,131 @@
+"""A real master, a real replica of it and the sentinels that watch them, all of Debian's redis-server.
+
+They come in as the users that docs/operations.md gives them, with no more rights than those.
+"""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+
+from tests.support.broker import PASSWORDS, Broker, BrokerOptions
+from tests.support.need import need_tool
+from tests.support.ports import free_port
+from tests.support.process import Process
+from tests.support.until import until
+
+SERVICE = "chat"
+DOWN_AFTER_MS = 500
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+# Of the users between servers, and of clients at the sentinels.
+PASSWORD = "geheim-between"
+
+
+def users_between() -> list[list[str]]:
+    """The rules of the `replica` and `sentinel` users, as the page for operators has them."""
+    lines = re.findall(r"^ACL SETUSER (.+)$", OPERATIONS.read_text(), re.MULTILINE)
+    return [line.replace("PASSWORD", PASSWORD).split() for line in lines]
+
+
+class Sentinel:
+    """One `redis-server --sentinel`."""
+
+    def __init__(self, directory: Path, master: int, quorum: int, *lines: str) -> None:
+        directory.mkdir(parents=True)
+        self.port = free_port()
+        conf = directory / "sentinel.conf"
+        conf.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+            f"sentinel monitor {SERVICE} 127.0.0.1 {master} {quorum}\n"
+            f"sentinel auth-user {SERVICE} sentinel\nsentinel auth-pass {SERVICE} {PASSWORD}\n"
+            f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\nsentinel failover-timeout {SERVICE} 5000\n"
+            + "".join(f"{line}\n" for line in lines)
+        )
+        argv = [need_tool("redis-server", "redis-server"), str(conf), "--sentinel"]
+        self.process = Process(f"sentinel-{self.port}", argv, directory / "sentinel.log")
+
+    async def ask(self, *command: object) -> Any:
+        async with redis.asyncio.Redis(port=self.port, socket_timeout=5, retry=None) as client:
+            return await client.execute_command(*command)
+
+    async def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = await self.ask("SENTINEL MASTER", SERVICE)
+        return state
+
+
+class Watched:
+    """A master, its replica, three sentinels (or one with a quorum of 1)."""
+
+    def __init__(self, directory: Path, sentinels: int = 3, *lines: str) -> None:
+        options = BrokerOptions(appendfsync="always", directives=("repl-diskless-sync-delay 0", *lines))
+        self.brokers = [Broker(directory / f"broker{n}", options) for n in range(2)]
+        quorum = sentinels // 2 + 1
+        self.sentinels = [Sentinel(directory / f"sentinel{n}", self.brokers[0].port, quorum) for n in range(sentinels)]
+
+    @property
+    def processes(self) -> list[Process]:
+        return [one.process for one in (*self.brokers, *self.sentinels)]
+
+    @property
+    def url(self) -> str:
+        """A node's."""
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://gateway:{PASSWORDS['gateway']}@{hosts}/{SERVICE}"
+
+    async def start(self) -> "Watched":
+        """Returns when every sentinel knows the replica and its fellows, and the replica is in step."""
+        await asyncio.gather(*(broker.start() for broker in self.brokers))
+        master, replica = self.brokers
+        for broker in self.brokers:
+            async with broker.client() as client:
+                for user in users_between():
+                    await client.execute_command("ACL SETUSER", *user)
+                await client.config_set("masteruser", "replica", "masterauth", PASSWORD)
+                await client.acl_save()
+                await client.config_rewrite()
+        async with replica.client() as client:
+            await client.replicaof("127.0.0.1", master.port)
+        await self.in_step(master)
+        for sentinel in self.sentinels:
+            sentinel.process.spawn()
+        for sentinel in self.sentinels:
+            await until(lambda sentinel=sentinel: self._knows_all(sentinel), "the sentinels know each other")
+        return self
+
+    async def _knows_all(self, sentinel: Sentinel) -> bool:
+        state = await sentinel.state()
+        return state["num-slaves"] == 1 and state["num-other-sentinels"] == len(self.sentinels) - 1
+
+    async def in_step(self, master: Broker) -> None:
+        """Waits until the master has a replica that got all there is."""
+
+        async def synced() -> bool:
+            async with master.client() as client:
+                info = await client.info("replication")
+                return info["connected_slaves"] == 1 and info["slave0"]["offset"] == info["master_repl_offset"]
+
+        await until(synced, "the replica is in step")
+
+    async def master(self) -> Broker:
+        """As the freshest sentinel has it."""
+        states = [await sentinel.state() for sentinel in self.sentinels if sentinel.process.running]
+        port = max(states, key=lambda state: state["config-epoch"])["port"]
+        (broker,) = [broker for broker in self.brokers if broker.port == port]
+        return broker
+
+    async def promoted(self, former: Broker) -> Broker:
+        """Waits until the other one is the master."""
+
+        async def other() -> Broker | None:
+            master = await self.master()
+            return master if master is not former else None
+
+        broker = await until(other, "the sentinels name another master", within_s=30)
+        assert broker is not None
+        return broker
+
+    async def failover(self) -> None:
+        """SENTINEL FAILOVER: an operator's, while the master is well."""
+        await self.sentinels[0].ask("SENTINEL FAILOVER", SERVICE)
