@@ -193,7 +193,7 @@ class Broker:
                 continue
             for lane in (self._publish_lane, self._read_lane, self._bell_lane):
                 if lane.is_up and lane.address != address:
-                    lane.drop(f"{lane.address} is not the master any more: {address} is")
+                    lane.leave(f"{lane.address} is not the master any more: {address} is")
 
     async def _prove(self) -> None:
         while True:

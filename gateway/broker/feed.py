@@ -1,7 +1,7 @@
 """One room's log as this node follows it: where it is, who is told. No I/O; the reader moves it."""
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.core.entry import START, Entry, EntryId, Gap, parse_id
 
@@ -19,11 +19,22 @@ class Follower(Protocol):
         """Ids lately delivered: where to continue when the log was rewound below the cursor."""
 
 
+class Tear(NamedTuple):
+    """Where a failover tore the end off a log: what stood above `kept`, up to `high`, is gone. Counts went on from
+    `kept`, so that no count shows it."""
+
+    kept: EntryId
+    high: EntryId
+    # Up to where this node had read it, by count.
+    read_n: int
+
+
 class Feed:
     """A log under this node's eyes. The cursor is the node's truth; the consumer group only follows it."""
 
     __slots__ = (
-        "begun", "bell", "cursor", "ended", "entry_bytes", "follower", "former_end", "grouped", "key", "renewed",
+        "begun", "bell", "cursor", "doubted", "ended", "entry_bytes", "follower", "former_end", "grouped", "heard",
+        "key", "renewed", "tear",
     )  # fmt: skip
 
     def __init__(self, key: bytes, follower: Follower, entry_bytes_max: int) -> None:
@@ -39,6 +50,12 @@ class Feed:
         self.renewed = 0
         # The newest bell heard; empty: none.
         self.bell = b""
+        # The newest bell ever heard: what the log once held, whichever server has it now.
+        self.heard = b""
+        # Another server answers: whether it has all that the former one had is to be asked.
+        self.doubted = False
+        # Where it had not; None: never yet.
+        self.tear: Tear | None = None
         # The last bell of each log that ended above the cursor: it vanished, and another began under its name.
         self.ended: list[bytes] = []
         # Where this log began, if this node saw it, and where the one before it ended; None: nobody knows.
@@ -50,12 +67,22 @@ class Feed:
         # All entries of one call have one ms. The reader may have crossed over before the bell came.
         if bell.startswith(b"!") and self.cursor != START and self.begun != EntryId(_bell_id(bell).ms, 1):
             self.ended.append(self.bell)
-        self.bell = bell
+        self.bell = self.heard = bell
 
     def unhear(self) -> None:
         """Bells may have been missed: what was heard says nothing any more."""
         self.bell = b""
         self.ended.clear()
+
+    def high(self) -> EntryId:
+        """The newest entry that the log is known to have had."""
+        return max(self.cursor, _bell_id(self.heard)) if self.heard else self.cursor
+
+    def compare(self, high: EntryId, newest: EntryId | None) -> None:
+        """Another server's log has `newest` as its newest at or below `high`; None: neither this nor anything below."""
+        self.doubted = False
+        if newest is not None and newest.n < high.n and not self.ended:
+            self.tear = Tear(newest, high, self.cursor.n)
 
     def begin_again(self, first: EntryId, sure: bool) -> int | None:
         """Cross over into a log that began anew; the cursor then stands before `first`, its oldest entry.
@@ -71,6 +98,7 @@ class Feed:
             lost = sum(end.n for end in ends) - self.cursor.n + first.n - 1
             self.former_end = ends[0] if len(ends) == 1 else None
         self.begun = first
+        self.tear = None
         self.cursor = first.before()
         self.ended.clear()
         return lost

@@ -42,9 +42,13 @@ class Groups:
         rewound (failover, flush): the feed then continues at the newest entry that both have.
         """
         asked = [self._put(feed) for feed in feeds]
-        for feed, (made, moved, found) in zip(feeds, asked, strict=True):
+        compared = [self._newest_of(feed) for feed in feeds]
+        for feed, (made, moved, found), (high, newest) in zip(feeds, asked, compared, strict=True):
             made_error, moved_error = await settled(made), await settled(moved)
             in_log = await settled(found) if found is not None else [START]
+            if newest is not None:
+                left = await settled(newest)
+                feed.compare(high, entry_id(left[0][0]) if left and not isinstance(left, BrokerRefused) else None)
             if isinstance(moved_error, BrokerRefused):
                 self._judge(feed, made_error)
                 continue
@@ -61,6 +65,11 @@ class Groups:
         moved = self._lane.ask("XGROUP", "SETID", feed.key, self._group, at)
         found = None if feed.cursor == START else self._lane.ask("XRANGE", feed.key, at, at)
         return made, moved, found
+
+    def _newest_of(self, feed: Feed) -> tuple[EntryId, "asyncio.Future[Any] | None"]:
+        """The newest that this log had on the server before, and what this server has of it."""
+        high = feed.high() if feed.doubted else START
+        return high, self._lane.ask("XREVRANGE", feed.key, str(high), "-", "COUNT", 1) if high != START else None
 
     def _judge(self, feed: Feed, error: object) -> None:
         """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
@@ -95,6 +104,8 @@ class Groups:
     async def _move(self, feed: Feed, cursor: EntryId) -> None:
         log.warning("log rewound", key=feed.key.decode(), cursor=str(feed.cursor), to=str(cursor))
         self._metrics.logs_rewound += 1
+        if feed.tear is not None and feed.cursor == feed.tear.high:
+            feed.tear = feed.tear._replace(kept=cursor)
         feed.cursor = cursor
         await self._seek(feed, cursor)
 

@@ -18,6 +18,8 @@ from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
+# The longest that a connection which is left waits for what it was asked.
+LEAVE_S = 1.0
 
 _INCOMPLETE = object()
 
@@ -38,6 +40,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         # Who waits for which reply, oldest first. Bounded by its users: one publish, one read, opens under way.
         self._asked: deque[asyncio.Future[Any]] = deque()
+        # Why this connection ends once all that was asked is answered.
+        self._leaving: BrokerGone | None = None
         self._parser = hiredis.Reader(protocolError=BrokerGone, replyError=BrokerRefused, notEnoughData=_INCOMPLETE)
 
     def ask(self, *args: Arg) -> "asyncio.Future[Any]":
@@ -55,6 +59,14 @@ class Connection(asyncio.Protocol):
         """Send a command that is answered by pushes only (pub/sub); an error reply to it goes to `on_stray`."""
         if self._transport is not None and not self.lost.done():
             self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]
+
+    def leave(self, reason: BrokerGone) -> None:
+        """Give up as soon as all that was asked is answered, or after LEAVE_S. The caller asks no more."""
+        self._leaving = reason
+        if self._asked:
+            self._loop.call_later(LEAVE_S, self.abort, reason)
+        else:
+            self.abort(reason)
 
     def abort(self, reason: BrokerGone) -> None:
         """Give up: everyone who waits hears `reason`. Idempotent."""
@@ -105,6 +117,8 @@ class Connection(asyncio.Protocol):
             future.set_exception(reply)
         else:
             future.set_result(reply)
+        if self._leaving is not None and not self._asked:
+            self.abort(self._leaving)
 
 
 class Lane:
@@ -161,6 +175,12 @@ class Lane:
         """Leave this connection and make another."""
         if self._connection is not None:
             self._connection.abort(BrokerGone(reason))
+
+    def leave(self, reason: str) -> None:
+        """Leave a server that is well, and make another connection: what was asked is answered first."""
+        if self._connection is not None:
+            self._up.clear()
+            self._connection.leave(BrokerGone(reason))
 
     async def run(self) -> None:
         """Stay connected until cancelled."""

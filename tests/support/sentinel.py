@@ -1,4 +1,4 @@
-"""A real master, a real replica of it and the sentinels that watch them, all of Debian's redis-server.
+"""A real master, its replicas and the sentinels that watch them, all of Debian's redis-server.
 
 They come in as the users that docs/operations.md gives them, with no more rights than those.
 """
@@ -56,11 +56,11 @@ class Sentinel:
 
 
 class Watched:
-    """A master, its replica, three sentinels (or one with a quorum of 1)."""
+    """A master, which is the first of `brokers`, its replicas, and sentinels; `lines`: of every server's file."""
 
-    def __init__(self, directory: Path, sentinels: int = 3, *lines: str) -> None:
+    def __init__(self, directory: Path, *lines: str, replicas: int = 1, sentinels: int = 3) -> None:
         options = BrokerOptions(appendfsync="always", directives=("repl-diskless-sync-delay 0", *lines))
-        self.brokers = [Broker(directory / f"broker{n}", options) for n in range(2)]
+        self.brokers = [Broker(directory / f"broker{n}", options) for n in range(1 + replicas)]
         quorum = sentinels // 2 + 1
         self.sentinels = [Sentinel(directory / f"sentinel{n}", self.brokers[0].port, quorum) for n in range(sentinels)]
 
@@ -75,9 +75,9 @@ class Watched:
         return f"redis+sentinel://gateway:{PASSWORDS['gateway']}@{hosts}/{SERVICE}"
 
     async def start(self) -> "Watched":
-        """Returns when every sentinel knows the replica and its fellows, and the replica is in step."""
+        """Returns when every sentinel knows the replicas and its fellows, and the replicas are in step."""
         await asyncio.gather(*(broker.start() for broker in self.brokers))
-        master, replica = self.brokers
+        master, *replicas = self.brokers
         for broker in self.brokers:
             async with broker.client() as client:
                 for user in users_between():
@@ -85,8 +85,9 @@ class Watched:
                 await client.config_set("masteruser", "replica", "masterauth", PASSWORD)
                 await client.acl_save()
                 await client.config_rewrite()
-        async with replica.client() as client:
-            await client.replicaof("127.0.0.1", master.port)
+        for replica in replicas:
+            async with replica.client() as client:
+                await client.replicaof("127.0.0.1", master.port)
         await self.in_step(master)
         for sentinel in self.sentinels:
             sentinel.process.spawn()
@@ -96,17 +97,22 @@ class Watched:
 
     async def _knows_all(self, sentinel: Sentinel) -> bool:
         state = await sentinel.state()
-        return state["num-slaves"] == 1 and state["num-other-sentinels"] == len(self.sentinels) - 1
+        return state["num-slaves"] == len(self.brokers) - 1 and state["num-other-sentinels"] == len(self.sentinels) - 1
 
     async def in_step(self, master: Broker) -> None:
-        """Waits until the master has a replica that got all there is."""
+        """Waits until all others that run are replicas of the master and got what it has by now."""
+        running = sum(broker.process.running for broker in self.brokers)
+        wanted = 0
 
         async def synced() -> bool:
+            nonlocal wanted
             async with master.client() as client:
                 info = await client.info("replication")
-                return info["connected_slaves"] == 1 and info["slave0"]["offset"] == info["master_repl_offset"]
+            wanted = wanted or info["master_repl_offset"]
+            offsets = [info[f"slave{n}"]["offset"] for n in range(info["connected_slaves"])]
+            return len(offsets) == running - 1 and min(offsets) >= wanted
 
-        await until(synced, "the replica is in step")
+        await until(synced, "the replicas are in step")
 
     async def master(self) -> Broker:
         """As the freshest sentinel has it."""
@@ -116,7 +122,7 @@ class Watched:
         return broker
 
     async def promoted(self, former: Broker) -> Broker:
-        """Waits until the other one is the master."""
+        """Waits until another one is the master."""
 
         async def other() -> Broker | None:
             master = await self.master()
