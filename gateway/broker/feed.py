@@ -50,7 +50,7 @@ class Feed:
         self.renewed = 0
         # The newest bell heard; empty: none.
         self.bell = b""
-        # The newest bell ever heard: what the log once held, whichever server has it now.
+        # The newest bell of the doorbell's connection before this one: perhaps another server's.
         self.heard = b""
         # Another server answers: whether it has all that the former one had is to be asked.
         self.doubted = False
@@ -67,22 +67,26 @@ class Feed:
         # All entries of one call have one ms. The reader may have crossed over before the bell came.
         if bell.startswith(b"!") and self.cursor != START and self.begun != EntryId(_bell_id(bell).ms, 1):
             self.ended.append(self.bell)
-        self.bell = self.heard = bell
+        self.bell = bell
 
     def unhear(self) -> None:
         """Bells may have been missed: what was heard says nothing any more."""
+        self.heard = self.bell or self.heard
         self.bell = b""
         self.ended.clear()
 
-    def high(self) -> EntryId:
-        """The newest entry that the log is known to have had."""
-        return max(self.cursor, _bell_id(self.heard)) if self.heard else self.cursor
+    def highs(self) -> list[EntryId]:
+        """The end of the log as the former server had it, for all this node knows. A bell may be the new one's."""
+        rung = [_bell_id(bell) for bell in (self.bell, self.heard) if bell]
+        return [id for id in (self.cursor, *rung) if id != START and id >= self.cursor]
 
-    def compare(self, high: EntryId, newest: EntryId | None) -> None:
-        """Another server's log has `newest` as its newest at or below `high`; None: neither this nor anything below."""
+    def compare(self, found: dict[EntryId, EntryId | None]) -> None:
+        """For each of `highs`: the newest that this server has at or below it; None: nothing, then the counts tell."""
         self.doubted = False
-        if newest is not None and newest.n < high.n and not self.ended:
-            self.tear = Tear(newest, high, self.cursor.n)
+        torn = {high: newest for high, newest in found.items() if newest is not None and newest.n < high.n}
+        if torn and not self.ended:
+            high = max(torn)
+            self.tear = Tear(torn[high], high, self.cursor.n)
 
     def begin_again(self, first: EntryId, sure: bool) -> int | None:
         """Cross over into a log that began anew; the cursor then stands before `first`, its oldest entry.

@@ -43,12 +43,11 @@ class Groups:
         """
         asked = [self._put(feed) for feed in feeds]
         compared = [self._newest_of(feed) for feed in feeds]
-        for feed, (made, moved, found), (high, newest) in zip(feeds, asked, compared, strict=True):
+        for feed, (made, moved, found), newest in zip(feeds, asked, compared, strict=True):
             made_error, moved_error = await settled(made), await settled(moved)
             in_log = await settled(found) if found is not None else [START]
-            if newest is not None:
-                left = await settled(newest)
-                feed.compare(high, entry_id(left[0][0]) if left and not isinstance(left, BrokerRefused) else None)
+            if newest:
+                feed.compare({high: _first(await settled(answer)) for high, answer in newest.items()})
             if isinstance(moved_error, BrokerRefused):
                 self._judge(feed, made_error)
                 continue
@@ -66,10 +65,10 @@ class Groups:
         found = None if feed.cursor == START else self._lane.ask("XRANGE", feed.key, at, at)
         return made, moved, found
 
-    def _newest_of(self, feed: Feed) -> tuple[EntryId, "asyncio.Future[Any] | None"]:
-        """The newest that this log had on the server before, and what this server has of it."""
-        high = feed.high() if feed.doubted else START
-        return high, self._lane.ask("XREVRANGE", feed.key, str(high), "-", "COUNT", 1) if high != START else None
+    def _newest_of(self, feed: Feed) -> dict[EntryId, "asyncio.Future[Any]"]:
+        """Another server answers: what it has of what the one before is known to have had."""
+        highs = feed.highs() if feed.doubted else ()
+        return {high: self._lane.ask("XREVRANGE", feed.key, str(high), "-", "COUNT", 1) for high in highs}
 
     def _judge(self, feed: Feed, error: object) -> None:
         """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
@@ -133,6 +132,11 @@ class Groups:
     async def _dead(self, node: str) -> bool:
         alive = await settled(self._lane.ask("ZRANGE", keys.NODES, 0, -1))
         return not isinstance(alive, BrokerRefused) and node.encode() not in alive
+
+
+def _first(entries: Any) -> EntryId | None:
+    """The id of the first of a reply's entries; None: there are none, or it was refused."""
+    return entry_id(entries[0][0]) if entries and not isinstance(entries, BrokerRefused) else None
 
 
 async def settled(future: "asyncio.Future[Any]") -> Any:
