@@ -1,6 +1,7 @@
 """A master that dies or is deposed, and the sentinels that name another: nodes follow, and tell what was lost."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 
 from tests.cluster.chat import GAP_CLOSE, Chat, Heard, Member, Told, balanced, chat_on, say
 from tests.cluster.conftest import QUICK
+from tests.conftest import BrokerFactory
 from tests.support.broker import Broker
 from tests.support.node import Node
-from tests.support.sentinel import Watched
+from tests.support.ports import free_port
+from tests.support.sentinel import PASSWORD, SERVICE, Sentinel, Watched, admit, url_of
 from tests.support.until import until
 
 ROOM = "square"
@@ -107,6 +110,29 @@ async def test_a_killed_master_is_followed_by_all_and_what_comes_back_is_only_a_
     for node in nodes:
         assert await node.metric("hiroba_broker_changes_total") == 1
         assert not any("Traceback" in line or "geheim" in line for line in node.lines())
+
+
+async def test_a_master_and_a_sentinel_that_freeze_together_are_left_and_thawed_get_no_more_to_do(
+    watched: Watched, nodes: list[Node], chat: Chat
+) -> None:
+    """As when their machine hangs or vanishes: no connection ends by itself, and one sentinel answers nobody."""
+    former, replica = watched.brokers
+    plain = [await chat.join(node, ROOM, "plain") for node in nodes]
+    talkers = [chat.talk(await chat.join(node, ROOM), name) for node, name in zip(nodes, "ab", strict=True)]
+    await asyncio.gather(*(talker.more(20) for talker in talkers))
+    frozen = watched.sentinels.pop(0)
+    for process in (former.process, frozen.process):
+        process.pause()
+    assert await watched.promoted(former) is replica
+    await asyncio.gather(*(talker.more(20) for talker in talkers))
+    for process in (former.process, frozen.process):
+        process.cont()
+    calls = await written(former)
+    await asyncio.gather(*(talker.more(50) for talker in talkers))
+    assert await written(former) == calls
+    await chat.quiet()
+    assert not any(talker.member.errors for talker in talkers)
+    await nobody_missed_or_doubled(chat, [talker.member for talker in talkers], plain)
 
 
 async def test_what_the_replica_never_got_is_a_gap_for_those_who_had_not_heard_it_and_for_nobody_else(
@@ -223,6 +249,76 @@ async def test_a_master_that_is_deposed_unannounced_is_left_as_soon_as_the_senti
         assert max(Counter(member.messages).values()) == 1, "nothing comes twice, what was lost is not said again"
         assert [text for text in member.messages if text in kept] == [entry.message for entry in log]
         assert member.connected
+
+
+# ---- sentinels that are of no help ----
+
+
+def warnings(node: Node) -> list[dict[str, str]]:
+    """What it told beside its start."""
+    return [line for line in map(json.loads, node.lines()) if line["level"] != "info"]
+
+
+async def test_sentinels_that_help_nobody_are_one_clear_line_each_and_asked_again(
+    start_broker: BrokerFactory, tmp_path: Path
+) -> None:
+    """What to look at is named, no password is; as soon as a sentinel helps, the node is ready."""
+    brokers = [await start_broker() for _ in range(2)]
+    for broker in brokers:
+        await admit(broker)
+    one, other, locked = (
+        Sentinel(tmp_path / name, broker.port, 1, *lines)
+        for name, broker, *lines in (
+            ("one", brokers[0]), ("other", brokers[1]), ("locked", brokers[0], f"requirepass {PASSWORD}"),
+        )
+    )  # fmt: skip
+    for sentinel in (one, other):
+        await sentinel.start()
+    locked.process.spawn()
+    nobody = free_port()
+    let_in = f"{SERVICE}?sentinel_password={PASSWORD}"
+    urls = {
+        url_of(nobody): f"no sentinel answers (127.0.0.1:{nobody}: ",
+        url_of(nobody, one.port, tail="chatt"): "no sentinel knows a service 'chatt'",
+        url_of(locked.port): "no sentinel lets us in",
+        url_of(locked.port, tail=f"{SERVICE}?sentinel_password=falsch"): "no sentinel lets us in",
+        url_of(one.port, other.port): "the sentinels disagree about the master of 'chat'",
+    }
+    well = [url_of(nobody, locked.port, tail=let_in), url_of(nobody, one.port)]
+    nodes = {url: Node(url, tmp_path, f"node{n}", **QUICK) for n, url in enumerate([*urls, *well])}
+    await asyncio.gather(*(node.start(ready=url in well) for url, node in nodes.items()))
+    for url, words in urls.items():
+        node = nodes[url]
+
+        async def tried(node: Node = node) -> bool:
+            return await node.metric("hiroba_broker_reconnects_total") > 5
+
+        await until(tried, "it tries again")
+        (line,) = warnings(node)
+        assert words in line["reason"] and not await node.is_ready()
+    for node in nodes.values():
+        assert not any(word in text for text in node.lines() for word in ("Traceback", "geheim", "falsch"))
+        assert node.process.running
+    # A sentinel that comes late, and one that is put right.
+    await other.process.kill()
+    await nodes[url_of(one.port, other.port)].wait_ready()
+    late = Sentinel(tmp_path / "late", brokers[0].port, 1, port=nobody)
+    await late.start()
+    await nodes[url_of(nobody)].wait_ready()
+
+
+async def test_a_replica_by_its_own_address_is_refused_in_words(watched: Watched, tmp_path: Path) -> None:
+    """Not only by sentinels: a name may lead to it after a failover."""
+    replica = watched.brokers[1]
+    node = await Node(replica.url, tmp_path, **QUICK).start(ready=False)
+    (line,) = await until(lambda: warnings(node), "it says so")
+    assert line["reason"] == f"127.0.0.1:{replica.port} is a replica: only a master takes messages"
+    assert not await node.is_ready()
+    await watched.brokers[0].kill()
+    await watched.promoted(watched.brokers[0])
+    await node.wait_ready()
+    assert await written(replica) > 0
+    await node.stop()
 
 
 async def followed(nodes: Sequence[Node]) -> bool:

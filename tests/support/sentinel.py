@@ -29,12 +29,18 @@ def users_between() -> list[list[str]]:
     return [line.replace("PASSWORD", PASSWORD).split() for line in lines]
 
 
+def url_of(*ports: int, tail: str = SERVICE) -> str:
+    """A node's, with the sentinels on these ports."""
+    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+    return f"redis+sentinel://gateway:{PASSWORDS['gateway']}@{hosts}/{tail}"
+
+
 class Sentinel:
     """One `redis-server --sentinel`."""
 
-    def __init__(self, directory: Path, master: int, quorum: int, *lines: str) -> None:
+    def __init__(self, directory: Path, master: int, quorum: int, *lines: str, port: int = 0) -> None:
         directory.mkdir(parents=True)
-        self.port = free_port()
+        self.port = port or free_port()
         conf = directory / "sentinel.conf"
         conf.write_text(
             f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
@@ -48,11 +54,26 @@ class Sentinel:
 
     async def ask(self, *command: object) -> Any:
         async with redis.asyncio.Redis(port=self.port, socket_timeout=5, retry=None) as client:
-            return await client.execute_command(*command)
+            return await client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def start(self) -> "Sentinel":
+        self.process.spawn()
+        await until(lambda: self.ask("PING"), "the sentinel answers")
+        return self
 
     async def state(self) -> dict[str, Any]:
         state: dict[str, Any] = await self.ask("SENTINEL MASTER", SERVICE)
         return state
+
+
+async def admit(broker: Broker) -> None:
+    """Gives a server the users of sentinels and replicas, for good."""
+    async with broker.client() as client:
+        for user in users_between():
+            await client.execute_command("ACL SETUSER", *user)  # type: ignore[no-untyped-call]
+        await client.config_set("masteruser", "replica", "masterauth", PASSWORD)
+        await client.acl_save()
+        await client.config_rewrite()
 
 
 class Watched:
@@ -71,20 +92,14 @@ class Watched:
     @property
     def url(self) -> str:
         """A node's."""
-        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://gateway:{PASSWORDS['gateway']}@{hosts}/{SERVICE}"
+        return url_of(*(sentinel.port for sentinel in self.sentinels))
 
     async def start(self) -> "Watched":
         """Returns when every sentinel knows the replicas and its fellows, and the replicas are in step."""
         await asyncio.gather(*(broker.start() for broker in self.brokers))
         master, *replicas = self.brokers
         for broker in self.brokers:
-            async with broker.client() as client:
-                for user in users_between():
-                    await client.execute_command("ACL SETUSER", *user)
-                await client.config_set("masteruser", "replica", "masterauth", PASSWORD)
-                await client.acl_save()
-                await client.config_rewrite()
+            await admit(broker)
         for replica in replicas:
             async with replica.client() as client:
                 await client.replicaof("127.0.0.1", master.port)
