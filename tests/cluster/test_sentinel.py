@@ -179,6 +179,37 @@ async def test_what_the_replica_never_got_is_a_gap_for_those_who_had_not_heard_i
         assert [gap.lost for gap in older.gaps] == ([] if node is here else [8])
 
 
+async def test_a_master_that_wants_a_replica_and_has_none_refuses_what_a_failover_would_lose(
+    watched: Watched, nodes: list[Node], chat: Chat
+) -> None:
+    """min-replicas-to-write 1."""
+    former, replica = watched.brokers
+    async with former.client() as client:
+        await client.config_set("min-replicas-to-write", 1)
+    speaker, plain = await chat.join(nodes[0], ROOM), await chat.join(nodes[1], ROOM, "plain")
+    ever = await say(speaker, "before")
+    await plain.hears("before")
+    await watched.in_step(former)
+    await cut_off(replica, former)
+    await speaker.say("refused")
+    await until(lambda: speaker.answered("refused"), "it is answered")
+    assert speaker.errors == {"refused": "refused"}
+    for node in nodes:
+        await until(lambda node=node: unready(node), "/readyz says no")
+    await former.kill()
+    assert await watched.promoted(former) is replica
+    for node in nodes:
+        await node.wait_ready()
+    ever += await say(speaker, "after")
+    await balanced(speaker, ever)
+    await plain.hears("before", "after")
+    assert await chat.log(ROOM) == ever and not speaker.gaps
+
+
+async def unready(node: Node) -> bool:
+    return not await node.is_ready()
+
+
 async def test_a_log_of_which_the_replica_never_got_anything_begins_again(
     watched: Watched, nodes: list[Node], chat: Chat
 ) -> None:
