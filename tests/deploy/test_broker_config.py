@@ -115,6 +115,7 @@ async def test_what_cannot_be_reached_or_may_not_be_asked_gets_a_sentence(broker
         (broker.operator_url.replace("geheim-operator", "geheim-falsch"), 1, "refused user operator: invalid"),
         ("http://operator:geheim@127.0.0.1", 2, "URL must be redis://"),
         ("redis://operator:geheim@127.0.0.1:port", 2, "URL must be redis://"),
+        ("redis+sentinel://operator:geheim@127.0.0.1/chat", 2, "name each in turn, the master and its replicas"),
     ):
         done = hiroba_broker("check", url, **VARIABLES)
         assert (done.returncode, done.stdout) == (code, ""), url

@@ -213,7 +213,7 @@ async def test_a_lost_connection_answers_everybody(server: Server) -> None:
 # ---- the lane: a connection that comes back ----
 
 
-async def greet(peer: Peer, seen: list[list[bytes]]) -> None:
+async def greet(peer: Peer, seen: list[list[bytes]], role: bytes = b"master") -> None:
     """As Redis greets, client ids counting up."""
     while (command := await peer.command()) is not None:
         seen.append(command)
@@ -225,7 +225,7 @@ async def greet(peer: Peer, seen: list[list[bytes]]) -> None:
             case b"CLIENT":
                 peer.say(b"-ERR No such client\r\n")
             case b"INFO":
-                info = b"txt:# Server\r\nrun_id:" + b"a" * 40 + b"\r\n"
+                info = b"txt:# Server\r\nrun_id:" + b"a" * 40 + b"\r\nrole:" + role + b"\r\n"
                 peer.say(b"=%d\r\n%b\r\n" % (len(info), info))
             case _:
                 peer.say(b"+OK\r\n")
@@ -253,7 +253,7 @@ async def test_a_lane_ends_its_former_connection_before_it_asks_anything(server:
         await until(lambda: len(server.peers) == 2 and lane.is_up, "the lane comes back")
         assert await lane.ask("PING") == b"OK"
     hello = [b"HELLO", b"3", b"AUTH", b"app", b"geheim", b"SETNAME", b"hiroba-n1-test"]
-    select, info, id = [b"SELECT", b"3"], [b"INFO", b"server"], [b"CLIENT", b"ID"]
+    select, info, id = [b"SELECT", b"3"], [b"INFO", b"server", b"replication"], [b"CLIENT", b"ID"]
     kill = [b"CLIENT", b"KILL", b"ID", b"101"]
     assert seen == [hello, select, info, id, hello, select, info, kill, id, [b"PING"]]
 
@@ -278,3 +278,17 @@ async def test_a_server_that_never_answers_costs_one_connection_not_many(server:
     async with running(server, 0.05):
         await until(lambda: sum(peer.ended for peer in server.peers) >= 3, "tries end")
         assert sum(not peer.ended for peer in server.peers) <= 1
+
+
+async def test_a_replica_is_left_before_anything_is_asked_of_it(server: Server) -> None:
+    """As after a failover, by a name or an address that did not follow."""
+    seen: list[list[bytes]] = []
+    server.serve = lambda peer: greet(peer, seen, b"slave")
+    reasons: list[str | None] = []
+    lane = Lane("test", "n1", Endpoint(f"redis://127.0.0.1:{server.port}", 20), 20, lambda _, why: reasons.append(why))
+    run = asyncio.create_task(lane.run())
+    await until(lambda: len(reasons) >= 3, "it tries again")
+    assert set(reasons) == {f"127.0.0.1:{server.port} is a replica: only a master takes messages"}
+    assert not lane.is_up and {command[0] for command in seen} == {b"HELLO", b"INFO"}
+    run.cancel()
+    await asyncio.wait([run])
