@@ -57,6 +57,8 @@ for at in $writable; do
     mount --bind "$at" "$at"
     mount -o remount,bind,rw "$at"
 done
+# Where we are is still the place below what was mounted on it.
+cd "$(pwd)"
 exec "$@"
 """
 

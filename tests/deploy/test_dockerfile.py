@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -142,38 +143,33 @@ def test_every_script_is_sound() -> None:
 
 
 @pytest.fixture(scope="module")
-def images() -> Iterator[dict[str, Path]]:
-    """By stage (gateway, loadtest): what would be its /opt/hiroba, root's and read-only."""
-    with ground(UID) as base, ground(UID) as other:
-        _copy(base / "src")
-        extras = {base / "own": [], other / "own": ["loadtest"]}
-        builds = {work: _build(base / "src", work, extra) for work, extra in extras.items()}
-        for work, build in builds.items():
-            _, said = build.communicate(timeout=110)
-            assert build.returncode == 0, said
-            left = sorted(path.name for path in work.iterdir())
-            assert left == ["opt"], f"left behind: {left}"
-        for script in ("gateway-start.sh", "gateway-health.sh"):
-            shutil.copy(SCRIPTS / script, base / "own" / "opt" / "bin")
-        for work in builds:
-            if not os.getuid():
-                subprocess.run(["chown", "-R", "0:0", str(work)], check=True)
-            _lock(work)
-        yield {"gateway": base / "own" / "opt", "loadtest": other / "own" / "opt"}
+def built() -> Iterator[Path]:
+    """What would be the gateway's /opt/hiroba, root's and read-only."""
+    with _image("gateway-start.sh", "gateway-health.sh") as opt:
+        yield opt
 
 
-def _build(source: Path, work: Path, extra: list[str]) -> subprocess.Popen[str]:
-    """build.sh, under way."""
-    env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TMPDIR": str(work), "HOME": str(work)}
-    passed = ("PIP_", "SSL_", "HTTP", "http", "no_p")
-    env |= {key: value for key, value in os.environ.items() if key.startswith(passed)}
-    argv = stranger("sh", source / "deploy/docker/build.sh", source, work / "opt", *extra, uid=UID, writable=[work])
-    return subprocess.Popen(argv, cwd=source, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.fixture(scope="module")
-def built(images: dict[str, Path]) -> Path:
-    return images["gateway"]
+@contextmanager
+def _image(*scripts: str, extra: str = "") -> Iterator[Path]:
+    """The stages `source` and `build`, and what the last one copies besides."""
+    with ground(UID) as base:
+        source, work = base / "src", base / "own"
+        _copy(source)
+        env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TMPDIR": str(work), "HOME": str(work)}
+        passed = ("PIP_", "SSL_", "HTTP", "http", "no_p")
+        env |= {key: value for key, value in os.environ.items() if key.startswith(passed)}
+        build = ["sh", source / "deploy/docker/build.sh", source, work / "opt", *extra.split()]
+        argv = stranger(*build, uid=UID, writable=[work])
+        done = subprocess.run(argv, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=110)
+        assert done.returncode == 0, done.stderr
+        left = sorted(path.name for path in work.iterdir())
+        assert left == ["opt"], f"left behind: {left}"
+        for script in scripts:
+            shutil.copy(SCRIPTS / script, work / "opt" / "bin")
+        if not os.getuid():
+            subprocess.run(["chown", "-R", "0:0", str(work)], check=True)
+        _lock(work)
+        yield work / "opt"
 
 
 def _copy(source: Path) -> None:
@@ -261,29 +257,22 @@ def _as_container(node: Node, built: Path, tmp_path: Path, argv: list[str], name
     return process
 
 
-async def test_a_load_test_runs_as_nobody_and_writes_its_report(
-    images: dict[str, Path], start_broker: BrokerFactory, tmp_path: Path
-) -> None:
+@pytest.mark.long
+async def test_a_load_test_runs_as_nobody_and_writes_its_report(start_broker: BrokerFactory, tmp_path: Path) -> None:
     """What the load test's container runs, and what it may write: /report and /tmp."""
     broker = await start_broker(kind="redis")
     node = await Node(broker.url, tmp_path).start()
-    with ground(UID) as base:
+    with _image(extra="loadtest") as opt, ground(UID) as base:
         report = base / "own"
-        argv: list[object] = [
-            images["loadtest"] / "bin" / "hiroba",
-            "loadtest",
-            "run",
-            "--url",
-            f"ws://127.0.0.1:{node.port}",
-        ]
+        argv = [str(opt / "bin" / "hiroba"), "loadtest", "run", "--url", f"ws://127.0.0.1:{node.port}"]
         argv += ["--users", "8", "--spawn-rate", "20", "--rate", "40", "--run-time", "1s", "--processes", "2"]
-        argv += ["--prometheus-port", "0", "--headless", "--html", report / "r.html", "--json", report / "r.json"]
+        argv += ["--prometheus-port", "0", "--headless", "--html", "report.html", "--json", "result.json"]
         env = {"PATH": "/usr/bin:/bin", "TMPDIR": str(report)}
         process = Process("loadtest", stranger(*argv, uid=UID, writable=[report]), tmp_path / "loadtest.log", env=env)
         process.cwd = report
         process.spawn()
         assert await process.ended(30.0) == 0, process.tail()
-        assert sorted(path.name for path in report.iterdir()) == ["r.html", "r.json"]
+        assert sorted(path.name for path in report.iterdir()) == ["report.html", "result.json"]
 
 
 def test_a_node_without_a_broker_says_so_and_ends(built: Path) -> None:
