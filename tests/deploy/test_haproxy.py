@@ -52,8 +52,8 @@ async def test_a_killed_node_is_out_after_fall_checks_and_nobody_else_loses_anyt
     broker: Broker, tmp_path: Path
 ) -> None:
     cluster = await Cluster.start(broker, tmp_path, 3)
-    resuming = Load(cluster, tmp_path, "v1", users=18, rooms=2, rate=30)
-    plain = Load(cluster, tmp_path, "plain", users=10, rooms=2, rate=15)
+    resuming = Load(cluster, tmp_path, "v1", users=18, rooms=2, rate=40)
+    plain = Load(cluster, tmp_path, "plain", users=10, rooms=2, rate=40)
     await asyncio.gather(resuming.begin(), plain.begin())
     before = int((await cluster.balancer.states())["node0"]["chkfail"])
     await cluster.nodes[0].kill()

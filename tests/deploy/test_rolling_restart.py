@@ -83,8 +83,8 @@ async def restart(cluster: Cluster, number: int) -> None:
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 async def test_all_nodes_are_restarted_and_nobody_loses_a_word(broker: Broker, tmp_path: Path, count: int) -> None:
     cluster = await Cluster.start(broker, tmp_path, count, drain_s=1.5)
-    resuming = Load(cluster, tmp_path, "v1", users=33, rooms=3, rate=40)
-    plain = Load(cluster, tmp_path, "plain", users=12, rooms=3, rate=15)
+    resuming = Load(cluster, tmp_path, "v1", users=33, rooms=3, rate=45)
+    plain = Load(cluster, tmp_path, "plain", users=12, rooms=3, rate=30)
     await asyncio.gather(resuming.begin(), plain.begin())
     watch, churn = Watch(cluster), Churn(cluster)
     besides = [asyncio.create_task(watch.run()), asyncio.create_task(churn.run())]
