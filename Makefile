@@ -9,7 +9,7 @@ NODES := 2
 STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-exporter
 
 .DEFAULT_GOAL := help
-.PHONY: help run stack compose-test secrets test test-long check bench clean packages
+.PHONY: help run stack compose-test secrets test test-long check bench profile clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ check: .venv/installed ## format, lint, types, import contracts, unit tests
 
 bench: .venv/installed packages ## how fast, as multiples of a C floor (some 30 minutes): make bench BENCH='--rows 1,3'
 	@$(PY) -m bench --json bench.json $(BENCH)
+
+profile: .venv/installed packages ## where a node's CPU and memory go (py-spy, tracemalloc; perf where there is one)
+	@$(PY) -m bench.profile $(BENCH)
 
 clean: ## remove what was installed and built; data/ stays, for it holds what was said
 	rm -rf .venv build dist *.egg-info .*_cache .hypothesis tests/shots

@@ -17,6 +17,7 @@ DISTURBED_TRIES = 3  # what breaks beside other programs may hold alone
 
 ONE_ROOM = Work(members=500, rate=100)
 MANY_ROOMS = Work(rooms=200, members=5, rate=2000)
+IDLE = Work(rooms=100, members=50, seconds=20.0, warm=5.0)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _two_people(lab: Lab, row: Row) -> None:
 
 def _idle(deflate: bool) -> Callable[[Lab, Row], None]:
     """What a connection holds, and what it costs to keep, while nobody speaks."""
-    work = Work(rooms=100, members=50, seconds=20.0, warm=5.0, deflate=deflate)
+    work = replace(IDLE, deflate=deflate)
 
     def measure(lab: Lab, row: Row) -> None:
         with lab.node() as server:

@@ -23,6 +23,7 @@ from bench.machine import HERE, SERVER_CORE, BenchError
 START_S = 20.0
 STOP_S = 5.0
 NODE_FLAGS = ("--messages-per-s", "0")
+GATEWAY = (sys.executable, "-m", "gateway")
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -62,11 +63,11 @@ def floor(program: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def node(directory: Path, shipped_conf: bool = False) -> Iterator[Server]:
+def node(directory: Path, shipped_conf: bool = False, program: Sequence[str] = GATEWAY) -> Iterator[Server]:
     """A node on a broker of its own; with `shipped_conf` the broker runs broker_config/valkey.conf."""
     directory.mkdir(parents=True)
     port, ops_port, log = free_port(), free_port(), directory / "node.log"
-    argv = [sys.executable, "-m", "gateway", "node", "--port", str(port), "--ops-port", str(ops_port)]
+    argv = [*program, "node", "--port", str(port), "--ops-port", str(ops_port)]
     with _broker(directory, shipped_conf) as (broker_port, broker_pid), log.open("wb") as output:
         argv += ["--broker", f"redis://127.0.0.1:{broker_port}/0", *NODE_FLAGS]
         with _process(argv, output, log) as child, contextlib.closing(redis.Redis(port=broker_port)) as asker:
@@ -135,7 +136,7 @@ class Settings:
 
 def node_settings() -> Settings:
     """The settings of the node that `node` starts, but for its ports and broker."""
-    argv = [sys.executable, "-m", "gateway", "config", *NODE_FLAGS]
+    argv = [*GATEWAY, "config", *NODE_FLAGS]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment(), cwd=HERE.parent)
     if done.returncode:
         raise BenchError(f"`gateway config` failed: {done.stderr.strip()}")

@@ -1,14 +1,39 @@
 """How long to gather before the next call: not at all when idle, longer as the loop gets busier."""
 
 import asyncio
+import os
 import time
+from functools import cache
 
-# Below this share of a core the loop has time to spare and gathers for gather_s; above the other it takes
-# gather_max_s. Between them the wait grows in proportion. docs/decisions/0003-adaptive-gather.md has the curve.
+# While it wants less than this share of a core the loop has time to spare and gathers for gather_s; above the other
+# it takes gather_max_s. Between them the wait grows in proportion (docs/decisions/0003-adaptive-gather.md: the curve).
 IDLE_SHARE = 0.7
 BUSY_SHARE = 0.95
 # The share is measured over at least this long.
 MEASURE_S = 0.05
+
+
+def demand_s() -> float:
+    """Seconds of CPU that this thread has used or waited for.
+
+    What it used says nothing on a core that is shared: a loop that gets 0.8 of a core and wants more is as busy as one
+    that has a core and fills it. Linux counts the wait too (Documentation/scheduler/sched-stats.rst).
+    """
+    schedstat = _schedstat()
+    if schedstat is None:
+        return time.thread_time()
+    used_ns, waited_ns, _ = os.pread(schedstat, 64, 0).split()
+    return (int(used_ns) + int(waited_ns)) / 1e9
+
+
+@cache
+def _schedstat() -> int | None:
+    """The kernel's account of the thread that asks first, the loop's; kept open. None: this system keeps none."""
+    try:
+        schedstat = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    return schedstat if int(os.pread(schedstat, 64, 0).split()[0]) else None  # "0 0 0": built without the account
 
 
 class Pace:
@@ -20,7 +45,7 @@ class Pace:
         self.gather_s = gather_s
         self._last_at = 0.0
         self._measured_at = time.monotonic()
-        self._cpu_s = time.thread_time()
+        self._demand_s = demand_s()
 
     async def turn(self) -> None:
         """Wait for one's turn and take it."""
@@ -34,10 +59,10 @@ class Pace:
             self._measure(now)
 
     def _measure(self, now: float) -> None:
-        cpu_s = time.thread_time()
-        share = (cpu_s - self._cpu_s) / (now - self._measured_at)
+        wanted_s = demand_s()
+        share = (wanted_s - self._demand_s) / (now - self._measured_at)
         busy = min(1.0, max(0.0, (share - IDLE_SHARE) / (BUSY_SHARE - IDLE_SHARE)))
         aim_s = self._gather_min_s + busy * (self._gather_max_s - self._gather_min_s)
         self.gather_s += (aim_s - self.gather_s) / 4  # smoothed: one slow turn is no load
         self._measured_at = now
-        self._cpu_s = cpu_s
+        self._demand_s = wanted_s

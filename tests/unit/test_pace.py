@@ -1,7 +1,11 @@
 """How long calls gather: not at all when idle, gather_s apart, longer as the loop gets busier."""
 
+import os
+import subprocess
+import sys
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,8 +24,12 @@ class Machine:
     def monotonic(self) -> float:
         return self.at
 
-    def thread_time(self) -> float:
+    def demand_s(self) -> float:
         return self.cpu
+
+    def replace(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(paces, "time", self)
+        patch.setattr(paces, "demand_s", self.demand_s)
 
     def work(self, pace: Pace, seconds: float, share: float) -> None:
         """The thread had this share of a core for so long, then a call goes."""
@@ -35,7 +43,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(paces, "time", machine)
+    machine.replace(monkeypatch)
     return machine
 
 
@@ -89,6 +97,36 @@ def test_one_slow_turn_is_no_load(machine: Machine) -> None:
     assert pace.gather_s < 0.007
 
 
+def test_waiting_for_the_core_is_demand_too() -> None:
+    """Two processes on one core: each gets half of it and wants all of it."""
+    if not Path("/proc/thread-self/schedstat").exists():
+        pytest.skip("this system does not count who waits for a core")
+    core = min(os.sched_getaffinity(0))
+    script = (
+        f"import os, time; os.sched_setaffinity(0, [{core}]); from gateway.broker.pace import demand_s\n"
+        "print(flush=True); input()\n"
+        "began, used, wanted = time.monotonic(), time.thread_time(), demand_s()\n"
+        "while time.monotonic() < began + 1: pass\n"
+        "print(time.thread_time() - used, demand_s() - wanted, time.monotonic() - began)"
+    )
+    pair = [
+        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for each in pair:
+        assert each.stdout is not None
+        each.stdout.readline()
+    # Both at once: communicate() of the first would let it run alone.
+    for each in pair:
+        assert each.stdin is not None
+        each.stdin.write("\n")
+        each.stdin.flush()
+    for each in pair:
+        used_s, wanted_s, wall_s = map(float, each.communicate(timeout=30)[0].split())
+        assert used_s < 0.8 * wall_s
+        assert wanted_s > 0.9 * wall_s
+
+
 @given(
     st.floats(0, 0.1),
     st.floats(0, 0.1),
@@ -100,7 +138,7 @@ def test_the_wait_stays_between_its_bounds(
     """Whatever the clocks say; a maximum below the minimum is the minimum."""
     machine = Machine()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paces, "time", machine)
+        machine.replace(patch)
         pace = Pace(gather_s, gather_max_s)
         for seconds, share in turns:
             machine.work(pace, seconds, share)
