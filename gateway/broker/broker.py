@@ -184,7 +184,7 @@ class Broker:
         await asyncio.Event().wait()
 
     async def _watch(self) -> None:
-        """Leave a server that the sentinels call master no longer."""
+        """Leave a server that the sentinels call master no longer; where it is gone, wait no longer to try the next."""
         while True:
             await asyncio.sleep(WATCH_S)
             try:
@@ -192,7 +192,7 @@ class Broker:
             except BrokerGone:  # a lane that needs them says so
                 continue
             for lane in (self._publish_lane, self._read_lane, self._bell_lane):
-                if lane.is_up and lane.address != address:
+                if lane.address != address:
                     lane.leave(f"{lane.address} is not the master any more: {address} is")
 
     async def _prove(self) -> None:

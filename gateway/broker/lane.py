@@ -144,6 +144,7 @@ class Lane:
         self.on_stray: Callable[[BrokerRefused], None] = lambda refused: None
         self._connection: Connection | None = None
         self._up = asyncio.Event()
+        self._hurry = asyncio.Event()
         # Redis' id of the last connection; a request of it that arrives late must not be served any more.
         self._client_id: int | None = None
         # Changes when another server answers (restart, failover): INFO server, run_id.
@@ -177,7 +178,11 @@ class Lane:
             self._connection.abort(BrokerGone(reason))
 
     def leave(self, reason: str) -> None:
-        """Leave a server that is well, and make another connection: what was asked is answered first."""
+        """Leave a server that may be well, and make another connection: what was asked is answered first.
+
+        A lane that is down tries again at once: the caller knows of another server.
+        """
+        self._hurry.set()
         if self._connection is not None:
             self._up.clear()
             self._connection.leave(BrokerGone(reason))
@@ -202,11 +207,20 @@ class Lane:
                     if asyncio.get_running_loop().time() - connected_at > BACKOFF_MAX_S:
                         backoff_s = BACKOFF_FIRST_S
                 self._on_change(self.name, reason)
-                await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
-                backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
+                backoff_s = await self._back_off(backoff_s)
         finally:
             self._up.clear()
             self.drop("the node is stopping")
+
+    async def _back_off(self, backoff_s: float) -> float:
+        """Wait before the next try, unless told to hurry; how long to wait before the one after it."""
+        self._hurry.clear()
+        try:
+            async with asyncio.timeout(random.uniform(backoff_s / 2, backoff_s)):
+                await self._hurry.wait()
+            return BACKOFF_FIRST_S
+        except TimeoutError:
+            return min(BACKOFF_MAX_S, backoff_s * 2)
 
     async def _connect(self) -> Connection:
         connection = Connection(self.on_push, self.on_stray)

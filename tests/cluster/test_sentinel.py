@@ -20,9 +20,13 @@ from tests.support.until import until
 ROOM = "square"
 
 
+both_kinds = pytest.mark.parametrize("watched", ["redis", "valkey"], indirect=True)
+
+
 @pytest.fixture
-async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
-    watched = Watched(tmp_path / "watched")
+async def watched(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Watched]:
+    """Redis, unless a test asks for both."""
+    watched = Watched(tmp_path / "watched", getattr(request, "param", "redis"))
     yield await watched.start()
     for process in watched.processes:
         process.kill_now()
@@ -135,6 +139,7 @@ async def test_a_master_and_a_sentinel_that_freeze_together_are_left_and_thawed_
     await nobody_missed_or_doubled(chat, [talker.member for talker in talkers], plain)
 
 
+@both_kinds
 async def test_what_the_replica_never_got_is_a_gap_for_those_who_had_not_heard_it_and_for_nobody_else(
     watched: Watched, nodes: list[Node], chat: Chat
 ) -> None:
@@ -232,6 +237,7 @@ async def test_a_log_of_which_the_replica_never_got_anything_begins_again(
     assert await plain.closed() == GAP_CLOSE
 
 
+@both_kinds
 async def test_a_failover_under_traffic_that_was_announced_by_a_pause_loses_and_refuses_nothing(
     watched: Watched, nodes: list[Node], chat: Chat
 ) -> None:

