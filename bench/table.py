@@ -24,8 +24,12 @@ HEAD = (
 
 def table(rows: Sequence[Row]) -> str:
     """Every row; µs are CPU per delivery."""
-    lines = [HEAD, *(cells(row) for row in rows)]
-    widths = [max(_width(line[i]) for line in lines) for i in range(len(HEAD))]
+    return aligned([HEAD, *(cells(row) for row in rows)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """The first line is the head."""
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
     printed = [_line(line, widths) for line in lines]
     printed.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(printed) + "\n"

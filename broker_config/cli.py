@@ -72,6 +72,12 @@ def _secrets(file: Path, acl: Path) -> int:
 
 
 def _broker(command: str, url: str, secrets: Path) -> int:
+    if "+" in url.partition("://")[0]:
+        return _fail(
+            f"{command} speaks to one server, and neither configuration nor users are replicated: "
+            "name each in turn, the master and its replicas, as redis://operator@HOST:6379",
+            USAGE,
+        )
     try:
         passwords = users.passwords(secrets)
     except users.NoPasswords:

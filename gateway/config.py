@@ -78,9 +78,10 @@ class Serving(Section):
     broker_url: Annotated[str, AfterValidator(check_broker_url)] | None = Field(
         default=None, examples=[NODE_BROKER_URL]
     )
-    """The broker: `redis://`, `rediss://` (TLS; `?ssl_ca_certs=FILE` names a CA) or `unix://`, with user
-    and password as the URL has them. Unset, `hiroba up` runs the embedded broker and `hiroba node` takes
-    `redis://127.0.0.1:6379/0`."""
+    """The broker: `redis://`, `rediss://` (TLS; `?ssl_ca_certs=FILE` names a CA), `unix://`, or
+    `redis+sentinel://HOST:26379,HOST:26379/SERVICE` for whichever server these sentinels call master; with
+    the broker's user and password in front of the host. Unset, `hiroba up` runs the embedded broker and
+    `hiroba node` takes `redis://127.0.0.1:6379/0`."""
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address of the public port. Loopback, so that nothing is open to the world by accident; `0.0.0.0` or
     `::` behind a load balancer."""

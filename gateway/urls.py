@@ -1,11 +1,19 @@
 """URLs as settings have them: the broker's, checked; origins, checked; any, with its password masked."""
 
 import re
-from urllib.parse import urlsplit
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-_NOT_YET = ("redis+sentinel", "redis+cluster")
+_SENTINEL = "redis+sentinel"
+_SENTINEL_PORT = 26379
+_SCHEMES = "redis://, rediss://, unix:// or redis+sentinel://"
+_NOT_YET = {
+    "redis+cluster": f"this version can't speak redis+cluster://; name one server or its sentinels: {_SCHEMES}",
+    "rediss+sentinel": "this version can't speak rediss+sentinel://; where TLS is a must, "
+    "name an address that follows the master with rediss://",
+}
 _USERINFO = re.compile(r"://(?:(?!://)\S)*@")
-_QUERY_PASSWORD = re.compile(r"([?&]password=)[^&#\s]*", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(r"([?&](?:sentinel_)?password=)[^&#\s]*", re.IGNORECASE)
 
 
 def masked(text: str) -> str:
@@ -30,14 +38,17 @@ def check_broker_url(url: str) -> str:
     scheme, sep, rest = url.partition("://")
     scheme = scheme.lower()
     if scheme in _NOT_YET:
-        raise ValueError(f"this version can't speak {scheme}://; name one server with redis://, rediss:// or unix://")
-    if scheme not in ("redis", "rediss", "unix") or not sep:
-        raise ValueError("must begin with redis://, rediss:// or unix://")
+        raise ValueError(_NOT_YET[scheme])
+    if scheme not in ("redis", "rediss", "unix", _SENTINEL) or not sep:
+        raise ValueError(f"must begin with {_SCHEMES}")
     if any(char.isspace() for char in url):
         raise ValueError("holds white space: write it as %20")
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     if scheme != "unix" and "@" in rest.removeprefix(authority):
         raise ValueError("has a '/', '?' or '#' in its user or password: write it as %2F, %3F or %23")
+    if scheme == _SENTINEL:
+        sentinel_url(url)
+        return url
     try:
         parts = urlsplit(url)
         host, path, _ = parts.hostname, parts.path, parts.port
@@ -49,6 +60,46 @@ def check_broker_url(url: str) -> str:
     elif not host:
         raise ValueError(f"must name a host: {scheme}://host:6379/0")
     return url
+
+
+class SentinelUrl(NamedTuple):
+    """What `redis+sentinel://[user:password@]host:port,…/service[/db][?…]` says."""
+
+    sentinels: tuple[tuple[str, int], ...]
+    service: str
+    # How to come into whichever server is the master, as a redis:// URL; its host means nothing.
+    broker_url: str
+    # `?sentinel_username=…&sentinel_password=…`: at the sentinels. None: they ask nobody.
+    sentinel_username: str | None
+    sentinel_password: str | None
+
+
+def is_sentinel_url(url: str) -> bool:
+    return url.partition("://")[0].lower() == _SENTINEL
+
+
+def sentinel_url(url: str) -> SentinelUrl:
+    """The parts of a redis+sentinel:// URL, or ValueError in words that hold nothing of it."""
+    try:
+        parts = urlsplit(url)
+        userinfo, at, hosts = parts.netloc.rpartition("@")
+        sentinels = tuple(_host_port(host) for host in hosts.split(",") if host)
+        options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    except ValueError:  # its text may quote the password
+        raise ValueError("is not a URL: look at the hosts, their ports and what follows the '?'") from None
+    service, _, db = parts.path.removeprefix("/").partition("/")
+    if not sentinels or not service or (db and not (db.isascii() and db.isdigit())):
+        raise ValueError("must name sentinels and a service: redis+sentinel://host:26379,host:26379/SERVICE[/DB]")
+    username, password = options.pop("sentinel_username", None), options.pop("sentinel_password", None)
+    broker_url = f"redis://{userinfo}{at}master/{db or 0}?{urlencode(options)}"
+    return SentinelUrl(sentinels, unquote(service), broker_url, username, password)
+
+
+def _host_port(host: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{host}")
+    if not parts.hostname:
+        raise ValueError("no host")
+    return parts.hostname, parts.port or _SENTINEL_PORT
 
 
 def check_origin(origin: str) -> str:

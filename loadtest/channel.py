@@ -11,6 +11,7 @@ from typing import Any
 
 from loadtest.histogram import Sparse
 from loadtest.member import Record
+from loadtest.returns import Returns
 from loadtest.spec import Spec
 from loadtest.stage import Stint
 
@@ -96,6 +97,7 @@ class Done:
     tally: Counter[str]
     refusals: Counter[str]
     closes: Counter[str]
+    returns: Returns
     errors: Counter[str]
     scenarios: dict[str, int]  # user class -> users
     cpu_s: float = 0.0

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from loadtest.channel import Awaited, Channel, Done, Go, LastSent, Prepare, Ready, RoomEvidence, Stop, Tick
+from loadtest.returns import Returns, together
 from loadtest.spec import BadSpec, Spec
 from loadtest.timeline import Timeline
 
@@ -140,6 +141,9 @@ class Crew:
 
     def closes(self) -> Counter[str]:
         return sum((d.closes for d in self.done), Counter())
+
+    def returns(self) -> Returns:
+        return together(d.returns for d in self.done)
 
     def errors(self) -> Counter[str]:
         return sum((d.errors for d in self.done), Counter())

@@ -13,6 +13,7 @@ from typing import Any
 from loadtest import stamp
 from loadtest.connection import Connection, NotThisWire, Refused
 from loadtest.member import OWED_ALL, Member, Record
+from loadtest.returns import WayBack
 from loadtest.stage import Room, Stage, Stint
 from loadtest.users import Action, NotAcknowledged, NotConnected, User
 from loadtest.wires import Heard, read_id, write_id
@@ -20,9 +21,6 @@ from loadtest.wires import Heard, read_id, write_id
 ACKNOWLEDGE_S = 30.0
 # Messages whose time has come while the connection is away or congested; more of them are not sent.
 HELD_MAX = 1_000
-# Pauses before another attempt to connect: the first and the longest; jittered by half.
-RETRY_S = 0.25
-RETRY_MAX_S = 5.0
 POLL_S = 0.005
 
 
@@ -48,7 +46,7 @@ class Life:
         self._connection: Connection | None = None
         self._due_us: int | None = None  # intended time of the action that is running
         self._held: deque[tuple[str, int]] = deque()
-        self._retry_s = 0.0
+        self._way_back = WayBack()
         self._attempts = 0
         self._coming_back: asyncio.Task[None] | None = None
 
@@ -75,7 +73,7 @@ class Life:
     async def leave(self) -> None:
         """Mark what is owed now, wait until it is here, close."""
         self._stop_coming_back()
-        self.wants_in, self.away = False, True
+        self.wants_in, self.away, self._way_back.ended = False, True, None
         connection, member, stint = self._connection, self.member, self.stint
         if connection is None or member is None or stint is None:
             self._end_membership()
@@ -91,7 +89,7 @@ class Life:
 
     def cut(self) -> None:
         self._stop_coming_back()
-        self.wants_in, self.away = False, True
+        self.wants_in, self.away, self._way_back.ended = False, True, None
         connection = self._connection
         if connection is not None:
             self._lost()
@@ -126,11 +124,10 @@ class Life:
     async def _enter(self, room: Room) -> None:
         stage = self.stage
         while not stage.stopping:
-            if self._retry_s:
-                await asyncio.sleep(self._retry_s * self.random.uniform(0.5, 1.0))
+            if (pause_s := self._way_back.pause_s(stage.now_us(), self.random)) > 0:
+                await asyncio.sleep(pause_s)
             try:
                 await self._connect(room)
-                self._retry_s = 0.0
                 return
             except Refused as exc:
                 stage.refusals[str(exc) if exc.status else f"no handshake: {exc}"] += 1
@@ -140,7 +137,7 @@ class Life:
                 stage.refusals["no answer to the handshake in time"] += 1
             except OSError as exc:
                 stage.refusals[f"no TCP connection: {exc.strerror or exc}"] += 1
-            self._retry_s = min(max(RETRY_S, self._retry_s * 2), RETRY_MAX_S)
+            self._way_back.failed()
 
     async def _connect(self, room: Room) -> None:
         stage = self.stage
@@ -169,6 +166,7 @@ class Life:
         resuming: Member | None,
     ) -> None:
         stage = self.stage
+        self._way_back.arrived(joined_us, stage.returns)
         newest = read_id(welcome.body.get("last_id")) if welcome is not None else (0, 0)
         if resuming is not None and welcome is not None and welcome.body.get("recovered") is True:
             resuming.rejoined(joined_us, newest[1])
@@ -213,8 +211,7 @@ class Life:
             if self.stint is not None and isinstance(ref, int) and body.get("code") != "unknown":
                 self.stint.refused.append(ref)
         elif heard.kind == "reconnect":
-            after_s = body.get("after_s")
-            self._retry_s = float(after_s) if isinstance(after_s, int | float) else RETRY_S
+            self._way_back.asked(body.get("after_s"), stage.now_us())
             stage.tally["reconnects_asked"] += 1
 
     def _settle_ref(self, ref: Any) -> None:
@@ -230,7 +227,7 @@ class Life:
         self.stage.closes[f"{code} {reason}".strip()] += 1
         self._lost()
         if self.user.rejoin and self.wants_in and not self.stage.stopping and self.room is not None:
-            self._retry_s = self._retry_s or RETRY_S
+            self._way_back.lost(code, self.stage.now_us())
             self._coming_back = self.stage.spawn(self._enter(self.room), f"user {self.number} comes back")
 
     def _lost(self) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 from loadtest.crew import Crew
 from loadtest.histogram import PERCENTILES, Histogram
 from loadtest.judge import Counts, judge
+from loadtest.returns import Returns, away, overdue, rows
 from loadtest.spec import Spec
-from loadtest.thresholds import Threshold
+from loadtest.thresholds import KINDS, Threshold
 from loadtest.timeline import Timeline
 from loadtest.verdict import Outcome, reach
 
@@ -57,9 +58,11 @@ def result_of(
         dead=crew.dead,
         interrupted=crew.interrupted,
     )
+    returns = crew.returns()
     numbers = _counts(counts, tally, outcome)
     rates = _rates(timeline)
-    values = _values(numbers, rates, latency, service, timeline.connect, server)
+    times = _times(latency, service, timeline.connect, returns)
+    values = _values(numbers, rates, times, server)
     verdict = reach(outcome, thresholds, values)
     return {
         "schema": SCHEMA,
@@ -69,14 +72,17 @@ def result_of(
         "notes": verdict.notes,
         "model": _model(spec),
         "counts": numbers,
-        "latency_ms": latency.summary_ms(),
-        "service_ms": service.summary_ms(),
-        "connect_ms": timeline.connect.summary_ms(),
+        "latency_ms": times["latency"],
+        "service_ms": times["service"],
+        "connect_ms": times["connect"],
+        "away_ms": times["away"],
+        "overdue_ms": times["overdue"],
         "rates": rates,
         "thresholds": [{"text": t.text, "crossed": t.crossed(values)} for t in thresholds],
         "scenarios": _scenarios(crew),
         "rooms_with_violations": {name: vars(c) for name, c in list(rooms.items())[:ROOMS_SHOWN_MAX]},
         "closes": dict(outcome.closes),
+        "returns": rows(returns),
         "refusals": dict(outcome.refusals),
         "errors": dict(outcome.errors),
         "generator": _generator(crew, outcome),
@@ -154,18 +160,28 @@ def _rates(timeline: Timeline) -> dict[str, float]:
     }
 
 
+def _times(
+    latency: Histogram, service: Histogram, connect: Histogram, returns: Returns
+) -> dict[str, dict[str, float | None]]:
+    return {
+        "latency": latency.summary_ms(),
+        "service": service.summary_ms(),
+        "connect": connect.summary_ms(),
+        "away": away(returns).summary_ms(),
+        "overdue": overdue(returns).summary_ms(),
+    }
+
+
 def _values(
     numbers: dict[str, int],
     rates: dict[str, float],
-    latency: Histogram,
-    service: Histogram,
-    connect: Histogram,
+    times: dict[str, dict[str, float | None]],
     server: dict[str, Any] | None,
 ) -> dict[str, float | None]:
     """What a threshold may ask for."""
-    values: dict[str, float | None] = {**numbers, **rates, **latency.summary_ms()}
-    for kind, histogram in (("service", service), ("connect", connect)):
-        values |= {f"{kind}.{name}": value for name, value in histogram.summary_ms().items()}
+    values: dict[str, float | None] = {**numbers, **rates, **times["latency"]}
+    for kind in KINDS:
+        values |= {f"{kind}.{name}": value for name, value in times[kind].items()}
     return values | ((server or {}).get("figures") or {})
 
 

@@ -39,11 +39,17 @@ class Outputs:
 
     def check(self) -> None:
         """A report that can't be written must be known before the test, not after it."""
-        for path in filter(None, (self.html, self.json, Path(self.csv) if self.csv else None)):
+        for path in filter(None, (self.html, self.json, *self.csv_files())):
             if not path.parent.is_dir():
                 raise BadSpec(f"{path}: there is no directory {path.parent}")
-            if path.is_dir():
-                raise BadSpec(f"{path} is a directory")
+            try:
+                path.open("a").close()
+            except OSError as exc:
+                raise BadSpec(f"{path} can't be written: {exc.strerror}") from None
+
+    def csv_files(self) -> list[Path]:
+        """The timeline's and the scenarios'; none where they are not asked for."""
+        return [Path(f"{self.csv}_{table}.csv") for table in ("timeline", "scenarios")] if self.csv else []
 
 
 async def load_test(spec: Spec, scenario: Scenario, outputs: Outputs) -> int:
@@ -85,10 +91,11 @@ async def _watched(crew: Crew, server: ServerSide) -> None:
 def write(result: dict[str, Any], outputs: Outputs) -> None:
     if outputs.json:
         outputs.json.write_text(json.dumps(result, indent=1), "utf-8")
-    if outputs.csv:
-        _write_csv(Path(f"{outputs.csv}_timeline.csv"), result["timeline"])
+    if csv_files := outputs.csv_files():
+        timeline, scenarios = csv_files
+        _write_csv(timeline, result["timeline"])
         rows = [row | row["latency_ms"] for row in result["scenarios"]]
-        _write_csv(Path(f"{outputs.csv}_scenarios.csv"), [_without(row, "latency_ms") for row in rows])
+        _write_csv(scenarios, [_without(row, "latency_ms") for row in rows])
     if outputs.html:
         from loadtest.page import render
 

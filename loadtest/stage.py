@@ -14,6 +14,7 @@ from typing import Any
 
 from loadtest.histogram import Histogram
 from loadtest.member import Record
+from loadtest.returns import Returns
 from loadtest.spec import Endpoint, Spec
 from loadtest.stamp import key_of
 from loadtest.tape import RAW_BYTES_MAX, RAW_BYTES_MIN, Tape, Times
@@ -54,6 +55,7 @@ class Stage:
         self.tally: Counter[str] = Counter()  # sent, planned, unsent, connected, acked, replayed ...
         self.refusals: Counter[str] = Counter()  # handshakes that failed, by answer
         self.closes: Counter[str] = Counter()  # connections that the server closed, by code and reason
+        self.returns: Returns = {}
         self.errors: Counter[str] = Counter()  # exceptions of the scenario's own code
         self.present = 0  # users connected now
         self.stopping = False

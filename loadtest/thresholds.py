@@ -22,7 +22,9 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 }
 _MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, None: 1.0}
 _TIMES = (*PERCENTILES, "max", "mean")
-TIMES = (*_TIMES, *(f"{kind}.{name}" for kind in ("service", "connect") for name in _TIMES))
+# Beside the latency, whose names stand alone.
+KINDS = ("service", "connect", "away", "overdue")
+TIMES = (*_TIMES, *(f"{kind}.{name}" for kind in KINDS for name in _TIMES))
 NUMBERS = (
     "sent",
     "expected",

@@ -122,6 +122,10 @@ def conclude(result: dict[str, Any], console: Console) -> None:
     for name, times in (("latency", latency), ("service", service)):
         steps = ("p50", "p90", "p99", "p999", "p9999", "max")
         console.print(Text(f"{name} " + "  ".join(f"{step} {_ms(times[step])}" for step in steps)))
+    for row in result["returns"]:
+        asked = f", {row['asked']:,} asked to; overdue max {_ms(row['overdue_ms']['max'])}" if row["asked"] else ""
+        away = f"away p50 {_ms(row['away_ms']['p50'])}  max {_ms(row['away_ms']['max'])}"
+        console.print(Text(f"back    after {row['code']}: {row['returned']:,} users  {away}{asked}"))
     generator = result["generator"]
     console.print(
         Text(f"own     CPU {generator['cpu_share']:.0%} of a core, lag p99 {_ms(generator['lag_ms']['p99'])}")

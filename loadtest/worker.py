@@ -280,6 +280,7 @@ class Worker:
             tally=stage.tally,
             refusals=stage.refusals,
             closes=stage.closes,
+            returns=stage.returns,
             errors=stage.errors,
             scenarios=dict(kinds),
             cpu_s=pulse.cpu_s,

@@ -32,6 +32,9 @@ from gateway.metrics import Metrics
 
 # Off the hot road: heartbeats, and at most pages_max page reads that wait their turn for these.
 CONNECTIONS_MAX = 8
+# Seconds between two looks at the sentinels. One that was deposed in order goes on taking writes until it is told
+# (8 s), and all of them are lost.
+WATCH_S = 0.5
 
 log = structlog.get_logger()
 
@@ -159,6 +162,8 @@ class Broker:
         """Start everything, until cancelled; `keep` owns the tasks."""
         for lane in (self._publish_lane, self._read_lane, self._bell_lane):
             keep(f"lane {lane.name}", lane.run())
+        if self.endpoint.moves:
+            keep("sentinels", self._watch())
         keep("publisher", self.publisher.run())
         keep("publish deadlines", self.publisher.expire())
         # No group may be made before others know that its node lives.
@@ -170,6 +175,18 @@ class Broker:
         await self._insist("probe", lambda: self._attach(probe))
         self._signs_of_life.append(keep("probe", self._prove()))
         await asyncio.Event().wait()
+
+    async def _watch(self) -> None:
+        """Leave a server that the sentinels call master no longer; where it is gone, wait no longer to try the next."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                address = await self.endpoint.current(self._client)
+            except BrokerGone:  # a lane that needs them says so
+                continue
+            for lane in (self._publish_lane, self._read_lane, self._bell_lane):
+                if lane.address != address:
+                    lane.leave(f"{lane.address} is not the master any more: {address} is")
 
     async def _prove(self) -> None:
         while True:
@@ -202,6 +219,7 @@ class Broker:
     async def close(self) -> None:
         """Close what redis-py holds. The tasks end with their owner."""
         await self._client.aclose()
+        await self.endpoint.close()
 
     def _drop_lanes(self, reason: str) -> None:
         self._metrics.probe_timeouts += 1

@@ -1,7 +1,7 @@
 """One room's log as this node follows it: where it is, who is told. No I/O; the reader moves it."""
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.core.entry import START, Entry, EntryId, Gap, parse_id
 
@@ -19,12 +19,22 @@ class Follower(Protocol):
         """Ids lately delivered: where to continue when the log was rewound below the cursor."""
 
 
+class Tear(NamedTuple):
+    """Where a failover tore the end off a log: what stood above `kept`, up to `high`, is gone. Counts went on from
+    `kept`, so that no count shows it."""
+
+    kept: EntryId
+    high: EntryId
+    # Up to where this node had read it, by count.
+    read_n: int
+
+
 class Feed:
     """A log under this node's eyes. The cursor is the node's truth; the consumer group only follows it."""
 
     __slots__ = (
-        "begun", "bell", "cursor", "ended", "entry_bytes", "follower", "former_end", "grouped", "key", "maybe_group",
-        "renewed",
+        "begun", "bell", "cursor", "doubted", "ended", "entry_bytes", "follower", "former_end", "grouped", "heard",
+        "key", "maybe_group", "renewed", "tear",
     )  # fmt: skip
 
     def __init__(self, key: bytes, follower: Follower, entry_bytes_max: int) -> None:
@@ -42,6 +52,12 @@ class Feed:
         self.renewed = 0
         # The newest bell heard; empty: none.
         self.bell = b""
+        # The newest bell of the doorbell's connection before this one: perhaps another server's.
+        self.heard = b""
+        # Another server answers: whether it has all that the former one had is to be asked.
+        self.doubted = False
+        # Where it had not; None: never yet.
+        self.tear: Tear | None = None
         # The last bell of each log that ended above the cursor, and the ms in which another began under its name.
         self.ended: list[tuple[bytes, int]] = []
         # Where this log began, if this node saw it, and where the one before it ended; None: nobody knows.
@@ -57,8 +73,22 @@ class Feed:
 
     def unhear(self) -> None:
         """Bells may have been missed: what was heard says nothing any more."""
+        self.heard = self.bell or self.heard
         self.bell = b""
         self.ended.clear()
+
+    def highs(self) -> list[EntryId]:
+        """The end of the log as the former server had it, for all this node knows. A bell may be the new one's."""
+        rung = [_bell_id(bell) for bell in (self.bell, self.heard) if bell]
+        return [id for id in (self.cursor, *rung) if id != START and id >= self.cursor]
+
+    def compare(self, found: dict[EntryId, EntryId | None]) -> None:
+        """For each of `highs`: the newest that this server has at or below it; None: nothing, then the counts tell."""
+        self.doubted = False
+        torn = {high: newest for high, newest in found.items() if newest is not None and newest.n < high.n}
+        if torn and not self.ended:
+            high = max(torn)
+            self.tear = Tear(torn[high], high, self.cursor.n)
 
     def begin_again(self, first: EntryId, sure: bool) -> int | None:
         """Cross over into a log that began anew; the cursor then stands before `first`, its oldest entry.
@@ -75,6 +105,7 @@ class Feed:
             lost = sum(end.n for end in ends) - self.cursor.n + first.n - 1
             self.former_end = ends[0] if len(ends) == 1 else None
         self.begun = first
+        self.tear = None
         self.cursor = first.before()
         del self.ended[: len(crossed)]
         return lost

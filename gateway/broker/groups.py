@@ -44,9 +44,12 @@ class Groups:
         rewound (failover, flush): the feed then continues at the newest entry that both have.
         """
         asked = [self._put(feed) for feed in feeds]
-        for feed, (made, moved, found) in zip(feeds, asked, strict=True):
+        compared = [self._newest_of(feed) for feed in feeds]
+        for feed, (made, moved, found), newest in zip(feeds, asked, compared, strict=True):
             made_error, moved_error = await settled(made), await settled(moved)
             in_log = await settled(found) if found is not None else [START]
+            if newest:
+                feed.compare({high: _first(await settled(answer)) for high, answer in newest.items()})
             if isinstance(moved_error, BrokerRefused):
                 self._judge(feed, made_error)
                 continue
@@ -64,6 +67,11 @@ class Groups:
         moved = self._lane.ask("XGROUP", "SETID", feed.key, self._group, at)
         found = None if feed.cursor == START else self._lane.ask("XRANGE", feed.key, at, at)
         return made, moved, found
+
+    def _newest_of(self, feed: Feed) -> dict[EntryId, "asyncio.Future[Any]"]:
+        """Another server answers: what it has of what the one before is known to have had."""
+        highs = feed.highs() if feed.doubted else ()
+        return {high: self._lane.ask("XREVRANGE", feed.key, str(high), "-", "COUNT", 1) for high in highs}
 
     def _judge(self, feed: Feed, error: object) -> None:
         """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
@@ -98,6 +106,8 @@ class Groups:
     async def _move(self, feed: Feed, cursor: EntryId) -> None:
         log.warning("log rewound", key=feed.key.decode(), cursor=str(feed.cursor), to=str(cursor))
         self._metrics.logs_rewound += 1
+        if feed.tear is not None and feed.cursor == feed.tear.high:
+            feed.tear = feed.tear._replace(kept=cursor)
         feed.cursor = cursor
         await self._seek(feed, cursor)
 
@@ -142,6 +152,11 @@ class Groups:
     async def _dead(self, node: str) -> bool:
         alive = await settled(self._lane.ask("ZRANGE", keys.NODES, 0, -1))
         return not isinstance(alive, BrokerRefused) and node.encode() not in alive
+
+
+def _first(entries: Any) -> EntryId | None:
+    """The id of the first of a reply's entries; None: there are none, or it was refused."""
+    return entry_id(entries[0][0]) if entries and not isinstance(entries, BrokerRefused) else None
 
 
 async def settled(future: "asyncio.Future[Any]") -> Any:

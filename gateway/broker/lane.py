@@ -18,6 +18,8 @@ from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
+# The longest that a connection which is left waits for what it was asked.
+LEAVE_S = 1.0
 
 _INCOMPLETE = object()
 
@@ -38,6 +40,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         # Who waits for which reply, oldest first. Bounded by its users: one publish, one read, opens under way.
         self._asked: deque[asyncio.Future[Any]] = deque()
+        # Why this connection ends once all that was asked is answered.
+        self._leaving: BrokerGone | None = None
         self._parser = hiredis.Reader(protocolError=BrokerGone, replyError=BrokerRefused, notEnoughData=_INCOMPLETE)
 
     def ask(self, *args: Arg) -> "asyncio.Future[Any]":
@@ -55,6 +59,14 @@ class Connection(asyncio.Protocol):
         """Send a command that is answered by pushes only (pub/sub); an error reply to it goes to `on_stray`."""
         if self._transport is not None and not self.lost.done():
             self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]
+
+    def leave(self, reason: BrokerGone) -> None:
+        """Give up as soon as all that was asked is answered, or after LEAVE_S. The caller asks no more."""
+        self._leaving = reason
+        if self._asked:
+            self._loop.call_later(LEAVE_S, self.abort, reason)
+        else:
+            self.abort(reason)
 
     def abort(self, reason: BrokerGone) -> None:
         """Give up: everyone who waits hears `reason`. Idempotent."""
@@ -105,6 +117,8 @@ class Connection(asyncio.Protocol):
             future.set_exception(reply)
         else:
             future.set_result(reply)
+        if self._leaving is not None and not self._asked:
+            self.abort(self._leaving)
 
 
 class Lane:
@@ -130,10 +144,13 @@ class Lane:
         self.on_stray: Callable[[BrokerRefused], None] = lambda refused: None
         self._connection: Connection | None = None
         self._up = asyncio.Event()
+        self._hurry = asyncio.Event()
         # Redis' id of the last connection; a request of it that arrives late must not be served any more.
         self._client_id: int | None = None
         # Changes when another server answers (restart, failover): INFO server, run_id.
         self.run_id = b""
+        # Where the last connection led.
+        self.address = ""
 
     @property
     def is_up(self) -> bool:
@@ -160,6 +177,16 @@ class Lane:
         if self._connection is not None:
             self._connection.abort(BrokerGone(reason))
 
+    def leave(self, reason: str) -> None:
+        """Leave a server that may be well, and make another connection: what was asked is answered first.
+
+        A lane that is down tries again at once: the caller knows of another server.
+        """
+        self._hurry.set()
+        if self._connection is not None:
+            self._up.clear()
+            self._connection.leave(BrokerGone(reason))
+
     async def run(self) -> None:
         """Stay connected until cancelled."""
         backoff_s = BACKOFF_FIRST_S
@@ -182,17 +209,26 @@ class Lane:
                     if asyncio.get_running_loop().time() - connected_at > BACKOFF_MAX_S:
                         backoff_s = BACKOFF_FIRST_S
                 self._on_change(self.name, reason)
-                await asyncio.sleep(random.uniform(backoff_s / 2, backoff_s))
-                backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
+                backoff_s = await self._back_off(backoff_s)
         finally:
             self._up.clear()
             self.drop("the node is stopping")
+
+    async def _back_off(self, backoff_s: float) -> float:
+        """Wait before the next try, unless told to hurry; how long to wait before the one after it."""
+        self._hurry.clear()
+        try:
+            async with asyncio.timeout(random.uniform(backoff_s / 2, backoff_s)):
+                await self._hurry.wait()
+            return BACKOFF_FIRST_S
+        except TimeoutError:
+            return min(BACKOFF_MAX_S, backoff_s * 2)
 
     async def _connect(self) -> Connection:
         connection = Connection(self.on_push, self.on_stray)
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._endpoint.connect(connection)
+                self.address = await self._endpoint.connect(connection)
                 await self._greet(connection)
         except BaseException as exc:
             connection.abort(BrokerGone("could not connect"))
@@ -209,7 +245,9 @@ class Lane:
         await connection.ask(*hello, "SETNAME", f"hiroba-{self._node}-{self.name}")
         if self._endpoint.db:
             await connection.ask("SELECT", self._endpoint.db)
-        info: bytes = await connection.ask("INFO", "server")
+        info: bytes = await connection.ask("INFO", "server", "replication")
+        if b"role:slave" in info:
+            raise BrokerGone(f"{self.address} is a replica: only a master takes messages")
         run_id = info.partition(b"run_id:")[2][:40]
         if self._client_id is not None and run_id == self.run_id:  # another server gives the same ids to others
             try:

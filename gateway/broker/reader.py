@@ -93,6 +93,8 @@ class Reader:
         if self._run_id and self._lane.run_id != self._run_id:
             self._metrics.broker_changes += 1
             self.distrust()
+            for feed in self.feeds.values():
+                feed.doubted = True
         self._run_id = self._lane.run_id
         self._groups.leave_again()
         for feed in self.feeds.values():
@@ -195,7 +197,7 @@ class Reader:
                 self._begin_again(feed, first)
         elif first.n == 1:
             feed.begun = first
-        for item in contiguous(feed.cursor, stretch):
+        for item in told(feed, feed.cursor, stretch, feed.tear.read_n if feed.tear else 0):
             if isinstance(item, Gap):
                 feed.cursor = item.before.before()
                 self._lose(feed, item)
@@ -222,6 +224,25 @@ class Reader:
 def first_id(item: Entry | Gap) -> EntryId:
     """The id of an entry, readable or not."""
     return item.id if isinstance(item, Entry) else item.before.before()
+
+
+def told(feed: Feed, cursor: EntryId, stretch: list[Entry | Gap], read_n: int = 0) -> Iterable[list[Entry] | Gap]:
+    """As `contiguous`; and where a failover tore the log, what its reader at `cursor` lost there and no count shows.
+
+    `read_n`: up to which count that reader got what was torn off.
+    """
+    tear = feed.tear
+    if tear is not None and cursor < tear.high:
+        at = tear.kept.n + 1 - first_id(stretch[0]).n
+        following = first_id(stretch[at]) if 0 <= at < len(stretch) else START
+        if following > tear.kept and following.n == tear.kept.n + 1:
+            if at:
+                yield from contiguous(cursor, stretch[:at])
+            lost = tear.high.n - max(cursor.n, tear.kept.n, read_n)
+            if lost > 0:
+                yield Gap(max(cursor, tear.kept), following, lost)
+            cursor, stretch = following.before(), stretch[at:]
+    yield from contiguous(cursor, stretch)
 
 
 def contiguous(cursor: EntryId, stretch: list[Entry | Gap]) -> Iterable[list[Entry] | Gap]:

@@ -40,6 +40,8 @@ class Tail:
 
         Over the node's budget it forgets all it has if need be: other tails do not shrink before their own turn.
         """
+        if self._entries and entries[0].id < self._entries[-1].id:
+            self.clear()  # after a failover to a server whose clock is behind: ids must ascend to be found
         self._entries += entries
         self._count(sum(_size(entry) for entry in entries))
         held = len(self._entries)

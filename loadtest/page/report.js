@@ -92,6 +92,16 @@ function counts() {
   );
 }
 
+function returns() {
+  // Results of before 2026-11 have none.
+  if (!result.returns?.length) return;
+  byId("back").hidden = false;
+  const heads = ["close code", "came back", "were asked to", "away 50 %", "away max", "overdue 50 %", "overdue max"];
+  table("returns", heads, result.returns.map(({ code, returned, asked, away_ms: away, overdue_ms: overdue }) => [
+    String(code), number(returned), number(asked), ms(away.p50), ms(away.max), ms(overdue.p50), ms(overdue.max),
+  ]));
+}
+
 const charts = [];
 
 function chart(id, series, xs, columns, options = {}) {
@@ -222,6 +232,7 @@ function ends() {
 verdict();
 tiles();
 counts();
+returns();
 timeline();
 spectrum();
 scenarios();

@@ -72,7 +72,9 @@ def _accumulate(directory: Path) -> list[Resource]:
 
 
 def _load(path: Path) -> Iterator[Resource]:
-    yield from (document for document in yaml.safe_load_all(path.read_text("utf-8")) if document)
+    # libyaml's, where it is: ten times as fast.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    yield from (document for document in yaml.load_all(path.read_text("utf-8"), loader) if document)
 
 
 def _inside(directory: Path, name: str) -> Path:

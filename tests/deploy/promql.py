@@ -1,11 +1,13 @@
 """A second opinion on our queries: PromQL as far as we use it, worked out from raw /metrics pages. Not a Prometheus.
 
-A rate here is what a counter gained between two pages, by the window; Prometheus finds the same from its own samples.
+Given the pages that Prometheus was handed, and when, the result is Prometheus' own to the last digits or so.
 """
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -55,7 +57,7 @@ class Vector(dict[Labels, float]):
         return self._with(other, lambda a, b: b - a)
 
     def __truediv__(self, other: "Vector | float") -> "Vector":
-        return self._with(other, lambda a, b: a / b if b else float("nan"))
+        return self._with(other, _quotient)
 
     def __gt__(self, other: float) -> "Vector":  # type: ignore[override]
         return Vector({key: value for key, value in self.items() if value > other})
@@ -66,16 +68,18 @@ class Vector(dict[Labels, float]):
 
 @dataclass(frozen=True)
 class Observed:
-    """`at_first`, `before` and `after`: the pages when the first scrape came, before the load, and now."""
+    """What Prometheus knows at `now`."""
 
-    at_first: Page
-    before: Page
-    after: Page
-    # Seconds of $__rate_interval: since `before`. A longer window began before anything did.
-    window_s: int
+    # Each series' samples, oldest first: when (Unix seconds), and its value.
+    samples: Mapping[tuple[str, Labels], Sequence[tuple[float, float]]]
+    # What the targets' last pages say.
+    latest: Page
+    # Recorded metric -> what Prometheus has of it.
+    recorded: Mapping[str, Vector]
     now: float
-    # Recorded metric -> its expression.
-    rules: Mapping[str, str]
+    # Prometheus changed how it guesses what a counter did between the window's start and its first sample, when that
+    # lies more than a scrape behind: False is 2.42's way, True is 3's.
+    short_start: bool = False
 
     def evaluate(self, expr: str) -> Vector:
         """Raises SyntaxError or NameError for PromQL that is not ours."""
@@ -100,23 +104,51 @@ class Observed:
         return result
 
     def _select(self, name: str, matchers: str) -> Vector:
-        if name in self.rules:
-            return Vector({key: value for key, value in self.evaluate(self.rules[name]).items() if fits(key, matchers)})
-        return Vector({key: value for (n, key), value in self.after.items() if n == name and fits(key, matchers)})
+        if name in self.recorded:
+            return Vector({key: value for key, value in self.recorded[name].items() if fits(key, matchers)})
+        return Vector({key: value for (n, key), value in self.latest.items() if n == name and fits(key, matchers)})
 
     def _increase(self, selected: tuple[str, str, str]) -> Vector:
-        name, matchers, window = selected
-        start = self.before if _seconds(window) <= self.window_s else self.at_first
-        return Vector(
-            {
-                key: value - start[name, key]
-                for (n, key), value in self.after.items()
-                if n == name and fits(key, matchers) and (name, key) in start
-            }
-        )
+        return self._gained(selected, per_s=False)
 
     def _rate(self, selected: tuple[str, str, str]) -> Vector:
-        return self._increase(selected) / _seconds(selected[2])
+        return self._gained(selected, per_s=True)
+
+    def _gained(self, selected: tuple[str, str, str], per_s: bool) -> Vector:
+        name, matchers, window = selected
+        since = self.now - _seconds(window)
+        vector = Vector()
+        for (n, key), samples in self.samples.items():
+            if n == name and fits(key, matchers):
+                within = [(at, value) for at, value in samples if since <= at <= self.now]
+                if len(within) > 1:
+                    factor = self._extrapolation(within, since)
+                    vector[key] = _raw_increase(within) * (factor / _seconds(window) if per_s else factor)
+        return vector
+
+    def _extrapolation(self, samples: Sequence[tuple[float, float]], since: float) -> float:
+        """Prometheus' extrapolatedRate (promql/functions.go): the samples' span, lengthened to the window's ends."""
+        (first_at, first), (last_at, _) = samples[0], samples[-1]
+        span_s, increase = last_at - first_at, _raw_increase(samples)
+        step_s = span_s / (len(samples) - 1)
+        start_s, end_s = first_at - since, self.now - last_at
+        if self.short_start and start_s >= step_s * 1.1:
+            start_s = step_s / 2
+        if increase > 0 and first >= 0:
+            # A counter can't have been below zero.
+            start_s = min(start_s, span_s * (first / increase))
+        ends = (end if end < step_s * 1.1 else step_s / 2 for end in (start_s, end_s))
+        return (span_s + sum(ends)) / span_s
+
+
+def _raw_increase(samples: Sequence[tuple[float, float]]) -> float:
+    values = [value for _, value in samples]
+    restarts = sum(before for before, after in pairwise(values) if after < before)
+    return values[-1] - values[0] + restarts
+
+
+def _quotient(a: float, b: float) -> float:
+    return a / b if b else math.copysign(math.inf, a) if a else math.nan
 
 
 def fits(labels: Labels, matchers: str) -> bool:

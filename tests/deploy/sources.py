@@ -20,9 +20,9 @@ K8S = ROOT / "deploy" / "k8s"
 Containers = dict[str, dict[str, Any]]
 
 
-def dockerfile() -> list[str]:
+def dockerfile(text: str | None = None) -> list[str]:
     """Its instructions, continued lines joined, no comments."""
-    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text("utf-8"), flags=re.MULTILINE)
+    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text("utf-8") if text is None else text, flags=re.MULTILINE)
     return [line for line in re.sub(r"\\\n\s*", "", text).splitlines() if line.strip()]
 
 

@@ -1,12 +1,17 @@
 """`hiroba broker`: a server made so, compared, kept over restarts; passwords made and never shown."""
 
+import asyncio
+import contextlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from broker_config import users
 from tests.conftest import BrokerFactory
@@ -99,6 +104,49 @@ async def test_check_names_every_drift_and_apply_mends_it(start_broker: BrokerFa
     assert (mended.returncode, mended.stdout.count("drift")) == (0, 0)
 
 
+async def test_what_apply_cannot_mend_is_left_to_people(start_broker: BrokerFactory) -> None:
+    """An old server, and a disk that takes no rewrite."""
+    broker = await start_broker(kind="redis")
+    assert hiroba_broker("apply", broker.operator_url, **VARIABLES).returncode == 0
+    async with broker.client() as client, older(broker.port) as port:
+        shutil.rmtree(broker.directory)
+
+        async def failed() -> bool:
+            info = await client.info("persistence")
+            if not info["aof_rewrite_in_progress"]:
+                with contextlib.suppress(redis.ResponseError):  # it may fail at once, too
+                    await client.bgrewriteaof()
+            return info["aof_last_bgrewrite_status"] == "err"
+
+        await until(failed, "the rewrite has failed")
+        url = broker.operator_url.replace(str(broker.port), str(port))
+        found = await asyncio.to_thread(hiroba_broker, "check", url, **VARIABLES)
+        applied = await asyncio.to_thread(hiroba_broker, "apply", url, **VARIABLES)
+    assert found.returncode == applied.returncode == 3
+    for said in ("Redis 6.0.", "is too old: sharded pub/sub came with Redis 7.0", "aof_last_bgrewrite_status is 'err'"):
+        assert said in found.stdout and said in applied.stdout
+    assert "not all by `apply`" in found.stdout
+
+
+@contextlib.asynccontextmanager
+async def older(port: int) -> AsyncIterator[int]:
+    """The port of a proxy through which this Redis 7.0 says that it is a 6.0."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(1 << 20):
+                sink.write(data.replace(b"redis_version:7.0", b"redis_version:6.0"))
+            sink.close()
+
+        await asyncio.gather(carry(reader, up_writer), carry(up_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
 async def test_appendfsync_no_is_no_drift(start_broker: BrokerFactory) -> None:
     """The decision record names it as the way out on slow disks."""
     broker = await start_broker(kind="valkey")
@@ -115,6 +163,7 @@ async def test_what_cannot_be_reached_or_may_not_be_asked_gets_a_sentence(broker
         (broker.operator_url.replace("geheim-operator", "geheim-falsch"), 1, "refused user operator: invalid"),
         ("http://operator:geheim@127.0.0.1", 2, "URL must be redis://"),
         ("redis://operator:geheim@127.0.0.1:port", 2, "URL must be redis://"),
+        ("redis+sentinel://operator:geheim@127.0.0.1/chat", 2, "name each in turn, the master and its replicas"),
     ):
         done = hiroba_broker("check", url, **VARIABLES)
         assert (done.returncode, done.stdout) == (code, ""), url

@@ -6,7 +6,9 @@ That it agrees with Kubernetes, the stack and the code is in test_one_source.py.
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -14,17 +16,27 @@ import yaml
 
 from deploy.compose.__main__ import chat
 from tests.conftest import BrokerFactory
-from tests.deploy.compose import FILE, ROOT, SECRETS, Refused, services
+from tests.deploy.compose import FILE, ROOT, SECRETS, Refused, Service, services
+from tests.deploy.stranger import ground, stranger
 from tests.support.need import need_tool
 from tests.support.node import Node
 
 DOCKER = ROOT / "deploy" / "docker"
 # The one that everybody may reach.
 PUBLIC = {("haproxy", 8000)}
+# Prometheus' and Alertmanager's.
+UID = 65534
+
+Named = dict[str, Service]
 
 
-def test_it_is_a_compose_file() -> None:
-    assert set(services()) == {
+@pytest.fixture(scope="module")
+def compose() -> Named:
+    return services()
+
+
+def test_it_is_a_compose_file(compose: Named) -> None:
+    assert set(compose) == {
         "broker", "gateway", "haproxy", "redis-exporter", "prometheus", "alertmanager", "grafana", "loadtest"
     }  # fmt: skip
 
@@ -37,6 +49,8 @@ def test_it_is_a_compose_file() -> None:
         ("condition: service_healthy", "condition: healthy", "depends_on"),
         ("depends_on: [broker]", "depends_on: [brocker]", "undefined service"),
         ("  prometheus-data:\n  alert", "  alert", "undefined volume"),
+        ("network_mode: service:prometheus", "network_mode: service:prom", "undefined service"),
+        ("network_mode: service:prometheus", 'network_mode: "service:prometheus"\n    ports: ["9089"]', "network of"),
     ],
 )
 def test_a_broken_copy_is_refused(old: str, new: str, said: str) -> None:
@@ -49,20 +63,18 @@ def test_a_broken_copy_is_refused(old: str, new: str, said: str) -> None:
 @pytest.mark.parametrize("variable", ["BROKER_GATEWAY_PASSWORD", "BROKER_EXPORTER_PASSWORD"])
 def test_without_its_secrets_it_says_in_one_sentence_what_to_do(variable: str) -> None:
     for value in ({}, {variable: ""}):
-        with pytest.raises(Refused, match=r"make secrets"):
+        with pytest.raises(Refused, match=r"^[^\n]*make secrets[^\n]*$"):
             services(variables={**{k: v for k, v in SECRETS.items() if k != variable}, **value})
 
 
-def test_it_holds_no_password() -> None:
-    text = FILE.read_text("utf-8")
-    used = set(re.findall(r"\$\{(\w*PASSWORD)", text))
-    assert used <= SECRETS.keys()
-    found = [value for each in services().values() for key, value in each.environment.items() if "PASSWORD" in key]
-    assert found and set(filter(None, found)) <= set(SECRETS.values())
+def test_it_holds_no_password(compose: Named) -> None:
+    found = [value for each in compose.values() for key, value in each.environment.items() if "PASSWORD" in key]
+    found.append(urlsplit(compose["gateway"].environment["HIROBA_BROKER_URL"] or "").password)
+    assert set(filter(None, found)) == {SECRETS[f"BROKER_{user}_PASSWORD"] for user in ("GATEWAY", "EXPORTER")}
 
 
-def test_every_container_is_locked_up() -> None:
-    for service in services().values():
+def test_every_container_is_locked_up(compose: Named) -> None:
+    for service in compose.values():
         raw = service.raw
         assert raw["read_only"] is True, service.name
         assert raw["cap_drop"] == ["ALL"] and "cap_add" not in raw and "privileged" not in raw, service.name
@@ -73,39 +85,37 @@ def test_every_container_is_locked_up() -> None:
             assert mount.read_only or mount.kind == "volume", f"{service.name} may write to {mount.source}"
 
 
-def test_only_the_balancer_is_published_to_the_world() -> None:
-    published = [(service.name, port) for service in services().values() for port in service.ports]
+def test_only_the_balancer_is_published_to_the_world(compose: Named) -> None:
+    published = [(service.name, port) for service in compose.values() for port in service.ports]
     assert {(name, port.published) for name, port in published if port.host != "127.0.0.1"} == PUBLIC
     assert {port.published for _, port in published} == {8000, 8404, 9090, 9093, 3000}
 
 
-def test_every_container_says_whether_it_is_well() -> None:
-    for service in services().values():
+def test_every_container_says_whether_it_is_well(compose: Named) -> None:
+    for service in compose.values():
         check = service.raw["healthcheck"]
         if service.name == "loadtest":
             assert check == {"disable": True}
             continue
         assert check["test"][0] == "CMD" and check["retries"] >= 3, service.name
-    assert "readyz" not in str(services()["gateway"].raw["healthcheck"]), (
-        "a node is not restarted for its broker's sake"
-    )
+    assert "readyz" not in str(compose["gateway"].raw["healthcheck"]), "a node is not restarted for its broker's sake"
 
 
-def test_every_mounted_file_is_in_the_repository_or_made_by_make_secrets() -> None:
-    for service in services().values():
+def test_every_mounted_file_is_in_the_repository_or_made_by_make_secrets(compose: Named) -> None:
+    for service in compose.values():
         for mount in service.mounts:
             if mount.kind == "bind" and mount.source != "./secrets/users.acl":
                 assert (ROOT / mount.source).exists(), f"{service.name}: {mount.source}"
 
 
-def test_the_users_file_is_not_made_a_directory_when_it_is_missing() -> None:
+def test_the_users_file_is_not_made_a_directory_when_it_is_missing(compose: Named) -> None:
     """As Docker does with a bind mount whose source is not there."""
-    (mount,) = [each for each in services()["broker"].raw["volumes"] if "users.acl" in str(each)]
+    (mount,) = [each for each in compose["broker"].raw["volumes"] if "users.acl" in str(each)]
     assert mount["bind"]["create_host_path"] is False
 
 
-def test_a_script_that_a_container_runs_is_mounted_there() -> None:
-    for service in services().values():
+def test_a_script_that_a_container_runs_is_mounted_there(compose: Named) -> None:
+    for service in compose.values():
         scripts = [
             word for word in [*service.argv, *service.raw["healthcheck"].get("test", [])] if word.endswith(".sh")
         ]
@@ -121,34 +131,68 @@ def test_the_broker_is_redis_by_one_variable() -> None:
     assert services(variables={**SECRETS, "BROKER_IMAGE": "redis:7.0"})["broker"].raw["image"] == "redis:7.0"
 
 
-def test_the_nodes_are_found_by_name() -> None:
+def test_the_nodes_are_found_by_name(compose: Named) -> None:
     """However many there are: HAProxy and Prometheus ask the DNS."""
-    named = services()
-    assert named["haproxy"].environment["LB_NODES"] in named
-    assert "container_name" not in named["gateway"].raw and not named["gateway"].ports, "could not be scaled"
-    prometheus = named["prometheus"].argv
+    assert compose["haproxy"].environment["LB_NODES"] in compose
+    assert "container_name" not in compose["gateway"].raw and not compose["gateway"].ports, "could not be scaled"
+    prometheus = compose["prometheus"].argv
     assert prometheus[prometheus.index("/tmp/prometheus") + 1] == "gateway"
 
 
-def test_every_target_of_prometheus_is_a_service_with_that_port() -> None:
-    named = services()
+def test_every_target_of_prometheus_is_a_service_with_that_port(compose: Named) -> None:
     for path in (ROOT / "deploy" / "compose" / "targets").glob("*.yml"):
         ((target,),) = (each["targets"] for each in yaml.safe_load(path.read_text("utf-8")))
         host, _, port = target.partition(":")
         if host == "127.0.0.1":
-            assert path.stem == "prometheus" or named[path.stem].raw["network_mode"] == "service:prometheus"
+            assert path.stem == "prometheus" or compose[path.stem].raw["network_mode"] == "service:prometheus"
             continue
-        service = named[host]
+        service = compose[host]
         listening = {each.target for each in service.ports} | {int(each) for each in service.raw.get("expose", [])}
         assert int(port) in listening, f"{path.name}: {target}"
 
 
-def test_a_load_test_stays_within_what_the_balancer_allows_one_address() -> None:
+def test_a_load_test_stays_within_what_the_balancer_allows_one_address(compose: Named) -> None:
     text = (ROOT / "deploy" / "haproxy" / "haproxy.cfg").read_text("utf-8")
     limits = {name: int(value) for name, value in re.findall(r"presetenv (LB_ADDRESS_\w+) (\d+)", text)}
-    argv = services()["loadtest"].argv
+    argv = compose["loadtest"].argv
     users, spawn_rate = (int(argv[argv.index(flag) + 1]) for flag in ("--users", "--spawn-rate"))
     assert users <= limits["LB_ADDRESS_CONNECTIONS_MAX"] and spawn_rate * 10 <= limits["LB_ADDRESS_HANDSHAKES_MAX"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "judge"),
+    [
+        ("REDIS_USER: exporter", "REDIS_USER: exporter\n      A_PASSWORD: geheim", test_it_holds_no_password),
+        ("  read_only: true\n  cap_drop", "  read_only: false\n  cap_drop", test_every_container_is_locked_up),
+        ("cap_drop: [ALL]", "cap_drop: [ALL]\n  cap_add: [NET_ADMIN]", test_every_container_is_locked_up),
+        ("no-new-privileges:true", "no-new-privileges:false", test_every_container_is_locked_up),
+        ('user: "472:0"', 'user: "0:0"', test_every_container_is_locked_up),
+        ("restart: unless-stopped", "restart: always", test_every_container_is_locked_up),
+        ("target: /etc/prometheus/rules, read_only: true", "target: /etc/prometheus/rules",
+         test_every_container_is_locked_up),
+        ("127.0.0.1:3000:3000", "3000:3000", test_only_the_balancer_is_published_to_the_world),
+        ("127.0.0.1:8404:8404", "0.0.0.0:8404:8404", test_only_the_balancer_is_published_to_the_world),
+        ('expose: ["9121"]', 'ports: ["9121:9121"]', test_only_the_balancer_is_published_to_the_world),
+        ("retries: 3", "retries: 1", test_every_container_says_whether_it_is_well),
+        ("source: ./deploy/docker,", "source: ./deploy/scripts,",
+         test_every_mounted_file_is_in_the_repository_or_made_by_make_secrets),
+        ("create_host_path: false", "create_host_path: true",
+         test_the_users_file_is_not_made_a_directory_when_it_is_missing),
+        ("scripts/broker-start.sh", "scripts/broker-begin.sh", test_a_script_that_a_container_runs_is_mounted_there),
+        ("LB_NODES: gateway", "LB_NODES: node", test_the_nodes_are_found_by_name),
+        ("  gateway:\n    <<: *careful", "  gateway:\n    <<: *careful\n    container_name: node",
+         test_the_nodes_are_found_by_name),
+        ('expose: ["9121"]', 'expose: ["9122"]', test_every_target_of_prometheus_is_a_service_with_that_port),
+        ("network_mode: service:prometheus", "network_mode: bridge",
+         test_every_target_of_prometheus_is_a_service_with_that_port),
+        ('--users, "400"', '--users, "4000"', test_a_load_test_stays_within_what_the_balancer_allows_one_address),
+    ],
+)  # fmt: skip
+def test_a_file_that_promises_less_is_refused(old: str, new: str, judge: Callable[[Named], None]) -> None:
+    text = FILE.read_text("utf-8")
+    assert old in text
+    with pytest.raises((AssertionError, KeyError, ValueError)):
+        judge(services(text.replace(old, new)))
 
 
 def test_where_there_is_no_engine_compose_test_says_so(tmp_path: Path) -> None:
@@ -181,42 +225,37 @@ async def test_what_compose_test_says_through_the_balancer_everybody_hears(
 
 
 @pytest.fixture
-def programs(tmp_path: Path) -> Path:
-    """A directory for PATH whose `prometheus` and `alertmanager` only print their arguments."""
-    directory = tmp_path / "programs"
-    directory.mkdir()
-    for name in ("prometheus", "alertmanager"):
-        (directory / name).write_text('#!/bin/sh\nprintf "%s\\n" "$0" "$@"\n')
-        (directory / name).chmod(0o755)
-    return directory
+def disk() -> Iterator[Path]:
+    """/etc/prometheus as `etc`, programs that only print their arguments, and as `own` what is /tmp there."""
+    with ground(UID) as base:
+        for directory in ("etc", "programs"):
+            (base / directory).mkdir()
+        for name in ("prometheus", "alertmanager"):
+            (base / "programs" / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+            (base / "programs" / name).chmod(0o755)
+        (base / "etc/prometheus.yml").write_text((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
+        (base / "etc/rules").symlink_to(ROOT / "deploy/prometheus/rules")
+        (base / "etc/targets").symlink_to(ROOT / "deploy/compose/targets")
+        yield base
 
 
-def run(programs: Path, script: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
-    argv = ["sh", str(DOCKER / script), *map(str, args)]
-    path = {"PATH": f"{programs}:/usr/bin:/bin", **env}
+def run(disk: Path, script: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
+    argv = stranger("sh", DOCKER / script, *args, uid=UID, writable=[disk / "own"])
+    path = {"PATH": f"{disk / 'programs'}:/usr/bin:/bin", **env}
     return subprocess.run(argv, env=path, capture_output=True, text=True, check=False, timeout=30)
 
 
-@pytest.fixture
-def prometheus_source(tmp_path: Path) -> Path:
-    """/etc/prometheus of the container."""
-    source = tmp_path / "etc"
-    source.mkdir()
-    (source / "prometheus.yml").write_text((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
-    (source / "rules").symlink_to(ROOT / "deploy/prometheus/rules")
-    (source / "targets").symlink_to(ROOT / "deploy/compose/targets")
-    return source
+def test_the_scripts_run_as_the_users_of_compose() -> None:
+    assert {services()[name].uid for name in ("prometheus", "alertmanager")} == {UID}
 
 
-def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(
-    tmp_path: Path, programs: Path, prometheus_source: Path
-) -> None:
-    made = tmp_path / "made"
-    done = run(programs, "prometheus-start.sh", prometheus_source, made, "gateway", "--storage.tsdb.path=/x")
+def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(disk: Path) -> None:
+    made = disk / "own" / "made"
+    done = run(disk, "prometheus-start.sh", disk / "etc", made, "gateway", "--storage.tsdb.path=/x")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1:] == [f"--config.file={made}/prometheus.yml", "--storage.tsdb.path=/x"]
+    assert done.stdout.splitlines() == [f"--config.file={made}/prometheus.yml", "--storage.tsdb.path=/x"]
     ours = yaml.safe_load((made / "prometheus.yml").read_text("utf-8"))
-    theirs = yaml.safe_load((prometheus_source / "prometheus.yml").read_text("utf-8"))
+    theirs = yaml.safe_load((disk / "etc" / "prometheus.yml").read_text("utf-8"))
     (job,) = [each for each in ours["scrape_configs"] if each["job_name"] == "gateway"]
     (found,) = job.pop("dns_sd_configs")
     assert found["names"] == ["gateway"] and found["port"] == 9000 and found["type"] == "A"
@@ -231,21 +270,19 @@ def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_prometheus_does_not_start_on_a_file_that_the_script_does_not_know(
-    tmp_path: Path, programs: Path, prometheus_source: Path
-) -> None:
-    file = prometheus_source / "prometheus.yml"
+def test_prometheus_does_not_start_on_a_file_that_the_script_does_not_know(disk: Path) -> None:
+    file = disk / "etc" / "prometheus.yml"
     file.write_text(file.read_text().replace("targets/gateway.yml", "targets/nodes.yml"))
-    done = run(programs, "prometheus-start.sh", prometheus_source, tmp_path / "made", "gateway")
+    done = run(disk, "prometheus-start.sh", disk / "etc", disk / "own" / "made", "gateway")
     assert done.returncode == 2 and "targets/gateway.yml" in done.stderr and not done.stdout
 
 
-def test_alertmanager_tells_whom_a_variable_names(tmp_path: Path, programs: Path) -> None:
-    source, file = ROOT / "deploy/prometheus/alertmanager.yml", tmp_path / "alertmanager.yml"
+def test_alertmanager_tells_whom_a_variable_names(disk: Path) -> None:
+    source, file = ROOT / "deploy/prometheus/alertmanager.yml", disk / "own" / "alertmanager.yml"
     for webhook in (None, "https://pager.example.org/hook?a=1&b=x|y"):
         env = {"ALERT_WEBHOOK": webhook} if webhook else {}
-        done = run(programs, "alertmanager-start.sh", source, file, "--storage.path=/x", **env)
-        assert done.stdout.splitlines()[1:] == [f"--config.file={file}", "--storage.path=/x"], done.stderr
+        done = run(disk, "alertmanager-start.sh", source, file, "--storage.path=/x", **env)
+        assert done.stdout.splitlines() == [f"--config.file={file}", "--storage.path=/x"], done.stderr
         ours, theirs = (yaml.safe_load(path.read_text("utf-8")) for path in (file, source))
         if webhook:
             theirs["receivers"][0]["webhook_configs"][0]["url"] = webhook

@@ -1,7 +1,6 @@
 """deploy/Dockerfile: judged by hadolint, and its steps run as a container would run them, without an engine.
 
-As nobody in particular, on a copy of the tree that nobody can write to. Where the tests do not run as root they are
-nobody in particular already.
+As the users that the containers have, on trees that they cannot write to (stranger.py).
 """
 
 import fnmatch
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from functools import cache
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,15 +21,19 @@ import broker_config.cli
 from tests.conftest import BrokerFactory
 from tests.deploy.compose import ROOT
 from tests.deploy.sources import DOCKERFILE, dockerfile
+from tests.deploy.stranger import ground, isolated, stranger
 from tests.support.broker import Broker
 from tests.support.need import missing, need_tool, need_valkey
 from tests.support.node import Node, environment
+from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.until import until
 
 SCRIPTS = ROOT / "deploy" / "docker"
 # The Dockerfile's own.
 UID = 10001
+# Compose's and Kubernetes' for the broker.
+BROKER_UID = 999
 
 
 def hadolint(file: Path) -> subprocess.CompletedProcess[str]:
@@ -66,11 +69,33 @@ def test_hadolint_refuses_a_broken_copy(tmp_path: Path, old: str, new: str, rule
 
 
 def test_the_image_is_small_not_root_and_passes_signals_on() -> None:
-    stage = dockerfile()[[line.startswith("FROM runtime AS gateway") for line in dockerfile()].index(True) :]
+    check_image(dockerfile())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("USER 10001:10001", "USER root"),
+        ("STOPSIGNAL SIGTERM", "STOPSIGNAL SIGKILL"),
+        ('ENTRYPOINT ["gateway-start.sh"]', 'ENTRYPOINT ["sh", "-c", "gateway-start.sh"]'),
+        ("WORKDIR /opt/hiroba", "WORKDIR /opt/hiroba\nUSER 0"),
+        ("COPY --from=build /opt/hiroba /opt/hiroba", "COPY . /opt/hiroba"),
+        ("FROM runtime AS gateway", "FROM runtime AS node"),
+    ],
+)
+def test_an_image_that_is_another_is_refused(old: str, new: str) -> None:
+    text = DOCKERFILE.read_text("utf-8")
+    assert old in text
+    with pytest.raises((AssertionError, ValueError)):
+        check_image(dockerfile(text.replace(old, new)))
+
+
+def check_image(lines: list[str]) -> None:
+    stage = lines[[line.startswith("FROM runtime AS gateway") for line in lines].index(True) :]
     assert sum(line.startswith("FROM") for line in stage) == 1, "the gateway is what a plain `docker build` builds"
     assert all("--from=build" in line or "deploy/docker/" in line for line in stage if line.startswith("COPY"))
     assert not any(line.startswith(("RUN", "USER")) for line in stage)
-    assert f"USER {UID}:{UID}" in dockerfile()
+    assert [line for line in lines if line.startswith("USER")] == [f"USER {UID}:{UID}"]
     assert 'ENTRYPOINT ["gateway-start.sh"]' in stage and "STOPSIGNAL SIGTERM" in stage, "exec form, no shell between"
 
 
@@ -110,55 +135,41 @@ def test_every_script_is_sound() -> None:
         text = script.read_text("utf-8")
         assert text.startswith("#!/bin/sh\n") and "\nset -eu\n" in text and os.access(script, os.X_OK), script.name
         assert subprocess.run(["sh", "-n", script], check=False).returncode == 0, script.name
-    broken = (SCRIPTS / "gateway-start.sh").read_text("utf-8").replace("\nfi\n", "\n")
-    done = subprocess.run(["sh", "-n"], input=broken, text=True, capture_output=True, check=False)
-    assert done.returncode != 0
+        done = subprocess.run(["sh", "-n"], input=f"{text}if true; then\n", text=True, capture_output=True, check=False)
+        assert done.returncode != 0, script.name
 
 
 # ---- the steps, run ----
 
 
-def stranger(*argv: object) -> list[str]:
-    """`argv` as a user who owns nothing here and may gain nothing; as ourselves where we are no root."""
-    return [*_dropping(), *map(str, argv)]
-
-
-@cache
-def _dropping() -> list[str]:
-    if os.getuid():
-        return []
-    bare = [need_tool("setpriv", "util-linux"), "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
-    nobody = [*bare, f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
-    asked = [*nobody, sys.executable, "-c", "import sys; print(sys.base_prefix)"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False, cwd="/").stdout.strip()
-    # A Python in root's home is for root: a root without capabilities then, whom file modes hold like anybody.
-    return nobody if answer == sys.base_prefix else bare
-
-
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The stages `source`, `build` and `gateway`: what would be /opt/hiroba, read-only."""
-    base = tmp_path_factory.mktemp("image")
-    for above in base.parents:  # a stranger must get here
-        if above.stat().st_uid == os.getuid() and above.stat().st_mode & 0o700 == 0o700 and "pytest" in str(above):
-            above.chmod(0o711)
-    base.chmod(0o711)
-    source, work = base / "src", base / "work"
-    _copy(source)
-    work.mkdir()
-    work.chmod(0o777)
-    env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TMPDIR": str(work), "HOME": str(work)}
-    env |= {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "SSL_", "HTTP", "http", "no_p"))}
-    argv = stranger("sh", source / "deploy/docker/build.sh", source, work / "opt")
-    done = subprocess.run(argv, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=110)
-    assert done.returncode == 0, done.stderr
-    left = sorted(path.name for path in work.iterdir())
-    assert left == ["opt"], f"left behind: {left}"
-    for script in ("gateway-start.sh", "gateway-health.sh"):
-        shutil.copy(SCRIPTS / script, work / "opt" / "bin")
-    _lock(work)
-    yield work / "opt"
-    subprocess.run(["chmod", "-R", "u+w", str(base)], check=True)
+def built() -> Iterator[Path]:
+    """What would be the gateway's /opt/hiroba, root's and read-only."""
+    with _image("gateway-start.sh", "gateway-health.sh") as opt:
+        yield opt
+
+
+@contextmanager
+def _image(*scripts: str, extra: str = "") -> Iterator[Path]:
+    """The stages `source` and `build`, and what the last one copies besides."""
+    with ground(UID) as base:
+        source, work = base / "src", base / "own"
+        _copy(source)
+        env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TMPDIR": str(work), "HOME": str(work)}
+        passed = ("PIP_", "SSL_", "HTTP", "http", "no_p")
+        env |= {key: value for key, value in os.environ.items() if key.startswith(passed)}
+        build = ["sh", source / "deploy/docker/build.sh", source, work / "opt", *extra.split()]
+        argv = stranger(*build, uid=UID, writable=[work])
+        done = subprocess.run(argv, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=110)
+        assert done.returncode == 0, done.stderr
+        left = sorted(path.name for path in work.iterdir())
+        assert left == ["opt"], f"left behind: {left}"
+        for script in scripts:
+            shutil.copy(SCRIPTS / script, work / "opt" / "bin")
+        if not os.getuid():
+            subprocess.run(["chown", "-R", "0:0", str(work)], check=True)
+        _lock(work)
+        yield work / "opt"
 
 
 def _copy(source: Path) -> None:
@@ -184,6 +195,36 @@ def _containers_path(built: Path) -> str:
     return f"{built / 'bin'}:/usr/bin:/bin"
 
 
+def test_the_strangers_who_run_here_are_strangers(built: Path) -> None:
+    """Everything below rests on it. Where the tests are not root's, only on the modes of the tree."""
+    with ground(UID) as base:
+        places = [built, built / "bin", built.parent.parent / "src"]
+        if isolated():
+            places += [ROOT, base, *map(Path, ("/", "/tmp", "/var/tmp", "/dev/shm", "/opt", "/etc", "/home"))]
+            assert (base / "own").stat().st_uid == UID
+        tries = 'for at; do if (: >"$at/new") 2>/dev/null; then echo "$at"; fi; done; id -u; cat /proc/self/status'
+        argv = stranger("sh", "-c", tries, "tries", *places, base / "own", uid=UID, writable=[base / "own"])
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        wrote, user, *status = done.stdout.splitlines()
+    assert wrote == str(base / "own"), "it may write there, and nowhere else"
+    assert int(user) == (os.getuid() or UID)
+    if not os.getuid():
+        facts = dict(line.split(":\t", 1) for line in status if ":\t" in line)
+        assert {facts[name] for name in ("CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        assert facts["NoNewPrivs"] == "1" and facts["Groups"].strip() in ("", str(UID))
+
+
+def test_a_build_on_a_tree_that_it_may_not_write_elsewhere_fails() -> None:
+    """That the build above wrote into its own directory only is the kernel's word: elsewhere it is refused."""
+    with ground(UID) as base:
+        (base / "shut").mkdir(mode=0o555)
+        argv = stranger("sh", SCRIPTS / "build.sh", ROOT, base / "shut" / "opt", uid=UID, writable=[base / "own"])
+        env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TMPDIR": str(base / "own")}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode != 0 and "shut/opt" in done.stderr
+        assert list((base / "own").iterdir()) == [], "it leaves nothing behind"
+
+
 def test_the_build_holds_a_node_and_nothing_that_installs(built: Path) -> None:
     names = {path.name for path in built.glob("lib/python*/site-packages/*")}
     assert {"gateway", "broker_config"} <= names
@@ -198,9 +239,9 @@ async def test_a_node_starts_as_nobody_on_a_tree_it_cannot_write_and_drains(
     """What the gateway's container runs; SIGTERM reaches the node through the script."""
     broker: Broker = await start_broker(kind="redis")
     node = Node(broker.url, tmp_path, "container", drain_s=0, lb_wait_s=0)
-    node.process = _as_container(node, built, tmp_path, stranger(built / "bin" / "gateway-start.sh"))
+    node.process = _as_container(node, built, tmp_path, stranger(built / "bin" / "gateway-start.sh", uid=UID))
     await node.start()
-    health = _as_container(node, built, tmp_path, stranger(built / "bin" / "gateway-health.sh"), "health")
+    health = _as_container(node, built, tmp_path, stranger(built / "bin" / "gateway-health.sh", uid=UID), "health")
     health.spawn()
     assert await health.ended() == 0, health.tail()
     assert await node.stop() == 0, node.process.tail()
@@ -216,36 +257,62 @@ def _as_container(node: Node, built: Path, tmp_path: Path, argv: list[str], name
     return process
 
 
+@pytest.mark.long
+async def test_a_load_test_runs_as_nobody_and_writes_its_report(start_broker: BrokerFactory, tmp_path: Path) -> None:
+    """What the load test's container runs, and what it may write: /report and /tmp."""
+    broker = await start_broker(kind="redis")
+    node = await Node(broker.url, tmp_path).start()
+    with _image(extra="loadtest") as opt, ground(UID) as base:
+        report = base / "own"
+        argv = [str(opt / "bin" / "hiroba"), "loadtest", "run", "--url", f"ws://127.0.0.1:{node.port}"]
+        argv += ["--users", "8", "--spawn-rate", "20", "--rate", "40", "--run-time", "1s", "--processes", "2"]
+        argv += ["--prometheus-port", "0", "--headless", "--html", "report.html", "--json", "result.json"]
+        env = {"PATH": "/usr/bin:/bin", "TMPDIR": str(report)}
+        process = Process("loadtest", stranger(*argv, uid=UID, writable=[report]), tmp_path / "loadtest.log", env=env)
+        process.cwd = report
+        process.spawn()
+        assert await process.ended(30.0) == 0, process.tail()
+        assert sorted(path.name for path in report.iterdir()) == ["report.html", "result.json"]
+
+
 def test_a_node_without_a_broker_says_so_and_ends(built: Path) -> None:
     env = {"PATH": _containers_path(built)}
-    argv = stranger(built / "bin" / "gateway-start.sh")
+    argv = stranger(built / "bin" / "gateway-start.sh", uid=UID)
     done = subprocess.run(argv, env=env, cwd=built, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "HIROBA_BROKER_URL" in done.stderr
 
 
+@pytest.fixture
+def disk() -> Iterator[Path]:
+    """The ground of a broker's container; its volume is `own`."""
+    with ground(BROKER_UID) as base:
+        yield base
+
+
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
-async def test_the_broker_starts_on_the_shipped_files(tmp_path: Path, kind: str) -> None:
+async def test_the_broker_starts_on_the_shipped_files(disk: Path, tmp_path: Path, kind: str) -> None:
     """What the broker's container runs: valkey.conf, the users of `make secrets`; and its health check."""
     need_tool("redis-server", "redis-server")
     programs = Path(need_valkey()).parent if kind == "valkey" else Path("/usr/bin")
-    files = tmp_path / "made"
-    made = ["secrets", "--file", str(files / ".env"), "--acl", str(files / "users.acl")]
+    made = ["secrets", "--file", str(disk / ".env"), "--acl", str(disk / "users.acl")]
     assert broker_config.cli.main(made) == 0
-    password = re.findall(r"BROKER_EXPORTER_PASSWORD=(.+)", (files / ".env").read_text())[0]
-    node = Node("redis://nobody", tmp_path)
+    password = re.findall(r"BROKER_EXPORTER_PASSWORD=(.+)", (disk / ".env").read_text())[0]
+    port = free_port()
     env = {
         "PATH": f"{programs}:/usr/bin:/bin",
         "BROKER_CONF": str(ROOT / "broker_config" / "valkey.conf"),
-        "BROKER_ACL": str(files / "users.acl"),
-        "BROKER_DATA": str(files),
-        "BROKER_PORT": str(node.port),
+        "BROKER_ACL": str(disk / "users.acl"),
+        "BROKER_DATA": str(disk / "own"),
+        "BROKER_PORT": str(port),
         "BROKER_EXPORTER_PASSWORD": password,
     }
     # Only loopback is listened on in a test: the last --bind wins.
-    start = ["sh", str(SCRIPTS / "broker-start.sh"), "--port", str(node.port), "--bind", "127.0.0.1"]
+    command = ["sh", SCRIPTS / "broker-start.sh", "--port", port, "--bind", "127.0.0.1"]
+    start = stranger(*command, uid=BROKER_UID, writable=[disk / "own"])
     broker = Process("broker", start, tmp_path / "broker.log", env=env)
     broker.spawn()
-    health = Process("health", ["sh", str(SCRIPTS / "broker-health.sh")], tmp_path / "health.log", env=env)
+    ask = stranger("sh", SCRIPTS / "broker-health.sh", uid=BROKER_UID)
+    health = Process("health", ask, tmp_path / "health.log", env=env)
 
     async def well() -> bool:
         health.spawn()
@@ -253,6 +320,7 @@ async def test_the_broker_starts_on_the_shipped_files(tmp_path: Path, kind: str)
 
     await until(well, "the broker is well", 20.0, every_s=0.1)
     assert psutil.Process(broker.pid).exe().startswith(f"{programs}/"), "exec, and the right one"
+    assert psutil.Process(broker.pid).uids().real == (os.getuid() or BROKER_UID)
     health.env["BROKER_EXPORTER_PASSWORD"] = "wrong"
     assert not await well()
     assert password not in "\n".join(broker.lines() + health.lines())

@@ -36,9 +36,14 @@ def test_haproxy_takes_its_files_without_a_warning(tmp_path: Path, nodes: str) -
     for env in ({}, {"LB_CERT": str(pem)}):
         done = judge(haproxy, "-c", "-dW", "-f", HAPROXY / "haproxy.cfg", "-f", HAPROXY / nodes, **env)
         assert done.returncode == 0, done.stderr
-    broken = tmp_path / "haproxy.cfg"
-    broken.write_text((HAPROXY / "haproxy.cfg").read_text().replace("leastconn", "lastconn"))
-    assert judge(haproxy, "-c", "-dW", "-f", broken, "-f", HAPROXY / nodes).returncode != 0
+    files = {"haproxy.cfg": ("leastconn", "lastconn"), nodes: ("server", "servers")}
+    for name, (old, new) in files.items():
+        broken = tmp_path / name
+        text = (HAPROXY / name).read_text()
+        assert old in text
+        broken.write_text(text.replace(old, new))
+        read = [broken if each == name else HAPROXY / each for each in files]
+        assert judge(haproxy, "-c", "-dW", "-f", read[0], "-f", read[1]).returncode != 0, name
 
 
 def test_the_tests_know_the_checks_of_haproxy_cfg() -> None:
@@ -68,6 +73,9 @@ def test_prometheus_and_alertmanager_take_their_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     text = (PROMETHEUS / "alertmanager.yml").read_text()
     assert WEBHOOK in text, "the stack looks for it"
+    broken = tmp_path / "prometheus.yml"
+    broken.write_text((PROMETHEUS / "prometheus.yml").read_text().replace("job_name:", "job:", 1))
+    assert judge(promtool, "check", "config", broken).returncode != 0
     broken = tmp_path / "alertmanager.yml"
     broken.write_text(text.replace("receiver: webhook", "receiver: nobody", 1))
     assert judge(amtool, "check-config", broken).returncode != 0

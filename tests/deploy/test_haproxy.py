@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 
 from tests.conftest import NodeFactory
-from tests.deploy.cluster import Cluster, crowd, judge, settle
+from tests.deploy.cluster import Cluster
+from tests.deploy.load import Load, codes
 from tests.support.broker import Broker
 from tests.support.certs import make_certs
 from tests.support.haproxy import FALL, INTER_S, HAProxy
@@ -51,24 +52,24 @@ async def test_a_killed_node_is_out_after_fall_checks_and_nobody_else_loses_anyt
     broker: Broker, tmp_path: Path
 ) -> None:
     cluster = await Cluster.start(broker, tmp_path, 3)
-    async with crowd(cluster, ["red", "blue"], listeners=8, plain=5, every_s=0.07) as (resumers, plains):
-        await until(lambda: all(len(client.heard) > 20 for client in resumers), "the rooms are lively")
-        before = int((await cluster.balancer.states())["node0"]["chkfail"])
-        await cluster.nodes[0].kill()
+    resuming = Load(cluster, tmp_path, "v1", users=18, rooms=2, rate=40)
+    plain = Load(cluster, tmp_path, "plain", users=10, rooms=2, rate=40)
+    await asyncio.gather(resuming.begin(), plain.begin())
+    before = int((await cluster.balancer.states())["node0"]["chkfail"])
+    await cluster.nodes[0].kill()
 
-        async def out() -> dict[str, str] | None:
-            state = (await cluster.balancer.states())["node0"]
-            return state if state["status"] == "DOWN" else None
+    async def out() -> dict[str, str] | None:
+        state = (await cluster.balancer.states())["node0"]
+        return state if state["status"] == "DOWN" else None
 
-        state = await until(out, "the node is out", within_s=10 * FALL * INTER_S)
-        assert int(state["chkfail"]) - before == FALL
-        await settle(cluster, resumers, plains)
-        await judge(cluster, resumers, plains)
-        # Those on the dead node came back; nobody else was moved or refused.
-        assert {outage.code for client in resumers for outage in client.outages} <= {None, 1006}
-        assert 0 < sum(bool(client.outages) for client in resumers) < len(resumers)
-        assert [client.refused for client in resumers if client.refused] == []
-        assert sum(len(plain.stays) > 1 for plain in plains) < len(plains)
+    state = await until(out, "the node is out", within_s=10 * FALL * INTER_S)
+    assert int(state["chkfail"]) - before == FALL
+    # Those on the dead node came back; nobody else was moved or refused.
+    for load, outcome in ((resuming, await resuming.end()), (plain, await plain.end())):
+        assert codes(outcome) == {1006}
+        assert 0 < outcome.counts["closed"] < load.users
+        if load is resuming:
+            assert outcome.counts["resumed"] == outcome.counts["closed"]
 
 
 async def slow_handshake(balancer: HAProxy) -> bytes:

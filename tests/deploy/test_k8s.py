@@ -3,10 +3,9 @@
 That it agrees with Compose, the stack and the code is in test_one_source.py.
 """
 
-import json
-import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +18,7 @@ from deploy.k8s import rules
 from tests.deploy import kustomize
 from tests.deploy.compose import ROOT
 from tests.deploy.kustomize import Resource, Unrendered, render
-
-K8S = ROOT / "deploy" / "k8s"
-SCHEMAS = Path(__file__).with_name("schemas")
-# The oldest that is promised, and the newest that the schemas know.
-VERSIONS = ("1.30", "1.37")
-
-
-def check(resource: Resource) -> None:
-    """Raises ValidationError: a server would refuse it, or ignore a part of it."""
-    if resource["apiVersion"].startswith("monitoring.coreos.com/"):
-        schema = json.loads((SCHEMAS / f"{resource['kind']}.json").read_text("utf-8"))
-        jsonschema.validate(resource, schema, jsonschema.Draft7Validator)
-        return
-    for version in VERSIONS:
-        kubernetes_validate.validate(resource, version, strict=True)
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is rendered, with the secrets that `make secrets` and secrets.sh make."""
-    base = tmp_path_factory.mktemp("project")
-    for part in ("deploy", "broker_config"):
-        shutil.copytree(ROOT / part, base / part, ignore=shutil.ignore_patterns("__pycache__", "secrets"))
-    (base / "secrets").mkdir()
-    (base / "secrets" / "users.acl").write_text("user gateway on ~hiroba:*\n")
-    (base / ".env").write_text("BROKER_GATEWAY_PASSWORD=geheim-g\nBROKER_EXPORTER_PASSWORD=geheim-e\n")
-    subprocess.run(["sh", base / "deploy/k8s/secrets.sh"], check=True)
-    return base
-
-
-@pytest.fixture(scope="session")
-def example(project: Path) -> list[Resource]:
-    return render(project / "deploy/k8s/example")
-
-
-def one(resources: list[Resource], kind: str, name: str) -> Resource:
-    (found,) = [each for each in resources if each["kind"] == kind and re.fullmatch(name, each["metadata"]["name"])]
-    return found
+from tests.deploy.manifests import DIRECTORIES, K8S, OVERLAYS, broken_copy, check, one
 
 
 def pods(resources: list[Resource]) -> list[tuple[str, dict[str, Any]]]:
@@ -68,7 +30,7 @@ def pods(resources: list[Resource]) -> list[tuple[str, dict[str, Any]]]:
 # ---- the files are Kubernetes' ----
 
 
-@pytest.mark.parametrize("directory", ["base", "broker", "monitoring", "example"])
+@pytest.mark.parametrize("directory", DIRECTORIES)
 def test_every_resource_is_what_its_schema_says(project: Path, directory: str) -> None:
     resources = render(project / "deploy/k8s" / directory)
     assert len(resources) >= 3
@@ -76,7 +38,7 @@ def test_every_resource_is_what_its_schema_says(project: Path, directory: str) -
         check(resource)
 
 
-@pytest.mark.parametrize("directory", ["base", "broker", "monitoring", "example"])
+@pytest.mark.parametrize("directory", DIRECTORIES)
 def test_kubectl_renders_the_same(project: Path, directory: str) -> None:
     """Where there is one: else the tests rest on a renderer that is only ours."""
     kubectl = shutil.which("kubectl")
@@ -100,16 +62,6 @@ def _folded(node: Any) -> Any:
     return [_folded(each) for each in node] if isinstance(node, list) else node
 
 
-def _break(project: Path, tmp_path: Path, file: str, old: str, new: str) -> Path:
-    """A copy of the project in which one thing is wrong."""
-    copy = tmp_path / "broken"
-    shutil.copytree(project, copy)
-    text = (copy / "deploy" / file).read_text("utf-8")
-    assert old in text
-    (copy / "deploy" / file).write_text(text.replace(old, new))
-    return copy / "deploy/k8s/example"
-
-
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
@@ -119,7 +71,7 @@ def _break(project: Path, tmp_path: Path, file: str, old: str, new: str) -> Path
         ("k8s/base/haproxy.yaml", "containerPort: 8404", "containerPort: ops"),
         ("k8s/base/network.yaml", "policyTypes: [Ingress]", "policyTypes: Ingress"),
         ("k8s/broker/broker.yaml", "serviceName: hiroba-broker", "servicename: hiroba-broker"),
-        ("k8s/example/namespace.yaml", "kind: Namespace", "kind: Namespace\nspecs: {}"),
+        ("k8s/namespace/namespace.yaml", "kind: Namespace", "kind: Namespace\nspecs: {}"),
         ("k8s/monitoring/servicemonitor.yaml", "interval: 10s", "interval: ten"),
         ("k8s/monitoring/servicemonitor.yaml", "jobLabel:", "joblabel:"),
         ("k8s/monitoring/prometheusrule.yaml", "expr:", "expression:"),
@@ -127,7 +79,7 @@ def _break(project: Path, tmp_path: Path, file: str, old: str, new: str) -> Path
 )
 def test_a_broken_manifest_is_refused(project: Path, tmp_path: Path, file: str, old: str, new: str) -> None:
     with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError)):
-        for resource in render(_break(project, tmp_path, file, old, new)):
+        for resource in render(broken_copy(project, tmp_path, file, old, new)):
             check(resource)
 
 
@@ -141,7 +93,7 @@ def test_a_broken_manifest_is_refused(project: Path, tmp_path: Path, file: str, 
     ],
 )
 def test_a_broken_kustomization_is_refused(project: Path, tmp_path: Path, file: str, old: str, new: str) -> None:
-    broken = _break(project, tmp_path, file, old, new)
+    broken = broken_copy(project, tmp_path, file, old, new)
     with pytest.raises(Unrendered):
         render(broken)
     if kubectl := shutil.which("kubectl"):
@@ -157,6 +109,9 @@ def test_yamllint_has_nothing_to_say_and_refuses_broken_files(tmp_path: Path) ->
     assert len(files) > 15
     said = [f"{file}: {problem}" for file in files for problem in linter.run(file.read_text("utf-8"), config)]
     assert said == []
+    for file in files:
+        untidy = file.read_text("utf-8").rstrip("\n") + " \n"
+        assert "trailing-spaces" in [problem.rule for problem in linter.run(untidy, config)], file
     twice = (
         (K8S / "base" / "gateway.yaml")
         .read_text("utf-8")
@@ -168,8 +123,8 @@ def test_yamllint_has_nothing_to_say_and_refuses_broken_files(tmp_path: Path) ->
 # ---- what an operator is promised ----
 
 
-def test_every_pod_is_locked_up(example: list[Resource]) -> None:
-    for name, pod in pods(example):
+def test_every_pod_is_locked_up(overlay: list[Resource]) -> None:
+    for name, pod in pods(overlay):
         assert pod["automountServiceAccountToken"] is False and pod["serviceAccountName"] == "hiroba", name
         assert pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0, name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -181,15 +136,15 @@ def test_every_pod_is_locked_up(example: list[Resource]) -> None:
             }, container["name"]
             for kind in ("requests", "limits"):
                 assert container["resources"][kind].keys() == {"cpu", "memory"}, container["name"]
-    namespace = one(example, "Namespace", "hiroba")
+    namespace = one(overlay, "Namespace", "hiroba")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert one(example, "ServiceAccount", "hiroba")["automountServiceAccountToken"] is False
+    assert one(overlay, "ServiceAccount", "hiroba")["automountServiceAccountToken"] is False
 
 
-def test_no_service_of_the_namespace_becomes_a_setting(example: list[Resource]) -> None:
+def test_no_service_of_the_namespace_becomes_a_setting(overlay: list[Resource]) -> None:
     """The Service `hiroba` would set HIROBA_PORT=tcp://… in every pod."""
-    assert one(example, "Service", "hiroba")
-    for name, pod in pods(example):
+    assert one(overlay, "Service", "hiroba")
+    for name, pod in pods(overlay):
         assert pod["enableServiceLinks"] is False, name
 
 
@@ -199,18 +154,38 @@ def test_a_node_is_probed_by_its_loop_and_only_found_ready_by_its_road(example: 
         assert gateway[probe]["httpGet"] == {"path": path, "port": "ops"}
 
 
-def test_nobody_is_taken_out_before_the_next_is_in(example: list[Resource]) -> None:
+def test_nobody_is_taken_out_before_the_next_is_in(overlay: list[Resource]) -> None:
     for name in ("hiroba-gateway", "hiroba-haproxy"):
-        assert one(example, "Deployment", name)["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
-        budget = one(example, "PodDisruptionBudget", name)["spec"]
-        labels = one(example, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        assert one(overlay, "Deployment", name)["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+        budget = one(overlay, "PodDisruptionBudget", name)["spec"]
+        labels = one(overlay, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
         assert budget["maxUnavailable"] == 1 and budget["selector"]["matchLabels"].items() <= labels.items()
-    assert "replicas" not in one(example, "Deployment", "hiroba-gateway")["spec"], "an apply would undo the autoscaler"
+    assert "replicas" not in one(overlay, "Deployment", "hiroba-gateway")["spec"], "an apply would undo the autoscaler"
 
 
-def test_selectors_select_what_they_are_for(example: list[Resource]) -> None:
+def test_nodes_grow_by_cpu_and_stand_apart(overlay: list[Resource]) -> None:
+    autoscaler = one(overlay, "HorizontalPodAutoscaler", "hiroba-gateway")["spec"]
+    assert autoscaler["scaleTargetRef"]["name"] == "hiroba-gateway"
+    (metric,) = autoscaler["metrics"]
+    assert metric["resource"]["name"] == "cpu" and metric["resource"]["target"]["type"] == "Utilization"
+    for name in ("hiroba-gateway", "hiroba-haproxy"):
+        template = one(overlay, "Deployment", name)["spec"]["template"]
+        spread = template["spec"]["topologySpreadConstraints"]
+        assert "kubernetes.io/hostname" in {each["topologyKey"] for each in spread}
+        for each in spread:
+            assert each["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def test_the_single_broker_keeps_its_data_on_a_volume(example: list[Resource]) -> None:
+    broker = one(example, "StatefulSet", "hiroba-broker")["spec"]
+    (claim,) = broker["volumeClaimTemplates"]
+    mounts = {each["name"]: each["mountPath"] for each in broker["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert broker["replicas"] == 1 and mounts[claim["metadata"]["name"]] == "/data"
+
+
+def test_selectors_select_what_they_are_for(overlay: list[Resource]) -> None:
     """Every Service, NetworkPolicy and PodDisruptionBudget has pods; every port they name is one of these pods'."""
-    templates = [each["spec"]["template"] for each in example if each["kind"] in ("Deployment", "StatefulSet")]
+    templates = [each["spec"]["template"] for each in overlay if each["kind"] in ("Deployment", "StatefulSet")]
 
     def chosen(labels: dict[str, str]) -> list[dict[str, Any]]:
         return [each["spec"] for each in templates if labels.items() <= each["metadata"]["labels"].items()]
@@ -218,34 +193,36 @@ def test_selectors_select_what_they_are_for(example: list[Resource]) -> None:
     def ports(pod: dict[str, Any]) -> dict[str, int]:
         return {each["name"]: each["containerPort"] for container in pod["containers"] for each in container["ports"]}
 
-    for resource in example:
+    for resource in overlay:
         spec = resource.get("spec", {})
         match resource["kind"]:
             case "Service":
                 (pod,) = chosen(spec["selector"])
                 assert {each["targetPort"] for each in spec["ports"]} <= ports(pod).keys()
                 assert all(each["port"] in (80, ports(pod)[each["targetPort"]]) for each in spec["ports"])
-            case "NetworkPolicy":
+            case "NetworkPolicy" if "ingress" in spec:
                 (pod,) = chosen(spec["podSelector"]["matchLabels"])
                 assert {each["port"] for rule in spec["ingress"] for each in rule["ports"]} == set(ports(pod).values())
             case "PodDisruptionBudget":
                 assert len(chosen(spec["selector"]["matchLabels"])) == 1
-    policies = {each["metadata"]["name"] for each in example if each["kind"] == "NetworkPolicy"}
-    assert policies == {name for name, _ in pods(example)}, "a pod without a policy is open to everybody"
+    policies = {each["metadata"]["name"] for each in overlay if each["kind"] == "NetworkPolicy"}
+    assert policies - {"hiroba-gateway-broker"} == {name for name, _ in pods(overlay)}, (
+        "a pod without a policy is open to everybody"
+    )
 
 
-def test_ops_ports_are_for_prometheus_and_the_balancer_only(example: list[Resource]) -> None:
+def test_ops_ports_are_for_prometheus_and_the_balancer_only(overlay: list[Resource]) -> None:
     ops = {9000, 8404, 9121}
-    for resource in example:
+    for resource in overlay:
         if resource["kind"] == "NetworkPolicy":
-            for rule in resource["spec"]["ingress"]:
+            for rule in resource["spec"].get("ingress", []):
                 assert "from" in rule or ops.isdisjoint(port["port"] for port in rule["ports"])
         if resource["kind"] == "Service" and resource["spec"].get("type") == "LoadBalancer":
             assert [port["targetPort"] for port in resource["spec"]["ports"]] == ["http"]
 
 
-def test_every_volume_and_reference_is_there(example: list[Resource]) -> None:
-    there = {(each["kind"], each["metadata"]["name"]): each.get("data", {}) for each in example}
+def test_every_volume_and_reference_is_there(overlay: list[Resource]) -> None:
+    there = {(each["kind"], each["metadata"]["name"]): each.get("data", {}) for each in overlay}
     found: list[tuple[str, str, str | None]] = []
 
     def visit(node: dict[str, Any]) -> None:
@@ -254,22 +231,23 @@ def test_every_volume_and_reference_is_there(example: list[Resource]) -> None:
                 items = [each["key"] for each in reference.get("items", [])] or [reference.get("key")]
                 found.extend((kind, reference["name"], item) for item in items)
 
-    kustomize.walk([each for each in example if each["kind"] in ("Deployment", "StatefulSet")], visit)
-    assert len(found) >= 7
+    kustomize.walk([each for each in overlay if each["kind"] in ("Deployment", "StatefulSet")], visit)
+    assert len(found) >= 3
     for kind, name, key in found:
         assert (kind, name) in there and (key is None or key in there[kind, name]), (kind, name, key)
-    for _, pod in pods(example):
+    for _, pod in pods(overlay):
         volumes = {volume["name"] for volume in pod.get("volumes", [])} | {"data"}
         for container in pod["containers"]:
             assert {mount["name"] for mount in container.get("volumeMounts", [])} <= volumes
 
 
-def test_no_password_outside_a_secret(example: list[Resource]) -> None:
+def test_no_password_outside_a_secret(overlay: list[Resource]) -> None:
     """And none in the repository: the directory of the secrets is ignored."""
-    text = yaml.safe_dump([each for each in example if each["kind"] != "Secret"])
+    text = yaml.safe_dump([each for each in overlay if each["kind"] != "Secret"])
     assert "geheim" not in text
-    done = subprocess.run(["git", "check-ignore", "-q", "deploy/k8s/example/secrets/url"], cwd=ROOT, check=False)
-    assert done.returncode == 0
+    for name in OVERLAYS:
+        argv = ["git", "check-ignore", "-q", f"deploy/k8s/{name}/secrets/url"]
+        assert subprocess.run(argv, cwd=ROOT, check=False).returncode == 0
 
 
 def test_without_secrets_it_is_refused_by_name(project: Path, tmp_path: Path) -> None:
@@ -283,7 +261,7 @@ def test_without_secrets_it_is_refused_by_name(project: Path, tmp_path: Path) ->
 
 def test_a_changed_configuration_changes_the_pods(project: Path, tmp_path: Path, example: list[Resource]) -> None:
     """Else an apply would change a file under a running HAProxy that never reads it again."""
-    broken = _break(project, tmp_path, "haproxy/haproxy.cfg", "slowstart 15s", "slowstart 20s")
+    broken = broken_copy(project, tmp_path, "haproxy/haproxy.cfg", "slowstart 15s", "slowstart 20s")
 
     def config(resources: list[Resource]) -> str:
         (volume, _) = one(resources, "Deployment", "hiroba-haproxy")["spec"]["template"]["spec"]["volumes"]
@@ -325,3 +303,47 @@ def test_prometheus_scrapes_every_ops_port_under_its_job(example: list[Resource]
     assert scraped == jobs - {"prometheus", "alertmanager", "loadtest"}
     assert endpoint["interval"] == prometheus["global"]["scrape_interval"]
     assert endpoint["scrapeTimeout"] == prometheus["global"]["scrape_timeout"]
+
+
+# ---- the promises above, tested ----
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "judge"),
+    [
+        ("base/gateway.yaml", "runAsNonRoot: true", "runAsNonRoot: false", test_every_pod_is_locked_up),
+        ("base/gateway.yaml", "automountServiceAccountToken: false", "", test_every_pod_is_locked_up),
+        ("base/haproxy.yaml", "limits: {cpu: \"2\", memory: 1Gi}", "limits: {cpu: \"2\"}", test_every_pod_is_locked_up),
+        ("namespace/namespace.yaml", "restricted", "baseline", test_every_pod_is_locked_up),
+        ("base/haproxy.yaml", "enableServiceLinks: false", "enableServiceLinks: true",
+         test_no_service_of_the_namespace_becomes_a_setting),
+        ("base/gateway.yaml", "path: /healthz", "path: /readyz",
+         test_a_node_is_probed_by_its_loop_and_only_found_ready_by_its_road),
+        ("base/gateway.yaml", "maxUnavailable: 0", "maxUnavailable: 1", test_nobody_is_taken_out_before_the_next_is_in),
+        ("base/haproxy.yaml", "spec:\n  maxUnavailable: 1", "spec:\n  maxUnavailable: 2",
+         test_nobody_is_taken_out_before_the_next_is_in),
+        ("base/gateway.yaml", "  clusterIP: None\n", "  type: LoadBalancer\n",
+         test_ops_ports_are_for_prometheus_and_the_balancer_only),
+        ("base/network.yaml", "  ingress:\n    - ports:\n", "  ingress:\n    - ports:\n        - {port: 8404}\n",
+         test_ops_ports_are_for_prometheus_and_the_balancer_only),
+        ("base/network.yaml", "component: haproxy}\n  policyTypes", "component: balancer}\n  policyTypes",
+         test_selectors_select_what_they_are_for),
+        ("base/haproxy.yaml", "configMap: {name: hiroba-haproxy}", "configMap: {name: haproxy}",
+         test_every_volume_and_reference_is_there),
+        ("base/gateway.yaml", "name: cpu,", "name: memory,", test_nodes_grow_by_cpu_and_stand_apart),
+        ("base/haproxy.yaml", "topologyKey: kubernetes.io/hostname", "topologyKey: topology.kubernetes.io/zone",
+         test_nodes_grow_by_cpu_and_stand_apart),
+        ("broker/broker.yaml", "name: data, mountPath: /data", "name: data, mountPath: /var/data",
+         test_the_single_broker_keeps_its_data_on_a_volume),
+        ("base/gateway.yaml", "key: url", "key: address", test_every_volume_and_reference_is_there),
+        ("base/kustomization.yaml", "literals:", "literals:\n      - HIROBA_BROKER_URL=redis://:geheim@h",
+         test_no_password_outside_a_secret),
+        ("monitoring/servicemonitor.yaml", "port: ops", "port: http",
+         test_prometheus_scrapes_every_ops_port_under_its_job),
+    ],
+)  # fmt: skip
+def test_an_overlay_that_promises_less_is_refused(
+    project: Path, tmp_path: Path, file: str, old: str, new: str, judge: Callable[[list[Resource]], None]
+) -> None:
+    with pytest.raises((AssertionError, KeyError, ValueError)):
+        judge(render(broken_copy(project, tmp_path, f"k8s/{file}", old, new)))

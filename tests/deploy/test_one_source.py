@@ -6,7 +6,6 @@ The source is on the left of each comparison: `Settings` for what nodes do, hapr
 import inspect
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,13 +284,6 @@ def test_images(compose: dict[str, Service], k8s: Containers) -> None:
     (base,) = [line.split()[1] for line in sources.dockerfile() if line.startswith("FROM") and ":" in line]
     assert used | {base, "redis:7.0"} == set(re.findall(r"^\| `([\w./-]+:[\w.-]+)`", VERSIONS, re.MULTILINE))
     assert all(re.search(r":v?\d+\.\d+", image) for image in used), "pinned by tag"
-
-
-def test_the_python_of_the_image_is_the_one_of_the_tests() -> None:
-    (base,) = [line.split()[1] for line in sources.dockerfile() if line.startswith("FROM") and ":" in line]
-    tested = re.search(r"`python:(\d+\.\d+)-\S+` \| CPython (\d+\.\d+)", VERSIONS)
-    assert tested and tested[1] == tested[2] and base.startswith(f"python:{tested[1]}-")
-    assert sys.version_info >= tuple(map(int, tested[1].split(".")))
 
 
 # ---- the tests above, tested ----

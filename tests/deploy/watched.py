@@ -1,18 +1,20 @@
 """Nodes and a broker under the eyes of real Prometheus, Alertmanager and redis_exporters, with the shipped files.
 
-The copies differ from the shipped files in addresses and in intervals, which are shorter, and in nothing else.
+The copies differ from the shipped files in addresses and in intervals, which are shorter; what the tests compare with
+their own reading is scraped through a recorder.
 """
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from deploy.stack import parts
-from tests.deploy.promql import Labels, Page, Vector, page
+from tests.deploy.promql import Labels, Observed, Page, Vector, page
+from tests.deploy.recorder import PAGE_NUMBER, Recorder
 from tests.support import process
 from tests.support.broker import PASSWORDS, Broker, BrokerOptions
 from tests.support.need import need_tool
@@ -28,6 +30,8 @@ SHORTER = (
     ("rules/alerts.yml", r"for: \w+", "for: 1s"),
     ("alertmanager.yml", r"(group_wait|group_interval): \w+", r"\1: 1s"),
 )
+# Whose series our queries are about.
+RECORDED = ("gateway", "broker", "loadtest")
 
 
 class Watched:
@@ -64,6 +68,7 @@ class Watched:
             "alertmanager": [free_port()],
         }
         self.prometheus_url = f"http://127.0.0.1:{self.ports['prometheus'][0]}"
+        self.recorder = Recorder()
         (prometheus, alertmanager) = (directory / "prometheus", directory / "alertmanager")
         webhook = f"http://127.0.0.1:{self.webhook_port}/alerts"
         self._parts = [
@@ -75,6 +80,7 @@ class Watched:
             parts.prometheus(prometheus, self.ports, self.ports["prometheus"][0]),
         ]
         _shorten(prometheus, alertmanager)
+        _record(prometheus, self.recorder.url)
         self._processes: list[Process] = []
 
     def node(self, name: str, broker_url: str | None = None, **settings: object) -> Node:
@@ -101,6 +107,7 @@ class Watched:
         return len(up) == sum(len(ports) for job, ports in self.ports.items() if job != "loadtest")
 
     def kill(self) -> None:
+        self.recorder.close()
         children = [*self._processes, *(broker.process for broker in (self.broker, self.replica))]
         for child in (*children, *(node.process for node in self.nodes)):
             child.kill_now()
@@ -140,16 +147,26 @@ class Watched:
         assert body["status"] == "success", (parameters, body)
         return body["data"]
 
-    async def pages(self, *jobs: str) -> Page:
-        """The raw /metrics of these jobs' targets, now."""
-        found: Page = {}
-        async with aiohttp.ClientSession() as http:
-            for job in jobs:
-                for port in self.ports[job]:
-                    address = f"127.0.0.1:{port}"
-                    async with http.get(f"http://{address}/metrics") as answer:
-                        found |= page(await answer.text(), job=job, instance=address)
-        return found
+    async def taken(self, now: float, span_s: int) -> list[tuple[Mapping[str, str], float, int]]:
+        """Target, time and page number of each scrape in the `span_s` until `now`, in order for each target."""
+        found = await self._ask("/api/v1/query", {"query": f"{PAGE_NUMBER}[{span_s}s]", "time": str(now)})
+        return [
+            (series["metric"], float(at), int(number)) for series in found["result"] for at, number in series["values"]
+        ]
+
+    async def observed(self, now: float, span_s: int, recorded: Sequence[str]) -> Observed:
+        """The pages that Prometheus took in the `span_s` until `now`, and at which time by its own clock."""
+        samples: dict[tuple[str, Labels], list[tuple[float, float]]] = {}
+        for target, at, number in await self.taken(now, span_s):
+            for key, value in self._page(target, number).items():
+                samples.setdefault(key, []).append((at, value))
+        latest: Page = {}
+        for labels, number in (await self.query(PAGE_NUMBER, now)).items():
+            latest |= self._page(dict(labels), int(number))
+        return Observed(samples, latest, {name: await self.query(name, now) for name in recorded}, now)
+
+    def _page(self, target: Mapping[str, str], number: int) -> Page:
+        return page(self.recorder.pages[number], job=target["job"], instance=target["instance"])
 
 
 def _labels(metric: dict[str, str]) -> Labels:
@@ -166,3 +183,11 @@ def _shorten(prometheus: Path, alertmanager: Path) -> None:
         text, count = re.subn(pattern, replacement, path.read_text("utf-8"))
         assert count, f"nothing to shorten in {name}"
         path.write_text(text, "utf-8")
+
+
+def _record(prometheus: Path, proxy_url: str) -> None:
+    path = prometheus / "prometheus.yml"
+    jobs = rf"(  - job_name: (?:{'|'.join(RECORDED)})\n)"
+    text, count = re.subn(jobs, rf"\1    proxy_url: {proxy_url}\n", path.read_text("utf-8"))
+    assert count == len(RECORDED)
+    path.write_text(text, "utf-8")

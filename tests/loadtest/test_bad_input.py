@@ -36,6 +36,8 @@ URL = "ws://127.0.0.1:9"
         (f"-H {URL} --fail-if p98>3", "unknown measure 'p98': did you mean p99?"),
         (f"-H {URL} --fail-if p99", "write it as"),
         (f"-H {URL} --json /nowhere/x.json", "there is no directory /nowhere"),
+        (f"-H {URL} --html /proc", "/proc can't be written: Is a directory"),
+        (f"-H {URL} --csv /proc/x", "/proc/x_timeline.csv can't be written"),
         ("-H ftp://127.0.0.1", "begins with ws:// or wss://"),
         ("-H ws://127.0.0.1:99999", "Port out of range"),
         ("-H ws://127.0.0.1:9/one/room/ -u 20 --rooms 2", "write {room}"),

@@ -118,6 +118,7 @@ def test_no_output_holds_a_password(tmp_path: Path) -> None:
         hiroba("config", "--example", "--broker", URL, cwd=tmp_path),
         hiroba("config", cwd=tmp_path, HIROBA_BROKER_URL=URL),
         hiroba("config", "--config", "with.toml", cwd=tmp_path),
+        hiroba("config", "--broker", f"redis+sentinel://h/chat?sentinel_password={PASSWORD}", cwd=tmp_path),
         hiroba("config", "--config", "torn.toml", cwd=tmp_path),
         hiroba("config", "--port", "x", cwd=tmp_path, HIROBA_BROKER_URL=URL),
         hiroba("config", "--log-level", URL, cwd=tmp_path),
@@ -125,7 +126,7 @@ def test_no_output_holds_a_password(tmp_path: Path) -> None:
         hiroba("config", f"--brokr={URL}", cwd=tmp_path),
         hiroba("up", URL, cwd=tmp_path),
         hiroba(URL, cwd=tmp_path),
-        hiroba("up", "--broker", URL.replace("redis", "redis+sentinel"), cwd=tmp_path),
+        hiroba("up", "--broker", URL.replace("redis", "redis+cluster"), cwd=tmp_path),
         hiroba("up", "--broker", URL.replace("@", "/@"), cwd=tmp_path),
         hiroba("up", "--broker", URL, "--port", "9001", cwd=tmp_path),
         hiroba("node", "--broker", URL, "--ops-port", "8000", cwd=tmp_path),
@@ -134,7 +135,7 @@ def test_no_output_holds_a_password(tmp_path: Path) -> None:
         assert done.stdout + done.stderr, done.args
         assert PASSWORD not in done.stdout + done.stderr, done.args
         assert "Traceback" not in done.stderr, done.args
-    assert [done.returncode for done in runs] == [0] * 4 + [2] * 11
+    assert [done.returncode for done in runs] == [0] * 5 + [2] * 11
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from gateway import config_show
 from gateway.config import SECTIONS, Settings, SettingsError, as_text, masked
 from gateway.config_load import as_flag, as_variable, load
+from gateway.urls import sentinel_url
 
 ROOT = Path(__file__).parents[2]
 FIELDS = list(Settings.model_fields)
@@ -184,8 +185,8 @@ WRONG = [
     ("trusted_proxies", "10.0.0.1/8", "--trusted-proxies '10.0.0.1/8' is not a network such as 10.0.0.0/8"),
     ("allowed_origins", "https://a/b", "--allowed-origins 'https://a/b' is not an origin: write"),
     ("allowed_origins", "*", "--allowed-origins '*' is not an origin: write"),
-    ("broker_url", "http://h", "--broker-url must begin with redis://, rediss:// or unix://"),
-    ("broker_url", "redis:h", "--broker-url must begin with redis://, rediss:// or unix://"),
+    ("broker_url", "http://h", "--broker-url must begin with redis://, rediss://, unix:// or redis+sentinel://"),
+    ("broker_url", "redis:h", "--broker-url must begin with redis://, rediss://, unix:// or redis+sentinel://"),
     ("broker_url", "redis://", "--broker-url must name a host: redis://host:6379/0"),
     ("broker_url", "redis://h:0x", "--broker-url is not a URL"),
     ("broker_url", "redis://[h", "--broker-url is not a URL"),
@@ -195,7 +196,14 @@ WRONG = [
     ("broker_url", "redis://a:b://c@h", "--broker-url has a '/', '?' or '#' in its user or password"),
     ("broker_url", "redis://a:b c@h", "--broker-url holds white space"),
     ("broker_url", "redis://a:1/b@h", "--broker-url has a '/', '?' or '#' in its user or password"),
-    ("broker_url", "redis+sentinel://h:1,i:2/m", "--broker-url this version can't speak redis+sentinel://"),
+    ("broker_url", "redis+sentinel://h:1,i:2", "--broker-url must name sentinels and a service: redis+sentinel://"),
+    ("broker_url", "redis+sentinel:///chat", "--broker-url must name sentinels and a service"),
+    ("broker_url", "redis+sentinel://h/chat/zero", "--broker-url must name sentinels and a service"),
+    ("broker_url", "redis+sentinel://h:1,i:x/chat", "--broker-url is not a URL: look at the hosts, their ports"),
+    ("broker_url", "redis+sentinel://:1/chat", "--broker-url is not a URL: look at the hosts"),
+    ("broker_url", "redis+sentinel://h/chat?sentinel", "--broker-url is not a URL: look at the hosts"),
+    ("broker_url", "redis+sentinel://a:1/b@h/chat", "--broker-url has a '/', '?' or '#' in its user or password"),
+    ("broker_url", "rediss+sentinel://h/chat", "--broker-url this version can't speak rediss+sentinel://"),
     ("broker_url", "redis+cluster://h:1,i:2", "--broker-url this version can't speak redis+cluster://"),
 ]
 
@@ -290,6 +298,19 @@ def test_no_password_survives_masking(password: str) -> None:
     assert masked(text) == text
 
 
+def test_a_url_of_sentinels_is_read() -> None:
+    url = "redis+sentinel://app:p%2Fss@h,[::1]:1,i:2/chat%20room/3?sentinel_username=s&sentinel_password=x%26y&health=1"
+    found = sentinel_url(url)
+    assert found.sentinels == (("h", 26379), ("::1", 1), ("i", 2)) and found.service == "chat room"
+    assert found.broker_url == "redis://app:p%2Fss@master/3?health=1"
+    assert (found.sentinel_username, found.sentinel_password) == ("s", "x&y")
+    assert masked(url).partition("?")[::2] == (
+        "redis+sentinel://app:***@h,[::1]:1,i:2/chat%20room/3",
+        "sentinel_username=s&sentinel_password=***&health=1",
+    )
+    assert sentinel_url("redis+sentinel://h/chat") == ((("h", 26379),), "chat", "redis://master/0?", None, None)
+
+
 @pytest.mark.timeout(20)
 def test_no_input_makes_masking_slow() -> None:
     """Clients choose paths that are logged; a quadratic scan of these would take hours."""
@@ -304,7 +325,17 @@ def test_settings_never_show_a_password() -> None:
         assert PASSWORD not in shown and "redis://app:***@h/0" in shown
 
 
-@pytest.mark.parametrize("url", ["redis://a:{}/x@h", "http://a:{}@h", "redis://a:{}@h:port", "redis+cluster://a:{}@h"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://a:{}/x@h",
+        "http://a:{}@h",
+        "redis://a:{}@h:port",
+        "redis+cluster://a:{}@h",
+        "redis+sentinel://a:{}@h:port/chat",
+        "redis+sentinel://h?sentinel_password={}",
+    ],
+)
 def test_errors_never_show_a_password(url: str) -> None:
     wrong = url.format(PASSWORD)
     assert PASSWORD not in said({"broker_url": wrong})

@@ -213,7 +213,7 @@ async def test_a_lost_connection_answers_everybody(server: Server) -> None:
 # ---- the lane: a connection that comes back ----
 
 
-async def greet(peer: Peer, seen: list[list[bytes]]) -> None:
+async def greet(peer: Peer, seen: list[list[bytes]], role: bytes = b"master") -> None:
     """As Redis greets, client ids counting up."""
     while (command := await peer.command()) is not None:
         seen.append(command)
@@ -225,10 +225,16 @@ async def greet(peer: Peer, seen: list[list[bytes]]) -> None:
             case b"CLIENT":
                 peer.say(b"-ERR No such client\r\n")
             case b"INFO":
-                info = b"txt:# Server\r\nrun_id:" + b"a" * 40 + b"\r\n"
+                info = b"txt:# Server\r\nrun_id:" + b"a" * 40 + b"\r\nrole:" + role + b"\r\n"
                 peer.say(b"=%d\r\n%b\r\n" % (len(info), info))
             case _:
                 peer.say(b"+OK\r\n")
+
+
+async def mute(peer: Peer) -> None:
+    """Reads, and never answers."""
+    while await peer.command() is not None:
+        pass
 
 
 @asynccontextmanager
@@ -253,7 +259,7 @@ async def test_a_lane_ends_its_former_connection_before_it_asks_anything(server:
         await until(lambda: len(server.peers) == 2 and lane.is_up, "the lane comes back")
         assert await lane.ask("PING") == b"OK"
     hello = [b"HELLO", b"3", b"AUTH", b"app", b"geheim", b"SETNAME", b"hiroba-n1-test"]
-    select, info, id = [b"SELECT", b"3"], [b"INFO", b"server"], [b"CLIENT", b"ID"]
+    select, info, id = [b"SELECT", b"3"], [b"INFO", b"server", b"replication"], [b"CLIENT", b"ID"]
     kill = [b"CLIENT", b"KILL", b"ID", b"101"]
     assert seen == [hello, select, info, id, hello, select, info, kill, id, [b"PING"]]
 
@@ -269,12 +275,64 @@ async def test_a_lane_that_is_down_says_so_at_once(server: Server) -> None:
 
 async def test_a_server_that_never_answers_costs_one_connection_not_many(server: Server) -> None:
     """A frozen broker (SIGSTOP) accepts for ever: each try must let go of the last one's connection."""
-
-    async def mute(peer: Peer) -> None:
-        while await peer.command() is not None:
-            pass
-
     server.serve = mute
     async with running(server, 0.05):
         await until(lambda: sum(peer.ended for peer in server.peers) >= 3, "tries end")
         assert sum(not peer.ended for peer in server.peers) <= 1
+
+
+async def test_a_replica_is_left_before_anything_is_asked_of_it(server: Server) -> None:
+    """As after a failover, by a name or an address that did not follow."""
+    seen: list[list[bytes]] = []
+    server.serve = lambda peer: greet(peer, seen, b"slave")
+    reasons: list[str | None] = []
+    lane = Lane("test", "n1", Endpoint(f"redis://127.0.0.1:{server.port}", 20), 20, lambda _, why: reasons.append(why))
+    run = asyncio.create_task(lane.run())
+    await until(lambda: len(reasons) >= 3, "it tries again")
+    assert set(reasons) == {f"127.0.0.1:{server.port} is a replica: only a master takes messages"}
+    assert not lane.is_up and {command[0] for command in seen} == {b"HELLO", b"INFO"}
+    run.cancel()
+    await asyncio.wait([run])
+
+
+async def test_a_lane_that_is_told_of_another_server_waits_no_longer(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover takes seconds, by which the pause between two tries has grown as long."""
+    monkeypatch.setattr("gateway.broker.lane.BACKOFF_FIRST_S", 3600)
+    server.serve = mute
+    async with running(server, 0.05) as lane:
+        await until(lambda: server.peers and server.peers[0].ended, "the first try ends")
+        seen: list[list[bytes]] = []
+        server.serve = lambda peer: greet(peer, seen)
+
+        def back() -> bool:
+            if not lane.is_up:
+                lane.leave("there is another")
+            return lane.is_up
+
+        await until(back, "it is back")
+
+
+async def test_what_was_asked_is_answered_before_a_connection_is_left(server: Server) -> None:
+    """A publish that is answered is not sent again to the next server."""
+    async with connected(server) as (connection, peer):
+        asked = [connection.ask("GET", str(at)) for at in range(2)]
+        await peer.commands(2)
+        connection.leave(BrokerGone("there is another"))
+        assert not connection.lost.done()
+        peer.say(b"+one\r\n+two\r\n")
+        assert await asyncio.gather(*asked) == [b"one", b"two"]
+        assert str(await connection.lost) == "there is another"
+
+
+async def test_a_server_that_does_not_answer_is_left_all_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.broker.lane.LEAVE_S", 0.05)
+    async with connected(server) as (connection, peer):
+        asked = connection.ask("GET", "a")
+        await peer.command()
+        connection.leave(BrokerGone("there is another"))
+        with pytest.raises(BrokerGone, match="there is another"):
+            await asked

@@ -118,3 +118,15 @@ def test_the_same_millisecond_is_no_excuse() -> None:
     tail.append(entries)
     for at, entry in enumerate(entries):
         assert tail.after(entry.id, 1_000) == entries[at + 1 :]
+
+
+def test_a_tail_forgets_what_does_not_ascend() -> None:
+    """A failover to a server whose clock is behind: below the last id nothing could be found any more."""
+    log, tail = Log(), Tail(100, TailBudget(AMPLE))
+    before = log.append([1] * 5)
+    tail.append(before)
+    log.ms -= 50
+    log.n -= 2
+    after = log.append([1] * 3)
+    tail.append(after)
+    assert tail.ids() == [entry.id for entry in after] and tail.bytes == held(after)

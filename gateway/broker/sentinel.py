@@ -1,0 +1,116 @@
+"""Which server is the master now: all sentinels are asked, the freshest answer counts. Connects to no master itself.
+
+redis-py keeps the connections to the sentinels and to the master. What to make of their answers is decided here: it
+would believe the first that says anything, and during a failover the first may be the last to know.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import redis.asyncio as redis
+from redis.asyncio.connection import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+
+from gateway.urls import SentinelUrl
+
+# One sentinel's time for its answer: so many parts of the budget for a whole connect. A machine that died often took
+# the master and a sentinel along, and that one is waited for at every connect.
+ANSWER_SHARE = 4
+
+Address = tuple[str, int]
+
+
+class Sentinels(Sentinel):
+    """The sentinels of one service. Asked anew each time; who asks while others wait gets the same answer."""
+
+    def __init__(self, url: SentinelUrl, timeout_s: float) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
+            url.sentinels,
+            sentinel_kwargs={
+                "username": url.sentinel_username,
+                "password": url.sentinel_password,
+                "socket_timeout": timeout_s / ANSWER_SHARE,
+                "socket_connect_timeout": timeout_s / ANSWER_SHARE,
+                "lib_name": None,
+                "lib_version": None,
+                "retry": Retry(NoBackoff(), 0),
+            },
+        )
+        self.service = url.service
+        self._addresses = [f"{host}:{port}" for host, port in url.sentinels]
+        self._asking: asyncio.Task[Address] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.service} (sentinels {', '.join(self._addresses)})"
+
+    async def discover_master(self, service_name: str) -> Address:
+        """The master's host and port. Raises MasterNotFoundError, whose text says what to look at."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all(), name="sentinels")
+            self._asking.add_done_callback(self._asked)
+        return await asyncio.shield(self._asking)
+
+    def _asked(self, task: "asyncio.Task[Address]") -> None:
+        self._asking = None
+        if not task.cancelled():
+            task.exception()  # everybody who asked may have left
+
+    async def _ask_all(self) -> Address:
+        answers = await asyncio.gather(*map(self._ask, self.sentinels), return_exceptions=True)
+        states: dict[str, dict[str, Any]] = {}
+        failures: dict[str, Exception] = {}
+        for address, answer in zip(self._addresses, answers, strict=True):
+            if isinstance(answer, redis.RedisError | OSError):
+                failures[address] = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                states[address] = answer
+        if not states:
+            raise MasterNotFoundError(self._nobody_knows(failures))
+        return self._freshest(states)
+
+    async def _ask(self, sentinel: "redis.Redis") -> dict[str, Any]:
+        answer: Any = sentinel.execute_command("SENTINEL MASTER", self.service)  # type: ignore[no-untyped-call]
+        state: dict[str, Any] = await answer
+        return state
+
+    def _freshest(self, states: dict[str, dict[str, Any]]) -> Address:
+        """A failover that won its vote has a higher epoch (`config-epoch`) than whatever was before it."""
+        epoch = max(state["config-epoch"] for state in states.values())
+        fresh = {by: state for by, state in states.items() if state["config-epoch"] == epoch}
+        votes = Counter((state["ip"], int(state["port"])) for state in fresh.values())
+        (master, most), *others = votes.most_common()
+        if others and others[0][1] == most:
+            told = ", ".join(f"{by} says {state['ip']}:{state['port']}" for by, state in fresh.items())
+            raise MasterNotFoundError(
+                f"the sentinels disagree about the master of '{self.service}': {told}; "
+                "look at SENTINEL MASTER on each, and whether all of them belong together"
+            )
+        if all(state["is_sdown"] or state["is_odown"] for state in fresh.values()):
+            raise MasterNotFoundError(
+                f"the master of '{self.service}', {master[0]}:{master[1]}, is down, say the sentinels, "
+                "and none took its place yet; look at their log if it stays so"
+            )
+        return master
+
+    def _nobody_knows(self, failures: dict[str, Exception]) -> str:
+        texts = [str(failure) or type(failure).__name__ for failure in failures.values()]
+        told = ", ".join(f"{address}: {text}" for address, text in zip(failures, texts, strict=True))
+        if any("No such master" in text for text in texts):
+            return f"no sentinel knows a service '{self.service}' ({told}); look at `sentinel monitor` in their files"
+        if any(isinstance(failure, redis.AuthenticationError) for failure in failures.values()):
+            return f"no sentinel lets us in ({told}); look at sentinel_username and sentinel_password in broker_url"
+        return f"no sentinel answers ({told}); look at the sentinels, and at their addresses in broker_url"
+
+
+class MasterPool(SentinelConnectionPool, BlockingConnectionPool):
+    """redis-py's pool of connections to the master, bounded as a blocking one is. None to a former master stays."""
+
+    async def release(self, connection: Any) -> None:
+        if (connection.host, connection.port) != self.master_address:
+            await connection.disconnect()
+        await super().release(connection)
