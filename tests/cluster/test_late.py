@@ -205,7 +205,7 @@ async def test_what_piled_up_while_a_node_was_cut_off_is_read_in_bounded_pieces(
     await balanced(witness, ever)
     proxy.refusing = True
     proxy.cut()
-    long = [f"{n}".ljust(60_000, ".") for n in range(100)]
+    long = [f"{n}".ljust(65_000, ".") for n in range(100)]  # 64 of them are 4 MiB
     for n, message in enumerate(long):
         await speaker.say(message, f"{n}")
     ever += [Heard(await speaker.acked(f"{n}"), message) for n, message in enumerate(long)]
