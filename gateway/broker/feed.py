@@ -25,8 +25,8 @@ class Tear(NamedTuple):
 
     kept: EntryId
     high: EntryId
-    # Up to where this node had read it, by count.
-    read_n: int
+    # Up to where this node had read it.
+    read: EntryId
 
 
 class Feed:
@@ -64,6 +64,11 @@ class Feed:
         self.begun = START
         self.former_end: EntryId | None = None
 
+    @property
+    def newest(self) -> EntryId:
+        """The newest entry delivered: above the cursor while that stands where a tear sent it back to."""
+        return self.tear.read if self.tear is not None and self.cursor == self.tear.kept else self.cursor
+
     def hear(self, bell: bytes) -> None:
         """A bell: the log's newest id; `!` before it says that the log began with this call of publish.lua."""
         # All entries of one call have one ms. The reader may have crossed over before the bell came.
@@ -80,7 +85,7 @@ class Feed:
     def highs(self) -> list[EntryId]:
         """The end of the log as the former server had it, for all this node knows. A bell may be the new one's."""
         rung = [_bell_id(bell) for bell in (self.bell, self.heard) if bell]
-        return [id for id in (self.cursor, *rung) if id != START and id >= self.cursor]
+        return list(dict.fromkeys(id for id in (self.cursor, *rung) if id != START and id >= self.cursor))
 
     def compare(self, found: dict[EntryId, EntryId | None]) -> None:
         """For each of `highs`: the newest that this server has at or below it; None: nothing, then the counts tell."""
@@ -88,7 +93,9 @@ class Feed:
         torn = {high: newest for high, newest in found.items() if newest is not None and newest.n < high.n}
         if torn and not self.ended:
             high = max(torn)
-            self.tear = Tear(torn[high], high, self.cursor.n)
+            # A third server may miss the same end, when the cursor went back already.
+            read = self.tear.read if self.tear is not None and self.tear.high == high else START
+            self.tear = Tear(torn[high], high, max(self.cursor, read))
 
     def begin_again(self, first: EntryId, sure: bool) -> int | None:
         """Cross over into a log that began anew; the cursor then stands before `first`, its oldest entry.

@@ -197,7 +197,7 @@ class Reader:
                 self._begin_again(feed, first)
         elif first.n == 1:
             feed.begun = first
-        for item in told(feed, feed.cursor, stretch, feed.tear.read_n if feed.tear else 0):
+        for item in told(feed, feed.cursor, stretch, feed.tear.read.n if feed.tear else 0):
             if isinstance(item, Gap):
                 feed.cursor = item.before.before()
                 self._lose(feed, item)

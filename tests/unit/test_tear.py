@@ -43,10 +43,10 @@ def test_a_node_that_heard_of_more_than_it_read_tells_how_much_it_lost(
     assert feed.tear is not None or lost is None
     feed.cursor = KEPT  # the log was rewound
     gap = [] if lost is None else [Gap(KEPT, NEW[0].id, lost)]
-    assert list(told(feed, feed.cursor, [*NEW], feed.tear.read_n if feed.tear else 0)) == [*gap, NEW]
+    assert list(told(feed, feed.cursor, [*NEW], feed.tear.read.n if feed.tear else 0)) == [*gap, NEW]
     # In the same read as what was kept: between the two.
     feed.cursor = OLD[0].id.before()
-    pieces = list(told(feed, feed.cursor, [*OLD, *NEW], feed.tear.read_n if feed.tear else 0))
+    pieces = list(told(feed, feed.cursor, [*OLD, *NEW], feed.tear.read.n if feed.tear else 0))
     assert pieces == [OLD, *gap, NEW]
 
 
@@ -59,6 +59,23 @@ def test_who_comes_back_is_told_what_it_lost_itself(after_n: int, lost: int | No
     cursor = EntryId(after.ms, min(after_n, 4))  # as pages.py puts a cursor that is not in the log any more
     gaps = [piece for piece in told(feed, cursor, [*stretch], after_n) if isinstance(piece, Gap)]
     assert [gap.lost for gap in gaps] == ([] if lost is None else [lost])
+
+
+@pytest.mark.parametrize("read_n", [4, 7, 9])
+def test_a_third_server_that_misses_the_same_end_changes_nothing(read_n: int) -> None:
+    """The cursor went back already, and is no measure any more of what was read. Each id is asked for once."""
+    feed = feed_at(LOST.get(read_n, KEPT), LOST[9])
+    for _ in range(2):
+        feed.unhear()
+        assert len(feed.highs()) == len(set(feed.highs()))
+        feed.compare(dict.fromkeys(feed.highs(), KEPT))
+        feed.cursor = KEPT  # the log was rewound
+        assert feed.tear is not None and feed.tear.read.n == read_n
+        assert feed.newest == LOST.get(read_n, KEPT), "where live sessions stand"
+    feed.hear(str(LOST[9]).encode())
+    assert feed.highs() == [KEPT, LOST[9]]
+    feed.cursor = NEW[0].id
+    assert feed.newest == NEW[0].id
 
 
 def test_nothing_is_told_where_nothing_is_torn() -> None:
