@@ -158,10 +158,12 @@ def _join(edge: Edge, request: web.Request, wire: Wire, place: Place) -> web.Str
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
         recovered = bool(place.recovered)
-        client.write(wires.welcome(client.id, edge.context.node, place.room.name, place.room.top, recovered))
+        client.write(wires.welcome(client.id, edge.context.node, place.room.name, place.room.newest, recovered))
     edge.welcome(client)
     response = take_over(request, client)
     if client.closing is None:
+        if place.recovered is None:
+            client.came_at = place.room.newest_known
         place.room.admit(client)
         if wire.gap is None and place.recovered is False:
             client.end(Close.GAP)

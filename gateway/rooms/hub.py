@@ -149,7 +149,7 @@ class Hub:
 
     async def _within_log(self, room: Room, after: EntryId) -> bool:
         """Whether an id can be a cursor of this log. One that this node has not read up to makes it read."""
-        if after <= room.top:
+        if after <= room.newest_known:
             return True
         if after > await self._broker.last_id(room.feed):
             return False
@@ -158,13 +158,16 @@ class Hub:
 
     async def _continues(self, room: Room, after: EntryId) -> bool:
         """Whether everything since `after` is still there."""
-        if after >= room.top or room.tail.after(after, 1):
+        in_tail = bool(room.tail.after(after, 1))
+        tear = room.feed.tear
+        if tear is not None and after < tear.high:  # only a node that had read it all can give it, from memory
+            return in_tail and tear.read >= tear.high
+        if in_tail or after >= room.top:
             return True
         pieces = await self._broker.pages.after(room.feed, after, room.top)
-        return bool(pieces) and not isinstance(pieces[0], Gap)
+        return bool(pieces) and Gap not in map(type, pieces)
 
     async def _start_of_last(self, room: Room, count: int) -> EntryId:
-        top = room.top
         if not count:
-            return top
-        return room.tail.start_of_last(count) or await self._broker.pages.start_of_last(room.feed, top, count)
+            return room.newest
+        return room.tail.start_of_last(count) or await self._broker.pages.start_of_last(room.feed, room.top, count)

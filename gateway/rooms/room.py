@@ -95,8 +95,19 @@ class Room:
 
     @property
     def top(self) -> EntryId:
-        """The newest entry that this node has read."""
+        """Where this node stands in the log."""
         return self.feed.cursor
+
+    @property
+    def newest(self) -> EntryId:
+        """Where the live sessions stand: at the top, or above it, at the end that a failover tore off the log."""
+        return self.feed.newest
+
+    @property
+    def newest_known(self) -> EntryId:
+        """The newest entry that there was, for all this node knows: it may have heard of more than it read."""
+        tear = self.feed.tear
+        return max(self.newest, tear.high) if tear is not None else self.newest
 
     @property
     def empty(self) -> bool:
@@ -114,7 +125,7 @@ class Room:
 
     def admit(self, session: Session) -> None:
         """Take a session in at its cursor. From here on it gets everything above it, once."""
-        if session.cursor == self.top:
+        if session.cursor == self.newest:
             self._go_live(session)
         else:
             self._fall_behind(session)
@@ -193,12 +204,17 @@ class Room:
         self.tail.clear()
         for live in self.live.values():
             told = live.wire.gap(gap) if live.wire.gap is not None else None
-            for session in list(live.sessions):
+            for session in [session for session in live.sessions if self._owed(session, gap)]:
                 self._metrics.gaps_told += 1
                 if told is None:
                     session.end(Close.GAP)
                 else:
                     session.write(told)
+
+    def _owed(self, session: Session, gap: Gap) -> bool:
+        """Whether a loss is this session's too: not where a failover tore the log before it came."""
+        tear = self.feed.tear
+        return tear is None or gap.before.n != tear.kept.n + 1 or session.came_at < tear.high
 
     def recent(self) -> Collection[EntryId]:
         return self.tail.ids()
@@ -210,12 +226,12 @@ class Room:
             await session.drained()
             if session not in self.behind:
                 return
-            if session.cursor == self.top:
+            if session.cursor == self.newest:
                 self._go_live(session)  # no await between the check and the move
-            elif session.cursor > self.top:
-                await self._top_moved()
-            else:
+            elif session.cursor < self.top or self.tail.after(session.cursor, 1):
                 await self._step(session)
+            else:
+                await self._top_moved()
 
     def _walked(self, session: Session, walk: "asyncio.Task[None]") -> None:
         """A walk that failed is a bug; its session would stay behind for ever and never know."""
@@ -267,6 +283,11 @@ class Room:
         return Gap(cursor, following, lost if lost > 0 else None)
 
     def _tell(self, session: Session, gap: Gap) -> None:
+        # A hole in the history is told to who can hear of it; it must not cost the others their connection, each time.
+        a_hole_before_it_came = gap.before.before() <= session.came_at
+        if not self._owed(session, gap) or (a_hole_before_it_came and session.wire.gap is None):
+            session.cursor = gap.before.before()
+            return
         self._metrics.gaps_told += 1
         if session.wire.gap is None:
             session.end(Close.GAP)

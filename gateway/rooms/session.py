@@ -20,10 +20,10 @@ class Transport(Protocol):
 
 
 class Session(ABC):
-    """What one client is owed, and how far it got. A live session stands at the top: its cursor is the room's."""
+    """What one client is owed, and how far it got. A live session stands where the room does."""
 
     __slots__ = (
-        "closing", "cursor", "id", "in_flight", "sent_bytes", "sent_entries", "stuck_bytes", "stuck_since",
+        "came_at", "closing", "cursor", "id", "in_flight", "sent_bytes", "sent_entries", "stuck_bytes", "stuck_since",
         "transport", "walk", "window_open", "wire",
     )  # fmt: skip
 
@@ -33,6 +33,8 @@ class Session(ABC):
         self.transport = transport
         # The last entry written to the socket; of a live session the room's cursor counts instead.
         self.cursor: EntryId = START
+        # Where the log stood when it came and asked for nothing by name: what was lost below is no loss of its.
+        self.came_at: EntryId = START
         # The task that walks this session to the top; None: live, or not in a room.
         self.walk: asyncio.Task[None] | None = None
         # What waited in the socket when it last took anything, and when that was.

@@ -184,6 +184,60 @@ async def test_what_the_replica_never_got_is_a_gap_for_those_who_had_not_heard_i
         assert [gap.lost for gap in older.gaps] == ([] if node is here else [8])
 
 
+async def test_who_comes_after_a_failover_is_owed_what_it_asks_for_and_nothing_from_before_it_came(
+    watched: Watched, nodes: list[Node], chat: Chat
+) -> None:
+    """Before the new master has anything new, and after. One node read all that was torn off, and still gives it to
+    those who come back; the other knows how much it was."""
+    (here, paused), (former, replica) = nodes, watched.brokers
+    speaker, _ = await chat.join(here, ROOM), await chat.join(paused, ROOM)
+    kept = await say(speaker, "one", "two")
+    await watched.in_step(former)
+    await cut_off(replica, former)
+    paused.pause()
+    lost = await say(speaker, *(f"lost {n}" for n in range(3)))
+    await balanced(speaker, [*kept, *lost])
+    await former.kill()
+    assert await watched.promoted(former) is replica
+    paused.cont()
+    await until(lambda: followed(nodes), "both nodes have followed")
+    for node in nodes:
+        read = await node.metric("hiroba_reads_total")
+
+        async def compared(node: Node = node, read: float = read) -> bool:
+            return await node.metric("hiroba_reads_total") >= read + 2
+
+        await until(compared, "it has looked what the new master has")
+
+    new_here, new_there = [await chat.join(node, ROOM) for node in nodes]
+    plain = [await chat.join(node, ROOM, "plain") for node in nodes]
+    with_history = [await chat.join(node, ROOM, "plain", history=10) for node in nodes]
+    back_here, back_there = [await chat.join(node, ROOM, after=kept[-1].id) for node in nodes]
+    back_here.start = back_there.start = kept[-1].id
+    assert [back.welcomes[-1]["recovered"] for back in (back_here, back_there)] == [True, False]
+    await balanced(back_here, lost)
+    new = await say(speaker, "after it")
+    assert await chat.log(ROOM) == [*kept, *new] and new[0].id.n == 3, "the counts show nothing"
+    for node in nodes:
+        with_history.append(await chat.join(node, ROOM, "plain", history=10))
+        late = await chat.join(node, ROOM, after=kept[-1].id)
+        assert late.welcomes[-1]["recovered"] == (node is here)
+    new += await say(speaker, "and on")
+    for member in (back_here, back_there):
+        await balanced(member, [*lost, *new])
+    assert [gap.lost for gap in back_there.gaps] == [3] and not back_here.gaps
+    for member in (new_here, new_there):
+        await balanced(member, new)
+    texts = [entry.message for entry in new]
+    for member in plain:
+        await member.hears(*texts)
+        assert member.plain == texts and member.connected
+    for n, member in enumerate(with_history):
+        await member.hears(*texts)
+        torn = [] if n % 2 else lost
+        assert member.plain == [entry.message for entry in [*kept, *torn, *new]] and member.connected
+
+
 async def test_a_master_that_wants_a_replica_and_has_none_refuses_what_a_failover_would_lose(
     watched: Watched, nodes: list[Node], chat: Chat
 ) -> None:

@@ -175,6 +175,11 @@ async def test_a_hole_in_the_middle_of_the_log_is_told_between_its_neighbours(
     guest = await crowd.join(node, "hole", history=100)
     await guest.hears(0, 1, 2, 3, 6, 7, 8, 9)
     assert guest.heard[5] == {"type": "gap", "after": ids[3], "before": ids[6], "lost": 2}
+    # Who can't be told of it is not sent away either: the next attempt would end the same way.
+    old = await crowd.join(node, "hole", "plain", history=100)
+    await old.hears(0, 1, 2, 3, 6, 7, 8, 9)
+    back = await crowd.join(node, "hole", "plain", after=ids[2])
+    assert (await back.closed())[0] == 4009
 
 
 async def test_an_entry_of_another_format_is_a_gap_of_one(
@@ -192,8 +197,10 @@ async def test_an_entry_of_another_format_is_a_gap_of_one(
         {"type": "gap", "after": speaker.ids[-1], "before": f"{ms}-{int(n) + 2}", "lost": 1}
     ]
     assert (await old.closed())[0] == 4009
+    late = await crowd.join(node, "format", "plain", history=10)
     await speaker.say("on")
     await speaker.hears(0, 1, 2, "on")
+    await late.hears(0, 1, 2, "on")
     assert speaker.ids[-1].endswith(f"-{int(n) + 2}")
 
 
