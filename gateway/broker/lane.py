@@ -112,8 +112,8 @@ class Connection(asyncio.Protocol):
             return
         future = self._asked.popleft()
         if future.done():
-            return
-        if isinstance(reply, BrokerRefused):
+            pass  # who asked waits no longer
+        elif isinstance(reply, BrokerRefused):
             future.set_exception(reply)
         else:
             future.set_result(reply)

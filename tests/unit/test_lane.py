@@ -10,7 +10,7 @@ import pytest
 
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
-from gateway.broker.lane import Connection, Lane
+from gateway.broker.lane import LEAVE_S, Connection, Lane
 from tests.support.until import until
 
 
@@ -324,6 +324,17 @@ async def test_what_was_asked_is_answered_before_a_connection_is_left(server: Se
         peer.say(b"+one\r\n+two\r\n")
         assert await asyncio.gather(*asked) == [b"one", b"two"]
         assert str(await connection.lost) == "there is another"
+
+
+async def test_who_stopped_waiting_keeps_no_connection_that_is_left(server: Server) -> None:
+    async with connected(server) as (connection, peer):
+        asked = connection.ask("GET", "a")
+        await peer.command()
+        connection.leave(BrokerGone("there is another"))
+        asked.cancel()
+        peer.say(b"+one\r\n")
+        async with asyncio.timeout(LEAVE_S / 2):
+            await connection.lost
 
 
 async def test_a_server_that_does_not_answer_is_left_all_the_same(
