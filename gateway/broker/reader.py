@@ -90,15 +90,15 @@ class Reader:
 
     def _up(self) -> None:
         """A new connection. What the old one's last read did is unknown; its feeds are already distrusted."""
-        if self._run_id and self._lane.run_id != self._run_id:
-            self._metrics.broker_changes += 1
-            self.distrust()
-            for feed in self.feeds.values():
-                feed.doubted = True
+        changed = self._run_id not in (b"", self._lane.run_id)
         self._run_id = self._lane.run_id
+        self._metrics.broker_changes += changed
         self._groups.leave_again()
         for feed in self.feeds.values():
             feed.entry_bytes = self._entry_bytes_max  # what came meanwhile may be of any size
+            if changed:
+                feed.grouped = False
+                feed.doubted = True
         self.mark(self.feeds.values())
 
     def add(self, feed: Feed) -> None:
