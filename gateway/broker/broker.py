@@ -181,7 +181,7 @@ class Broker:
         while True:
             await asyncio.sleep(WATCH_S)
             try:
-                address = await self.endpoint.current(self._client)
+                address = await self.endpoint.follow_master()
             except BrokerGone:  # a lane that needs them says so
                 continue
             for lane in (self._publish_lane, self._read_lane, self._bell_lane):

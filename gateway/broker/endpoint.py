@@ -12,7 +12,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.errors import BrokerGone, BrokerRefused, closed_meanwhile
 from gateway.broker.refusals import missing_rule, tell
 from gateway.broker.sentinel import MasterPool, Sentinels
 from gateway.urls import is_sentinel_url, sentinel_url
@@ -34,6 +34,7 @@ class Endpoint:
         self.username: str | None = options.get("username")
         self.password: str | None = options.get("password")
         self._sentinels = Sentinels(named, timeout_s) if named else None
+        self._master_pool: MasterPool | None = None
         self._options = options
         self._ssl: ssl.SSLContext | None = None
         if connection_class is SSLConnection:
@@ -72,10 +73,10 @@ class Endpoint:
             raise
         return f"{host}:{port}"
 
-    async def current(self, client: "redis.Redis") -> str:
+    async def follow_master(self) -> str:
         """Where the broker is now, by its sentinels; `client` lets go of a former one. Raises BrokerGone."""
-        assert isinstance(client.connection_pool, MasterPool)
-        host, port = await ask(client.connection_pool.get_master_address())  # type: ignore[no-untyped-call]
+        assert self._master_pool is not None, "moves, and has a client"
+        host, port = await ask(self._master_pool.get_master_address())  # type: ignore[no-untyped-call]
         return f"{host}:{port}"
 
     def client(self, connections_max: int) -> "redis.Redis":
@@ -93,8 +94,9 @@ class Endpoint:
         }
         if self._sentinels:
             options = self._options | options
-            pool = MasterPool(self._sentinels.service, self._sentinels, **options)  # type: ignore[no-untyped-call]
-            return redis.Redis.from_pool(pool)
+            service = self._sentinels.service
+            self._master_pool = MasterPool(service, self._sentinels, **options)  # type: ignore[no-untyped-call]
+            return redis.Redis.from_pool(self._master_pool)
         return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(self._url, **options))
 
     async def close(self) -> None:
@@ -107,8 +109,11 @@ async def ask(command: Any) -> Any:
     """Await a redis-py command; its errors become ours at this one seam."""
     try:
         return await command
-    # RuntimeError: redis-py writes to a connection that broke while it lay in the pool, and uvloop raises that.
-    except (redis.ConnectionError, redis.TimeoutError, OSError, RuntimeError) as exc:
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as exc:
+        raise BrokerGone(str(exc)) from exc
+    except RuntimeError as exc:
+        if not closed_meanwhile(exc):  # while it lay in the pool
+            raise
         raise BrokerGone(str(exc)) from exc
     except redis.RedisError as exc:
         if missing_rule(str(exc)):

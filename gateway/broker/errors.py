@@ -27,6 +27,11 @@ class BrokerRefused(Exception):
         self.code = "NOPERM" if missing_rule(text) else text.partition(" ")[0]
 
 
+def closed_meanwhile(exc: RuntimeError) -> bool:
+    """Whether uvloop says that a transport broke before it was written to; redis-py lets that through."""
+    return "the handler is closed" in str(exc)
+
+
 class Fault(Enum):
     """What an error reply means to us."""
 

@@ -6,6 +6,7 @@ would believe the first that says anything, and during a failover the first may 
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import redis.asyncio as redis
@@ -14,11 +15,14 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
+from gateway.broker.errors import closed_meanwhile
 from gateway.urls import SentinelUrl
 
 # One sentinel's time for its answer: so many parts of the budget for a whole connect. A machine that died often took
 # the master and a sentinel along, and that one is waited for at every connect.
 ANSWER_SHARE = 4
+# Once most have answered, the others have so long: one that is dead must not slow each look.
+GRACE_S = 0.1
 
 Address = tuple[str, int]
 
@@ -42,6 +46,8 @@ class Sentinels(Sentinel):
         self.service = url.service
         self._addresses = [f"{host}:{port}" for host, port in url.sentinels]
         self._asking: asyncio.Task[Address] | None = None
+        # Of the last failover that was heard of.
+        self._epoch = 0
 
     def __str__(self) -> str:
         return f"{self.service} (sentinels {', '.join(self._addresses)})"
@@ -59,10 +65,18 @@ class Sentinels(Sentinel):
             task.exception()  # everybody who asked may have left
 
     async def _ask_all(self) -> Address:
-        answers = await asyncio.gather(*map(self._ask, self.sentinels), return_exceptions=True)
+        asked = [asyncio.create_task(self._ask(sentinel), name="sentinel") for sentinel in self.sentinels]
+        try:
+            await _most(asked)
+        finally:
+            for task in asked:
+                task.cancel()
+            answers = await asyncio.gather(*asked, return_exceptions=True)
         states: dict[str, dict[str, Any]] = {}
         failures: dict[str, Exception] = {}
         for address, answer in zip(self._addresses, answers, strict=True):
+            if isinstance(answer, asyncio.CancelledError):  # slower than the others
+                continue
             if isinstance(answer, redis.RedisError | OSError):
                 failures[address] = answer
             elif isinstance(answer, BaseException):
@@ -75,12 +89,29 @@ class Sentinels(Sentinel):
 
     async def _ask(self, sentinel: "redis.Redis") -> dict[str, Any]:
         answer: Any = sentinel.execute_command("SENTINEL MASTER", self.service)  # type: ignore[no-untyped-call]
-        state: dict[str, Any] = await answer
+        try:
+            state: dict[str, Any] = await answer
+        except RuntimeError as exc:
+            if not closed_meanwhile(exc):
+                raise
+            raise redis.ConnectionError(str(exc)) from exc
         return state
 
+    async def aclose(self) -> None:
+        """Close the connections. Remove when redis-py >= 8: before it there is none to inherit."""
+        await asyncio.gather(*(sentinel.aclose() for sentinel in self.sentinels))
+
     def _freshest(self, states: dict[str, dict[str, Any]]) -> Address:
-        """A failover that won its vote has a higher epoch (`config-epoch`) than whatever was before it."""
+        """A failover that won its vote has a higher epoch (`config-epoch`) than whatever was before it.
+
+        A few that fell behind may be all that answer: only most of them can take back what was said before.
+        """
         epoch = max(state["config-epoch"] for state in states.values())
+        if epoch < self._epoch and 2 * len(states) <= len(self._addresses):
+            raise MasterNotFoundError(
+                f"only sentinels that do not know of the last failover answer: {', '.join(states)}; look at the others"
+            )
+        self._epoch = epoch
         fresh = {by: state for by, state in states.items() if state["config-epoch"] == epoch}
         votes = Counter((state["ip"], int(state["port"])) for state in fresh.values())
         (master, most), *others = votes.most_common()
@@ -105,6 +136,19 @@ class Sentinels(Sentinel):
         if any(isinstance(failure, redis.AuthenticationError) for failure in failures.values()):
             return f"no sentinel lets us in ({told}); look at sentinel_username and sentinel_password in broker_url"
         return f"no sentinel answers ({told}); look at the sentinels, and at their addresses in broker_url"
+
+
+async def _most(asked: Collection["asyncio.Task[dict[str, Any]]"]) -> None:
+    """Wait until most have answered, and a little longer; while they have not, until all have failed or answered."""
+    waiting = set(asked)
+    while waiting:
+        answered = sum(task.done() and task.exception() is None for task in asked)
+        enough = 2 * answered > len(asked)
+        done, waiting = await asyncio.wait(
+            waiting, timeout=GRACE_S if enough else None, return_when=asyncio.FIRST_COMPLETED
+        )
+        if enough and not done:
+            return
 
 
 class MasterPool(SentinelConnectionPool, BlockingConnectionPool):
