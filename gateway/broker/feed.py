@@ -77,7 +77,7 @@ class Feed:
         self.bell = bell
 
     def unhear(self) -> None:
-        """Bells may have been missed: what was heard says nothing any more."""
+        """Bells may have been missed: what was heard says how far the log got once, not where it ends."""
         self.heard = self.bell or self.heard
         self.bell = b""
         self.ended.clear()
