@@ -5,8 +5,10 @@ import socket
 from typing import Any
 
 import pytest
+import uvloop
 
-from gateway.broker.endpoint import Endpoint
+from gateway.broker.endpoint import Endpoint, ask
+from gateway.broker.errors import BrokerGone
 
 
 class Visit(asyncio.Protocol):
@@ -51,3 +53,25 @@ def test_a_name_is_resolved_anew_at_every_connect(monkeypatch: pytest.MonkeyPatc
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         assert runner.run(connect_twice()) == ["127.0.0.1", "127.0.0.2"]
     assert asked.count("broker.test") == 2
+
+
+def test_a_connection_that_broke_in_the_pool_is_a_broker_that_went_and_a_bug_is_a_bug() -> None:
+    """redis-py lets uvloop's error through, which is a bare RuntimeError."""
+
+    async def write_to_a_broken_one() -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            writer.write(b"PING\r\n")
+
+    async def wrong() -> None:
+        raise RuntimeError("a bug")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with pytest.raises(BrokerGone, match="handler is closed"):
+            runner.run(ask(write_to_a_broken_one()))
+        with pytest.raises(RuntimeError, match="a bug"):
+            runner.run(ask(wrong()))
