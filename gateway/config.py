@@ -147,9 +147,9 @@ class Road(Section):
     publish_timeout_s: Seconds = 10.0
     """A publish that the broker has not acknowledged by then is given up: close 1013 on plain, `error` on
     v1."""
-    gather_s: SecondsOrZero = 0.002
-    """After a publishing call, the next one waits until so long after it: fewer and larger writes under
-    load. The first call of an idle node goes at once."""
+    gather_s: SecondsOrZero = 0.004
+    """After a publishing call, the next one waits until so long after it, after a read half as long: fewer
+    and larger calls and writes under load. The first call of an idle node goes at once."""
     gather_max_s: SecondsOrZero = 0.02
     """What `gather_s` may grow to while the loop is busy."""
     linger_s: SecondsOrZero = 10.0
