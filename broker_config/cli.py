@@ -67,6 +67,8 @@ def _secrets(file: Path, acl: Path) -> int:
     added = users.make_passwords(file)
     acl.parent.mkdir(parents=True, exist_ok=True)
     acl.write_text(users.acl_file(users.passwords(file)), "utf-8")
+    # Whatever the umask: a container's server reads it as another user, and hashes of 256 bits tell nothing.
+    acl.chmod(0o644)
     print(f"{file}: " + (f"made {', '.join(added)}" if added else "kept as it is") + f"; {acl}: the users of it")
     return DONE
 

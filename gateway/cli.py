@@ -90,7 +90,7 @@ def _loadtest(argv: list[str]) -> int:
         if exc.name is None or exc.name.partition(".")[0] in ("loadtest", "gateway"):
             raise
         print(
-            f"hiroba loadtest needs {exc.name}, which is not installed: pip install 'hiroba[loadtest]'",
+            f"hiroba loadtest needs {exc.name}, which is not installed: install hiroba with its extra `loadtest`",
             file=sys.stderr,
         )
         return 1

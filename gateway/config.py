@@ -138,8 +138,7 @@ class Limits(Section):
     `https://chat.example.org` or `chat.example.org`. A handshake without an Origin passes: it is no
     browser's."""
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, Comma] = ()
-    """Networks whose X-Forwarded-For and X-Forwarded-Proto are believed: `10.0.0.0/8, ::1`. Anyone else
-    could forge them."""
+    """Networks whose X-Forwarded-For is believed: `10.0.0.0/8, ::1`. Anyone else could forge it."""
 
 
 class Road(Section):
@@ -148,9 +147,9 @@ class Road(Section):
     publish_timeout_s: Seconds = 10.0
     """A publish that the broker has not acknowledged by then is given up: close 1013 on plain, `error` on
     v1."""
-    gather_s: SecondsOrZero = 0.002
-    """After a publishing call, the next one waits until so long after it: fewer and larger writes under
-    load. The first call of an idle node goes at once."""
+    gather_s: SecondsOrZero = 0.004
+    """After a publishing call, the next one waits until so long after it, after a read half as long: fewer
+    and larger calls and writes under load. The first call of an idle node goes at once."""
     gather_max_s: SecondsOrZero = 0.02
     """What `gather_s` may grow to while the loop is busy."""
     linger_s: SecondsOrZero = 10.0
@@ -159,8 +158,8 @@ class Road(Section):
     """Once in this time every room is read whether its doorbell rang or not: the longest that a lost
     doorbell can delay a message."""
     probe_s: Seconds = 5.0
-    """A probe entry goes through publisher and reader once in this time; none back means a dead road:
-    reconnect, and `/readyz` says no."""
+    """Five probe entries go through publisher and reader in this time; none back within it means a dead
+    road: reconnect, and `/readyz` says no."""
     heartbeat_s: Seconds = 5.0
     """A node renews its place in the registry once in this time."""
     node_ttl_s: Seconds = 30.0
@@ -211,16 +210,16 @@ class Retention(Section):
     """What the broker keeps of a room"""
 
     retention_s: Seconds = RETENTION.seconds
-    """Seconds that an entry can be resumed from or shown as history. Entries below `retention_entries_min`
-    stay longer."""
+    """Seconds that an entry can be resumed from or shown as history. A room's newest
+    `retention_entries_min` entries are kept longer."""
     retention_entries_min: int = Field(default=RETENTION.entries_min, ge=0)
     """Newest entries of a room that age does not remove: what was said last is there on entering."""
     retention_entries_max: Count = RETENTION.entries_max
     """Entries of one room, however young: at 1,000 messages a second, 100 s."""
     retention_bytes_max: Count = RETENTION.bytes_max
-    """Bytes of one room, however young: one loud room cannot fill the broker."""
+    """Bytes of one room, however young: one loud room cannot fill the broker; many rooms can."""
     room_idle_s: Seconds = RETENTION.idle_s
-    """A room in which nobody was or spoke for so long expires: 7 days."""
+    """A room that nobody has used for this long expires, with all that it still held: 7 days."""
 
 
 class Logging(Section):

@@ -64,7 +64,8 @@ class Broker:
             self._read_lane,
             self._bell_lane,
             self._groups,
-            self._pace(),
+            # Half as long: bells come as publishes were gathered, and what waited once need not wait again.
+            Pace(settings.gather_s / 2, settings.gather_max_s),
             metrics,
             entry_bytes_max=settings.message_bytes_max,
         )
@@ -80,7 +81,7 @@ class Broker:
             node,
             self._publish_lane,
             clock,
-            self._pace(),
+            Pace(settings.gather_s, settings.gather_max_s),
             retention,
             metrics,
             timeout_s=settings.publish_timeout_s,
@@ -92,9 +93,6 @@ class Broker:
         self.pages = Pages(self._client, settings.pages_max)
         self._sweep = Sweep(self._reader, self._groups, self._registry, self._read_lane, metrics, settings)
         clock.on_pause.append(lambda paused_s: self._reader.distrust())
-
-    def _pace(self) -> Pace:
-        return Pace(self._settings.gather_s, self._settings.gather_max_s)
 
     @property
     def proven(self) -> bool:

@@ -78,6 +78,7 @@ DRIFTS = [
     (["CONFIG", "SET", "appendfsync", "everysec"], "appendfsync is 'everysec', not 'always': kill -9 may lose"),
     (["CONFIG", "SET", "appendonly", "no"], "appendonly is 'no', not 'yes'"),
     (["CONFIG", "SET", "maxmemory", "0"], "maxmemory is 0"),
+    (["CONFIG", "SET", "latency-monitor-threshold", "0"], "latency-monitor-threshold is '0', not '10'"),
     (["CONFIG", "SET", "client-output-buffer-limit", "pubsub 1mb 1mb 1"], "client-output-buffer-limit is "),
     (["ACL", "SETUSER", "gateway", "-evalsha"], "user gateway lacks +evalsha"),
     (["ACL", "SETUSER", "gateway", "+flushall", "~*"], "user gateway has, and should not, +flushall"),
@@ -191,3 +192,15 @@ def test_secrets_are_made_once_and_are_their_owners_alone(tmp_path: Path) -> Non
     assert hiroba_broker("secrets", "--file", fresh, "--acl", acl).returncode == 0
     assert stat.S_IMODE(fresh.stat().st_mode) == 0o600
     assert set(users.passwords(fresh).values()).isdisjoint(known.values())
+
+
+def test_a_container_can_read_the_users_whatever_the_umask(tmp_path: Path) -> None:
+    """Compose mounts the file for uid 999, which is not whoever ran `make secrets`."""
+    file, acl = tmp_path / ".env", tmp_path / "secrets" / "users.acl"
+    before = os.umask(0o077)
+    try:
+        assert hiroba_broker("secrets", "--file", file, "--acl", acl).returncode == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(acl.stat().st_mode) == 0o644
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

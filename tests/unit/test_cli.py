@@ -158,7 +158,8 @@ def test_loadtest_without_its_extra_says_what_to_install(stand_in: Path) -> None
     done = hiroba("loadtest", "run", cwd=stand_in)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "hiroba loadtest needs a_package_that_nobody_has, which is not installed: pip install 'hiroba[loadtest]'\n"
+        "hiroba loadtest needs a_package_that_nobody_has, which is not installed: "
+        "install hiroba with its extra `loadtest`\n"
     )
 
 

@@ -3,11 +3,13 @@
 import ast
 import re
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import Metric
 
+from gateway import logs
 from gateway.broker.publisher import Refusal
 from gateway.config import Settings
 from gateway.core.closes import Close
@@ -17,6 +19,7 @@ from gateway.node import Node
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 METRICS = ROOT / "docs/metrics.md"
 
 METRICS_HEAD = """\
@@ -67,6 +70,16 @@ def test_handshake_refusals() -> None:
         elif name_of(call) == "_busy":
             said.add((503, call.args[0].value))
     assert len(said) > 5 and told == said
+
+
+def test_fields_of_log_lines() -> None:
+    told = {line.strip("`"): set(re.findall(r"\w+", fields)) for line, fields in table(OPERATIONS, "## Logs")}
+    said = {
+        f"websocket`, `step: {call.args[0].value}": {keyword.arg for keyword in call.keywords}
+        for call in calls("edge")
+        if name_of(call) == "ws" and is_text(call, 0) and call.args[0].value in ("REJECT", "DISCONNECT")
+    }
+    assert told == said | {"http": set(signature(logs.access.http).parameters) - {"path", "peer"}}
 
 
 def calls(package: str) -> Iterator[Any]:
