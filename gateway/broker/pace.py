@@ -7,8 +7,8 @@ from functools import cache
 
 # While it wants less than this share of a core the loop has time to spare and gathers for gather_s; above the other
 # it takes gather_max_s. Between them the wait grows in proportion (docs/decisions/0003-adaptive-gather.md: the curve).
-IDLE_SHARE = 0.7
-BUSY_SHARE = 0.95
+IDLE_SHARE = 0.8
+BUSY_SHARE = 1.0
 # The share is measured over at least this long.
 MEASURE_S = 0.05
 
