@@ -74,7 +74,7 @@ class Endpoint:
         return f"{host}:{port}"
 
     async def follow_master(self) -> str:
-        """Where the broker is now, by its sentinels; `client` lets go of a former one. Raises BrokerGone."""
+        """Where the broker is now, by its sentinels; `client()` lets go of a former one. Raises BrokerGone."""
         assert self._master_pool is not None, "moves, and has a client"
         host, port = await ask(self._master_pool.get_master_address())  # type: ignore[no-untyped-call]
         return f"{host}:{port}"
