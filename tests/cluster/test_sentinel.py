@@ -98,7 +98,8 @@ async def test_a_killed_master_is_followed_by_all_and_what_comes_back_is_only_a_
     former, replica = watched.brokers
     members = [await chat.join(node, ROOM) for node in nodes]
     plain = [await chat.join(node, ROOM, "plain") for node in nodes]
-    talkers = [chat.talk(await chat.join(node, ROOM), name) for node, name in zip(nodes, "ab", strict=True)]
+    speakers = [await chat.join(node, ROOM) for node in nodes]
+    talkers = [chat.talk(speaker, name) for speaker, name in zip(speakers, "ab", strict=True)]
     await asyncio.gather(*(talker.more(50) for talker in talkers))
     await former.kill()
     assert await watched.promoted(former) is replica
@@ -122,7 +123,8 @@ async def test_a_master_and_a_sentinel_that_freeze_together_are_left_and_thawed_
     """As when their machine hangs or vanishes: no connection ends by itself, and one sentinel answers nobody."""
     former, replica = watched.brokers
     plain = [await chat.join(node, ROOM, "plain") for node in nodes]
-    talkers = [chat.talk(await chat.join(node, ROOM), name) for node, name in zip(nodes, "ab", strict=True)]
+    speakers = [await chat.join(node, ROOM) for node in nodes]
+    talkers = [chat.talk(speaker, name) for speaker, name in zip(speakers, "ab", strict=True)]
     await asyncio.gather(*(talker.more(20) for talker in talkers))
     frozen = watched.sentinels.pop(0)
     for process in (former.process, frozen.process):
@@ -299,7 +301,8 @@ async def test_a_failover_under_traffic_that_was_announced_by_a_pause_loses_and_
     former, replica = watched.brokers
     members = [await chat.join(node, ROOM) for node in nodes]
     plain = [await chat.join(node, ROOM, "plain") for node in nodes]
-    talkers = [chat.talk(await chat.join(node, ROOM), name) for node, name in zip(nodes, "ab", strict=True)]
+    speakers = [await chat.join(node, ROOM) for node in nodes]
+    talkers = [chat.talk(speaker, name) for speaker, name in zip(speakers, "ab", strict=True)]
     await asyncio.gather(*(talker.more(50) for talker in talkers))
     async with former.client() as client:
         await client.execute_command("CLIENT PAUSE 10000 WRITE")
@@ -321,7 +324,8 @@ async def test_a_master_that_is_deposed_unannounced_is_left_as_soon_as_the_senti
     former, replica = watched.brokers
     members = [await chat.join(node, ROOM) for node in nodes]
     plain = [await chat.join(node, ROOM, "plain") for node in nodes]
-    talkers = [chat.talk(await chat.join(node, ROOM), name) for node, name in zip(nodes, "ab", strict=True)]
+    speakers = [await chat.join(node, ROOM) for node in nodes]
+    talkers = [chat.talk(speaker, name) for speaker, name in zip(speakers, "ab", strict=True)]
     await asyncio.gather(*(talker.more(50) for talker in talkers))
     await watched.failover()
     assert await watched.promoted(former) is replica

@@ -62,6 +62,7 @@ class Process:
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if self.terminal is not None:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
 
     @property
     def running(self) -> bool:
