@@ -200,7 +200,7 @@ class Reader:
         for item in told(feed, feed.cursor, stretch, feed.tear.read.n if feed.tear else 0):
             if isinstance(item, Gap):
                 feed.cursor = item.before.before()
-                self._lose(feed, item)
+                feed.follower.lose(item)
             else:
                 self._metrics.read_entries += len(item)
                 feed.cursor = item[-1].id
@@ -214,11 +214,7 @@ class Reader:
         log.warning("log began again", key=feed.key.decode(), cursor=str(former), first=str(first), lost=lost)
         self._metrics.logs_rewound += 1
         if lost != 0:
-            self._lose(feed, Gap(former, first, lost))
-
-    def _lose(self, feed: Feed, gap: Gap) -> None:
-        self._metrics.gaps += 1
-        feed.follower.lose(gap)
+            feed.follower.lose(Gap(former, first, lost))
 
 
 def first_id(item: Entry | Gap) -> EntryId:

@@ -201,6 +201,7 @@ class Room:
 
     def lose(self, gap: Gap) -> None:
         """The log lost entries before this node read them: every live session is told, on its wire's way."""
+        self._metrics.gaps += 1
         self.tail.clear()
         for live in self.live.values():
             told = live.wire.gap(gap) if live.wire.gap is not None else None
