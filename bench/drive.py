@@ -16,6 +16,7 @@ DRIVER_SHARE_MAX = 0.9
 OTHERS_SHARE_MAX = 0.1
 _POLL_S = 1.0
 _SILENCE_S = 300.0
+_LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,10 @@ def _listen(
             return Run(event, readings, cores)
         now_s = time.monotonic()
         with_memory = name not in ("begin", "end")
-        readings[name] = {key: read_process(pid, now_s, with_memory) for key, pid in pids.items()}
+        try:
+            readings[name] = {key: read_process(pid, now_s, with_memory) for key, pid in pids.items()}
+        except BenchError as exc:
+            raise BenchError(_last_words(child) or str(exc)) from exc
         cores[name] = read_cores()
         speaking = name in ("begin", "end")
         if at_event is not None:
@@ -179,5 +183,15 @@ def _line_of(child: "subprocess.Popen[bytes]", poll: Callable[[], None] | None) 
                 raise BenchError(f"the driver said nothing for {_SILENCE_S:g} s")
     line = child.stdout.readline()
     if not line:
-        raise BenchError(child.stderr.read().decode(errors="replace").strip() or "the driver ended without a word")
+        raise BenchError(_last_words(child) or "the driver ended without a word")
     return line
+
+
+def _last_words(child: "subprocess.Popen[bytes]") -> str:
+    """Why the driver gave up; empty while it has not."""
+    assert child.stderr is not None
+    try:
+        child.wait(_LAST_WORDS_S)
+    except subprocess.TimeoutExpired:
+        return ""
+    return child.stderr.read().decode(errors="replace").strip()

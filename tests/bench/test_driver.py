@@ -4,6 +4,7 @@ The lying floor is floor.c with lies.h compiled in: it tells one lie, at the wri
 """
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +129,12 @@ async def test_compressed_frames_are_read(programs: Programs, takeover: bool) ->
 def test_a_server_that_is_not_there_is_one_sentence(programs: Programs) -> None:
     with pytest.raises(BenchError, match="driver: connect: Connection refused"):
         drive(programs.driver, WORK, Server(servers.free_port(), {}))
+
+
+def test_a_driver_that_gives_up_while_it_is_looked_at_has_the_last_word(tmp_path: Path) -> None:
+    """Its memory is read at each event; it may be gone by then."""
+    program = tmp_path / "driver"
+    program.write_text("#!/bin/sh\necho 'driver: no luck' >&2; exec 2>&-\necho '{\"event\": \"connecting\"}'\n")
+    program.chmod(0o755)
+    with pytest.raises(BenchError, match="driver: no luck"):
+        drive(program, WORK, Server(servers.free_port(), {}))
