@@ -3,9 +3,9 @@
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
 -- KEYS[2…]  the logs that the call appends to; a log's key is its doorbell's channel too
--- ARGV[1…8] call number; 1 if it was sent before (else 0); retention: seconds, entries min, entries max, bytes max,
---           idle seconds; once key's seconds
--- ARGV[9…]  per entry: index into KEYS, sender, user, message
+-- ARGV[1…9] call number; 1 if it was sent before (else 0); retention: seconds, entries min, entries max, bytes max,
+--           idle seconds, and how often that is renewed; once key's seconds
+-- ARGV[10…] per entry: index into KEYS, sender, user, message
 --
 -- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error. A number that was answered before returns
 -- the saved lines and appends nothing; a lower one is an error (STALE). So is a call that was sent before when the
@@ -17,12 +17,10 @@ local once = KEYS[1]
 local number = tonumber(ARGV[1])
 local sent_before = ARGV[2] == '1'
 local retention_s, entries_min, entries_max = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local bytes_max, idle_s, once_s = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+local bytes_max, idle_s, renewal_s, once_s = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 
--- Trimming is looked at once in so many entries of a room, and expiry renewed once in so many parts of idle_s:
--- both cost more than the append itself.
+-- Trimming is looked at once in so many entries of a room: it costs more than the append itself.
 local TRIM_EVERY = 16
-local RENEWALS = 8
 
 local saved = redis.call('GET', once)
 if saved then
@@ -64,7 +62,7 @@ local function trim(log, newest)
 end
 
 local logs, lines = {}, {}
-for at = 9, #ARGV, 4 do
+for at = 10, #ARGV, 4 do
   local index = tonumber(ARGV[at])
   local log = KEYS[index]
   local newest, failure = logs[index], nil
@@ -84,7 +82,7 @@ for at = 9, #ARGV, 4 do
       lines[#lines + 1] = '!' .. added.err
     else
       lines[#lines + 1] = id
-      local renewal_ms = idle_s * 1000 / RENEWALS
+      local renewal_ms = renewal_s * 1000
       newest.renew = newest.renew or n == 1 or math.floor(ms / renewal_ms) ~= math.floor(newest.ms / renewal_ms)
       newest.trim = newest.trim or n % TRIM_EVERY == 0
       newest.ms, newest.n, newest.bytes, newest.id = ms, n, bytes, id

@@ -7,6 +7,9 @@ from math import ceil
 # outlives it by far.
 ONCE_S = 3600
 
+# A room's expiry is renewed once in so many parts of idle_s: oftener costs more than the append itself.
+RENEWALS = 8
+
 
 @dataclass(frozen=True)
 class Retention:
@@ -25,7 +28,15 @@ class Retention:
 
     def arguments(self) -> tuple[int, ...]:
         """ARGV of publish.lua, in its order; whole seconds, upwards: EXPIRE of 0 s would delete the log."""
-        return (ceil(self.seconds), self.entries_min, self.entries_max, self.bytes_max, ceil(self.idle_s), ONCE_S)
+        return (
+            ceil(self.seconds),
+            self.entries_min,
+            self.entries_max,
+            self.bytes_max,
+            ceil(self.idle_s),
+            ceil(self.idle_s / RENEWALS),
+            ONCE_S,
+        )
 
 
 DEFAULT = Retention()

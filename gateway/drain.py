@@ -26,15 +26,15 @@ async def drain(edge: Edge, broker: Broker, settings: Settings, hurry: asyncio.E
     if hurry.is_set():
         await edge.drain(0)
         await _within(HURRY_S, edge.empty())
-        await _within(HURRY_S, _leave(broker))
+        await _within(HURRY_S, _withdraw(broker))
     else:
         await _within(settings.close_s + HURRY_S, edge.empty())
-        await _within(settings.publish_timeout_s, _leave(broker))
+        await _within(settings.publish_timeout_s, _withdraw(broker))
 
 
-async def _leave(broker: Broker) -> None:
+async def _withdraw(broker: Broker) -> None:
     try:
-        await broker.leave()
+        await broker.withdraw()
     except (BrokerGone, BrokerRefused) as exc:
         log.warning("left without telling the broker; other nodes will sweep", error=str(exc))
 

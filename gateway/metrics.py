@@ -60,7 +60,7 @@ COUNTERS = (
     ),
     ("publish_calls", "hiroba_publish_calls", "Calls of the publish script: one carries a whole gather."),
     ("publish_retries", "hiroba_publish_retries", "Publish calls sent again after a lost connection."),
-    ("publish_queue_full", "hiroba_publish_queue_full", "Times a session had to wait for room in the publish queue."),
+    ("publish_queue_full", "hiroba_publish_queue_full", "Times a session had to wait for space in the publish queue."),
     ("window_full", "hiroba_publish_window_full", "Times a session had to wait because its publish window was full."),
     ("scripts_loaded", "hiroba_scripts_loaded", "Times the publish script had to be loaded: at start, after a flush."),
     ("doorbells", "hiroba_doorbells", "Doorbells heard: a room's log grew."),

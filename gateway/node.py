@@ -28,7 +28,7 @@ from gateway.drain import drain
 from gateway.edge.app import ops_app, public_app
 from gateway.edge.context import Context
 from gateway.edge.edge import Edge
-from gateway.ports import PortTaken
+from gateway.ports import BACKLOG, PortTaken
 from gateway.rooms.hub import Hub
 
 # Python's own collector walks every connection again and again: half of the CPU in small rooms. Rarely is enough.
@@ -38,8 +38,6 @@ CONNECTIONS_MAX = 15_000
 DESCRIPTORS_SPARE = 128
 # An HTTP connection may stay so long for its next request: longer than the 60 s for which nginx means to use it.
 KEEPALIVE_S = 75.0
-# Handshakes that wait in the kernel while the loop is busy (listen(2)); the kernel cuts it to net.core.somaxconn.
-BACKLOG = 4096
 
 log = structlog.get_logger()
 
@@ -96,7 +94,7 @@ class Node:
         gc.freeze()
         self.essential("clock", self.clock.run())
         self.essential("wheel", self.edge.wheel.run())
-        self.essential("stalled and silent", self.edge.look(public.server))
+        self.essential("stalled and silent", self.edge.patrol(public.server))
         self.essential("broker", self.broker.run(self.essential))
         await self._stop.wait()
         log.info("stopping", hurry=self._hurry.is_set())

@@ -4,6 +4,9 @@ import socket
 
 Address = tuple[str, int] | tuple[str, int, int, int]
 
+# Handshakes that wait in the kernel while the loop is busy (listen(2)), which cuts it to net.core.somaxconn.
+BACKLOG = 4096
+
 
 class PortTaken(Exception):
     """Nobody can listen there. `args[0]` names the port and the flag."""

@@ -24,8 +24,6 @@ from gateway.hurry import unless
 # Only Linux spreads connections over the sockets that share a port (socket(7), SO_REUSEPORT); elsewhere the
 # nodes accept from one listening socket, which they inherit.
 BALANCES = sys.platform == "linux"
-# Handshakes that wait in the kernel (listen(2)); it cuts the number to net.core.somaxconn.
-BACKLOG = 4096
 # A node's exit code for a wrong setting (`cli.py`): starting it again would not help.
 REFUSED = 2
 # What a draining node may take beyond its own budgets before it is killed.
@@ -96,7 +94,7 @@ class Supervisor:
         if self._balances:
             self._sockets = ports.hold(settings.host, settings.port, "--port")
         else:
-            self._sockets = ports.listen(settings.host, settings.port, "--port", BACKLOG)
+            self._sockets = ports.listen(settings.host, settings.port, "--port", ports.BACKLOG)
         port = self._sockets[0].getsockname()[1]
         self._settings = settings.model_copy(update={"port": port})
 

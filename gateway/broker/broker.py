@@ -18,10 +18,10 @@ from gateway.broker.feed import Feed, Follower
 from gateway.broker.groups import Groups, entry_id, settled
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
-from gateway.broker.pages import Pages
 from gateway.broker.probe import Probe
 from gateway.broker.publisher import Publisher
 from gateway.broker.reader import Reader
+from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry
 from gateway.broker.sweep import Sweep
 from gateway.clock import Clock
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 class Broker:
-    """One node's road to Redis. `run` keeps it; `leave` ends it in order."""
+    """One node's road to Redis. `run` keeps it; `withdraw` ends it in order."""
 
     def __init__(self, node: str, url: str, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self.endpoint = Endpoint(url, settings.broker_timeout_s)
@@ -90,7 +90,7 @@ class Broker:
         )
         self._registry = Registry(node, self._client, settings.node_ttl_s, self._reader.distrust)
         self._probe = Probe(node, keys.probe(node), self.publisher, clock, settings.probe_s, reconnect=self._drop_lanes)
-        self.pages = Pages(self._client, settings.pages_max)
+        self.reads = Reads(self._client, settings.pages_max)
         self._sweep = Sweep(self._reader, self._groups, self._registry, self._read_lane, metrics, settings)
         clock.on_pause.append(lambda paused_s: self._reader.distrust())
 
@@ -151,10 +151,10 @@ class Broker:
         self._reader.mark((feed,))
 
     def unfollow(self, feed: Feed) -> "asyncio.Future[Any] | None":
-        """Leave a room's log, and leave no group behind. The future: the broker did so; None: nothing to do."""
+        """Follow a room's log no more, and remove its group. The future: the broker did so; None: nothing to do."""
         self._reader.remove(feed)
         self._doorbell.unsubscribe(feed.key)
-        return self._groups.leave(feed.key) if feed.maybe_group else None
+        return self._groups.remove(feed.key) if feed.maybe_group else None
 
     async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
         """Start everything, until cancelled; `keep` owns the tasks."""
@@ -184,7 +184,7 @@ class Broker:
                 continue
             for lane in (self._publish_lane, self._read_lane, self._bell_lane):
                 if lane.address != address:
-                    lane.leave(f"{lane.address} is not the master any more: {address} is")
+                    lane.give_up(f"{lane.address} is not the master any more: {address} is")
 
     async def _prove(self) -> None:
         while True:
@@ -203,7 +203,7 @@ class Broker:
                 self._lane_changed(name, str(exc))
                 await asyncio.sleep(self._settings.heartbeat_s / 5)
 
-    async def leave(self) -> None:
+    async def withdraw(self) -> None:
         """Flush what is queued, remove this node's groups, name and keys. Bounded by the caller."""
         for task in self._signs_of_life:  # one more of them would register this node again, or write its keys
             task.cancel()
@@ -212,7 +212,7 @@ class Broker:
         left = [future for feed in list(self._reader.feeds.values()) if (future := self.unfollow(feed)) is not None]
         for future in left:
             await settled(future)
-        await self._registry.leave()
+        await self._registry.withdraw()
 
     async def close(self) -> None:
         """Close what redis-py holds. The tasks end with their owner."""

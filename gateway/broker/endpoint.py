@@ -12,8 +12,8 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from gateway.broker.errors import BrokerGone, BrokerRefused, closed_meanwhile
-from gateway.broker.refusals import missing_rule, tell
+from gateway.broker.errors import BrokerGone, BrokerRefused, closed_meanwhile, missing_rule
+from gateway.broker.refusals import tell
 from gateway.broker.sentinel import MasterPool, Sentinels
 from gateway.urls import is_sentinel_url, sentinel_url
 

@@ -1,8 +1,9 @@
 """What can go wrong with the broker, by reply code. Driver errors stop here."""
 
+import re
 from enum import Enum, auto
 
-from gateway.broker.refusals import missing_rule
+import broker_config
 
 
 class BrokerGone(Exception):
@@ -58,3 +59,32 @@ _FAULTS = {
 def fault_of(code: str) -> Fault:
     """The meaning of an error reply's first word."""
     return _FAULTS.get(code, Fault.BUG)
+
+
+_COMMAND = re.compile(r"run the '([\w|]+)' command")
+_KEY = re.compile(r"access (?:a key|(?:at least )?one of the keys)")
+_CHANNEL = re.compile(r"access (?:a channel|(?:at least )?one of the channels)")
+# Redis 7.0 does not say which.
+_IN_SCRIPT = re.compile(r"executing the script can't run this command")
+
+
+def _rules_of_scripts() -> str:
+    sources = (broker_config.script(name) for name in ("publish", "heartbeat"))
+    called = {name.lower() for source in sources for name in re.findall(r"redis\.p?call\('(\w+)'", source)}
+    return " ".join(f"+{command}" for command in sorted(called))
+
+
+# Read here: when they are told, the loop runs, and a read would hold it up.
+_SCRIPT_RULES = _rules_of_scripts()
+
+
+def missing_rule(text: str) -> str | None:
+    """The ACL rule without which the broker answered so; None: that was not its reason."""
+    command = _COMMAND.search(text)
+    if command:
+        return f"+{command[1]}"
+    if _KEY.search(text):
+        return "~hiroba:*"
+    if _CHANNEL.search(text):
+        return "&hiroba:*"
+    return f"one of {_SCRIPT_RULES}" if _IN_SCRIPT.search(text) else None

@@ -1,8 +1,9 @@
 """One room's log as this node follows it: where it is, who is told. No I/O; the reader moves it."""
 
 from collections.abc import Collection
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from gateway.core.contiguity import Tear
 from gateway.core.entry import START, Entry, EntryId, Gap, parse_id
 
 
@@ -17,16 +18,6 @@ class Follower(Protocol):
 
     def recent(self) -> Collection[EntryId]:
         """Ids lately delivered: where to continue when the log was rewound below the cursor."""
-
-
-class Tear(NamedTuple):
-    """Where a failover tore the end off a log: what stood above `kept`, up to `high`, is gone. Counts went on from
-    `kept`, so that no count shows it."""
-
-    kept: EntryId
-    high: EntryId
-    # Up to where this node had read it.
-    read: EntryId
 
 
 class Feed:

@@ -30,8 +30,8 @@ class Groups:
         self._group = keys.group(node)
         self._lane = lane
         self._metrics = metrics
-        # Logs that were left while the lane was down, or just before: the broker may not have heard of it.
-        self._left: set[bytes] = set()
+        # Logs whose group was removed while the lane was down, or just before: the broker may not have heard of it.
+        self._owed: set[bytes] = set()
 
     @property
     def name(self) -> bytes:
@@ -114,26 +114,26 @@ class Groups:
     async def _seek(self, feed: Feed, cursor: EntryId) -> None:
         await self._lane.ask("XGROUP", "SETID", feed.key, self._group, str(cursor))
 
-    def leave(self, key: bytes) -> "asyncio.Future[Any] | None":
-        """XGROUP DESTROY: this node leaves the log; as soon as the lane is up again (None), where it is down."""
+    def remove(self, key: bytes) -> "asyncio.Future[Any] | None":
+        """XGROUP DESTROY: the node follows the log no more; where the lane is down (None), once it is up."""
         try:
             asked = self._lane.ask("XGROUP", "DESTROY", key, self._group)
         except BrokerGone:
-            self._left.add(key)
+            self._owed.add(key)
             return None
 
         def answered(asked: "asyncio.Future[Any]") -> None:
             if not asked.cancelled() and isinstance(asked.exception(), BrokerGone):
-                self._left.add(key)
+                self._owed.add(key)
 
         asked.add_done_callback(answered)
         return asked
 
-    def leave_again(self) -> None:
-        """The lane is up: leave what could not be left. Goes before any group that is made for who came back."""
-        left, self._left = self._left, set()
-        for key in left:
-            self.leave(key)
+    def remove_owed(self) -> None:
+        """The lane is up: remove the groups that are owed. Goes before any group that is made for who came back."""
+        owed, self._owed = self._owed, set()
+        for key in owed:
+            self.remove(key)
 
     async def sweep(self, feeds: Sequence[Feed], alive: frozenset[str]) -> None:
         """Remove groups of nodes that the registry does not know. Others' groups (room workers) stay."""

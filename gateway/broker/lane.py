@@ -18,8 +18,8 @@ from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
-# The longest that a connection which is left waits for what it was asked.
-LEAVE_S = 1.0
+# The longest that a connection which is given up waits for what it was asked.
+GIVE_UP_S = 1.0
 
 _INCOMPLETE = object()
 
@@ -41,7 +41,7 @@ class Connection(asyncio.Protocol):
         # Who waits for which reply, oldest first. Bounded by its users: one publish, one read, opens under way.
         self._asked: deque[asyncio.Future[Any]] = deque()
         # Why this connection ends once all that was asked is answered.
-        self._leaving: BrokerGone | None = None
+        self._given_up: BrokerGone | None = None
         self._parser = hiredis.Reader(protocolError=BrokerGone, replyError=BrokerRefused, notEnoughData=_INCOMPLETE)
 
     def ask(self, *args: Arg) -> "asyncio.Future[Any]":
@@ -60,11 +60,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self.lost.done():
             self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]
 
-    def leave(self, reason: BrokerGone) -> None:
-        """Give up as soon as all that was asked is answered, or after LEAVE_S. The caller asks no more."""
-        self._leaving = reason
+    def give_up(self, reason: BrokerGone) -> None:
+        """Give up as soon as all that was asked is answered, or after GIVE_UP_S. The caller asks no more."""
+        self._given_up = reason
         if self._asked:
-            self._loop.call_later(LEAVE_S, self.abort, reason)
+            self._loop.call_later(GIVE_UP_S, self.abort, reason)
         else:
             self.abort(reason)
 
@@ -117,8 +117,8 @@ class Connection(asyncio.Protocol):
             future.set_exception(reply)
         else:
             future.set_result(reply)
-        if self._leaving is not None and not self._asked:
-            self.abort(self._leaving)
+        if self._given_up is not None and not self._asked:
+            self.abort(self._given_up)
 
 
 class Lane:
@@ -177,7 +177,7 @@ class Lane:
         if self._connection is not None:
             self._connection.abort(BrokerGone(reason))
 
-    def leave(self, reason: str) -> None:
+    def give_up(self, reason: str) -> None:
         """Leave a server that may be well, and make another connection: what was asked is answered first.
 
         A lane that is down tries again at once: the caller knows of another server.
@@ -185,7 +185,7 @@ class Lane:
         self._hurry.set()
         if self._connection is not None:
             self._up.clear()
-            self._connection.leave(BrokerGone(reason))
+            self._connection.give_up(BrokerGone(reason))
 
     async def run(self) -> None:
         """Stay connected until cancelled."""

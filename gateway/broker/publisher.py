@@ -62,7 +62,7 @@ class Publish:
 
 
 class Publisher:
-    """The node's one queue into the broker. `full` names its bound; whoever offers must wait for `room()`."""
+    """The node's one queue into the broker. `full` names its bound; whoever offers must wait for `space()`."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class Publisher:
         self._queue: deque[Publish] = deque()
         self._queue_bytes = 0
         self._offered = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._space = asyncio.Event()
+        self._space.set()
         # Sent and not answered by the broker.
         self._under_way: list[Publish] = []
         self._idle = asyncio.Event()
@@ -109,16 +109,16 @@ class Publisher:
         self._offered.set()
         self._idle.clear()
         if len(self._queue) >= self._entries_max or self._queue_bytes >= self._bytes_max:
-            self._room.clear()
+            self._space.clear()
 
     @property
     def full(self) -> bool:
-        return not self._room.is_set()
+        return not self._space.is_set()
 
-    async def room(self) -> None:
-        """Wait until the queue has room again."""
+    async def space(self) -> None:
+        """Wait until the queue has space again."""
         self._metrics.publish_queue_full += 1
-        await self._room.wait()
+        await self._space.wait()
 
     async def flushed(self) -> None:
         """Wait until nothing is queued or under way."""
@@ -159,10 +159,10 @@ class Publisher:
     def _pop(self) -> Publish:
         publish = self._queue.popleft()
         self._queue_bytes -= len(publish.message)
-        if not self._room.is_set() and (
+        if not self._space.is_set() and (
             len(self._queue) <= self._entries_max // 2 and self._queue_bytes <= self._bytes_max // 2
         ):
-            self._room.set()
+            self._space.set()
         return publish
 
     def _take(self) -> list[Publish]:

@@ -16,7 +16,8 @@ from gateway.broker.feed import Feed
 from gateway.broker.groups import Groups
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
-from gateway.core.entry import START, Entry, EntryId, Gap, decode, gap_between
+from gateway.core.contiguity import first_id, told
+from gateway.core.entry import START, Entry, EntryId, Gap, decode
 from gateway.metrics import Metrics
 
 # A reply holds at most about this much: COUNT is per stream, so it is chosen by what the rooms lately held.
@@ -26,7 +27,7 @@ COUNT_MAX = 1_000
 # A read that was refused for good is tried again after so long: it must not become a hot loop.
 REFUSED_PAUSE_S = 0.5
 # Stream overhead of one entry in a reply, beside its message.
-ENTRY_OVERHEAD_BYTES = 100
+ENTRY_REPLY_BYTES = 100
 # The longest that reading waits for another connection, the doorbell's; without it a loss is told as unknown.
 BELLS_WAIT_S = 0.5
 
@@ -93,7 +94,7 @@ class Reader:
         changed = self._run_id not in (b"", self._lane.run_id)
         self._run_id = self._lane.run_id
         self._metrics.broker_changes += changed
-        self._groups.leave_again()
+        self._groups.remove_owed()
         for feed in self.feeds.values():
             feed.entry_bytes = self._entry_bytes_max  # what came meanwhile may be of any size
             if changed:
@@ -184,7 +185,7 @@ class Reader:
     def _take(self, feed: Feed, raw: Sequence[Sequence[Any]], proven: bool) -> bool:
         """Deliver what was read; False: not before it was proven and read once more."""
         stretch = [decode(id, fields) for id, fields in raw]
-        feed.entry_bytes = ENTRY_OVERHEAD_BYTES + max(
+        feed.entry_bytes = ENTRY_REPLY_BYTES + max(
             len(item.message) if isinstance(item, Entry) else self._entry_bytes_max for item in stretch
         )
         first = first_id(stretch[0])
@@ -197,7 +198,7 @@ class Reader:
                 self._begin_again(feed, first)
         elif first.n == 1:
             feed.begun = first
-        for item in told(feed, feed.cursor, stretch, feed.tear.read.n if feed.tear else 0):
+        for item in told(feed.tear, feed.cursor, stretch, feed.tear.read.n if feed.tear else 0):
             if isinstance(item, Gap):
                 feed.cursor = item.before.before()
                 feed.follower.lose(item)
@@ -215,53 +216,3 @@ class Reader:
         self._metrics.logs_rewound += 1
         if lost != 0:
             feed.follower.lose(Gap(former, first, lost))
-
-
-def first_id(item: Entry | Gap) -> EntryId:
-    """The id of an entry, readable or not."""
-    return item.id if isinstance(item, Entry) else item.before.before()
-
-
-def told(feed: Feed, cursor: EntryId, stretch: list[Entry | Gap], read_n: int = 0) -> Iterable[list[Entry] | Gap]:
-    """As `contiguous`; and where a failover tore the log, what its reader at `cursor` lost there and no count shows.
-
-    `read_n`: up to which count that reader got what was torn off.
-    """
-    tear = feed.tear
-    if tear is not None and cursor < tear.high:
-        at = tear.kept.n + 1 - first_id(stretch[0]).n
-        following = first_id(stretch[at]) if 0 <= at < len(stretch) else START
-        if following > tear.kept and following.n == tear.kept.n + 1:
-            if at:
-                yield from contiguous(cursor, stretch[:at])
-            lost = tear.high.n - max(cursor.n, tear.kept.n, read_n)
-            if lost > 0:
-                yield Gap(max(cursor, tear.kept), following, lost)
-            cursor, stretch = following.before(), stretch[at:]
-    yield from contiguous(cursor, stretch)
-
-
-def contiguous(cursor: EntryId, stretch: list[Entry | Gap]) -> Iterable[list[Entry] | Gap]:
-    """A piece of log as it is told to its readers: runs of entries, and the gaps between them."""
-    last = first_id(stretch[-1])
-    # Dense ids: nothing is missing between. An unreadable entry has its place in the count and is a gap all the same.
-    if last.n - cursor.n == len(stretch) and Gap not in map(type, stretch):
-        yield stretch  # type: ignore[misc]
-        return
-    run: list[Entry] = []
-    for item in stretch:
-        id = first_id(item)
-        gap = gap_between(cursor, id)
-        if gap is not None or isinstance(item, Gap):
-            if run:
-                yield run
-                run = []
-            if gap is not None:
-                yield gap
-            if isinstance(item, Gap):
-                yield item
-        if isinstance(item, Entry):
-            run.append(item)
-        cursor = id
-    if run:
-        yield run

@@ -53,7 +53,7 @@ class Registry:
             except BrokerRefused as exc:
                 refusals.tell(str(exc))
 
-    async def leave(self) -> None:
+    async def withdraw(self) -> None:
         """Take this node and its own keys out. Raises BrokerGone, BrokerRefused."""
         await ask(self._client.zrem(keys.NODES, self._node))
         await ask(self._client.delete(keys.probe(self._node)))

@@ -7,6 +7,7 @@ from math import ceil
 
 import structlog
 
+from broker_config.retention import RENEWALS
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
 from gateway.broker.groups import Groups, entry_id, settled
@@ -19,8 +20,6 @@ from gateway.metrics import Metrics
 SLICES = 10
 # Logs looked at closely (groups of the dead, lag) per slice: XINFO costs more than a read.
 SAMPLE = 32
-# Expiry is renewed in so many parts of room_idle_s.
-RENEWALS = 8
 # Rooms opened lately and not yet looked at; above this they wait for the round like all others.
 SOON_MAX = 1_000
 

@@ -173,7 +173,7 @@ class Client(Session, asyncio.Protocol):
             context.metrics.window_full += 1
             await self._window()
         if context.broker.publisher.full:
-            await context.broker.publisher.room()
+            await context.broker.publisher.space()
         if self.closing is None:
             context.hub.publish(self.room, self, message, ref)
 

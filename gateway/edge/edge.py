@@ -95,7 +95,7 @@ class Edge:
             bytes_out=client.sent_bytes,
         )
 
-    async def look(self, server: web.Server) -> None:
+    async def patrol(self, server: web.Server) -> None:
         """Judge the sessions that are behind, and the server's connections that say nothing, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)

@@ -164,10 +164,10 @@ class Hub:
             return in_tail and tear.read >= tear.high
         if in_tail or after >= room.top:
             return True
-        pieces = await self._broker.pages.after(room.feed, after, room.top)
+        pieces = await self._broker.reads.after(room.feed, after, room.top)
         return bool(pieces) and Gap not in map(type, pieces)
 
     async def _start_of_last(self, room: Room, count: int) -> EntryId:
         if not count:
             return room.newest
-        return room.tail.start_of_last(count) or await self._broker.pages.start_of_last(room.feed, room.top, count)
+        return room.tail.start_of_last(count) or await self._broker.reads.start_of_last(room.feed, room.top, count)

@@ -172,13 +172,13 @@ class Room:
     def _deliver_live(self, live: Live, entries: list[Entry]) -> None:
         batch = b"".join(map(live.wire.message, entries))
         size = len(batch)
-        room_bytes = self._outgoing_bytes_max - size
+        space_bytes = self._outgoing_bytes_max - size
         full: list[Session] = []
         broken: list[Session] = []
         for session in live.sessions:
             transport = session.transport
             try:
-                if transport.get_write_buffer_size() > room_bytes:
+                if transport.get_write_buffer_size() > space_bytes:
                     full.append(session)
                 else:
                     transport.write(batch)
@@ -262,7 +262,7 @@ class Room:
             await asyncio.sleep(0)  # the others' turn
             return
         try:
-            pieces = await self._broker.pages.after(self.feed, session.cursor, self.top)
+            pieces = await self._broker.reads.after(self.feed, session.cursor, self.top)
         except (BrokerGone, BrokerRefused):
             await asyncio.sleep(PAGE_RETRY_S)
             return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from gateway.core.entry import Entry, EntryId
 
 # Python's own share of an entry in memory, beside its message (measured with sys.getsizeof, 3.11).
-ENTRY_OVERHEAD_BYTES = 400
+ENTRY_MEMORY_BYTES = 400
 
 
 class TailBudget:
@@ -87,4 +87,4 @@ _id: Callable[[Entry], EntryId] = lambda entry: entry.id  # noqa: E731  # a key 
 
 
 def _size(entry: Entry) -> int:
-    return ENTRY_OVERHEAD_BYTES + len(entry.message)
+    return ENTRY_MEMORY_BYTES + len(entry.message)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.broker.reader import contiguous
+from gateway.core.contiguity import contiguous
 from gateway.core.entry import Entry, EntryId, Gap, decode, gap_between
 from tests.unit.test_entry import fields
 

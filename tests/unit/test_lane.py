@@ -10,7 +10,7 @@ import pytest
 
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
-from gateway.broker.lane import LEAVE_S, Connection, Lane
+from gateway.broker.lane import GIVE_UP_S, Connection, Lane
 from tests.support.until import until
 
 
@@ -308,7 +308,7 @@ async def test_a_lane_that_is_told_of_another_server_waits_no_longer(
 
         def back() -> bool:
             if not lane.is_up:
-                lane.leave("there is another")
+                lane.give_up("there is another")
             return lane.is_up
 
         await until(back, "it is back")
@@ -319,7 +319,7 @@ async def test_what_was_asked_is_answered_before_a_connection_is_left(server: Se
     async with connected(server) as (connection, peer):
         asked = [connection.ask("GET", str(at)) for at in range(2)]
         await peer.commands(2)
-        connection.leave(BrokerGone("there is another"))
+        connection.give_up(BrokerGone("there is another"))
         assert not connection.lost.done()
         peer.say(b"+one\r\n+two\r\n")
         assert await asyncio.gather(*asked) == [b"one", b"two"]
@@ -330,20 +330,20 @@ async def test_who_stopped_waiting_keeps_no_connection_that_is_left(server: Serv
     async with connected(server) as (connection, peer):
         asked = connection.ask("GET", "a")
         await peer.command()
-        connection.leave(BrokerGone("there is another"))
+        connection.give_up(BrokerGone("there is another"))
         asked.cancel()
         peer.say(b"+one\r\n")
-        async with asyncio.timeout(LEAVE_S / 2):
+        async with asyncio.timeout(GIVE_UP_S / 2):
             await connection.lost
 
 
 async def test_a_server_that_does_not_answer_is_left_all_the_same(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.broker.lane.LEAVE_S", 0.05)
+    monkeypatch.setattr("gateway.broker.lane.GIVE_UP_S", 0.05)
     async with connected(server) as (connection, peer):
         asked = connection.ask("GET", "a")
         await peer.command()
-        connection.leave(BrokerGone("there is another"))
+        connection.give_up(BrokerGone("there is another"))
         with pytest.raises(BrokerGone, match="there is another"):
             await asked

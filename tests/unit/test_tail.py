@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.entry import Entry, EntryId
-from gateway.rooms.tail import ENTRY_OVERHEAD_BYTES, Tail, TailBudget
+from gateway.rooms.tail import ENTRY_MEMORY_BYTES, Tail, TailBudget
 
 AMPLE = 2**40
 
@@ -27,7 +27,7 @@ class Log:
 
 
 def held(entries: list[Entry]) -> int:
-    return sum(ENTRY_OVERHEAD_BYTES + len(entry.message) for entry in entries)
+    return sum(ENTRY_MEMORY_BYTES + len(entry.message) for entry in entries)
 
 
 def contents(tail: Tail) -> list[Entry]:

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.broker.feed import Feed
-from gateway.broker.reader import told
+from gateway.core.contiguity import told
 from gateway.core.entry import Entry, EntryId, Gap
 
 # The log up to n = 4; what the former master alone had, 5 to 9; what the new one counts on with, from 5.
@@ -43,10 +43,10 @@ def test_a_node_that_heard_of_more_than_it_read_tells_how_much_it_lost(
     assert feed.tear is not None or lost is None
     feed.cursor = KEPT  # the log was rewound
     gap = [] if lost is None else [Gap(KEPT, NEW[0].id, lost)]
-    assert list(told(feed, feed.cursor, [*NEW], feed.tear.read.n if feed.tear else 0)) == [*gap, NEW]
+    assert list(told(feed.tear, feed.cursor, [*NEW], feed.tear.read.n if feed.tear else 0)) == [*gap, NEW]
     # In the same read as what was kept: between the two.
     feed.cursor = OLD[0].id.before()
-    pieces = list(told(feed, feed.cursor, [*OLD, *NEW], feed.tear.read.n if feed.tear else 0))
+    pieces = list(told(feed.tear, feed.cursor, [*OLD, *NEW], feed.tear.read.n if feed.tear else 0))
     assert pieces == [OLD, *gap, NEW]
 
 
@@ -57,7 +57,7 @@ def test_who_comes_back_is_told_what_it_lost_itself(after_n: int, lost: int | No
     after = LOST.get(after_n, EntryId(1_000, after_n))
     stretch = [*OLD[after_n - 1 :], *NEW]
     cursor = EntryId(after.ms, min(after_n, 4))  # as pages.py puts a cursor that is not in the log any more
-    gaps = [piece for piece in told(feed, cursor, [*stretch], after_n) if isinstance(piece, Gap)]
+    gaps = [piece for piece in told(feed.tear, cursor, [*stretch], after_n) if isinstance(piece, Gap)]
     assert [gap.lost for gap in gaps] == ([] if lost is None else [lost])
 
 
@@ -86,7 +86,7 @@ def test_nothing_is_told_where_nothing_is_torn() -> None:
     nothing.compare(dict.fromkeys(nothing.highs()))
     assert nothing.tear is None
     trimmed = torn(feed_at(KEPT, LOST[9]))
-    assert list(told(trimmed, KEPT, [*NEW[1:]])) == [Gap(KEPT, NEW[1].id, 1), NEW[1:]]
-    assert list(told(trimmed, NEW[0].id, [*NEW[1:]])) == [NEW[1:]]
+    assert list(told(trimmed.tear, KEPT, [*NEW[1:]])) == [Gap(KEPT, NEW[1].id, 1), NEW[1:]]
+    assert list(told(trimmed.tear, NEW[0].id, [*NEW[1:]])) == [NEW[1:]]
     trimmed.begin_again(EntryId(3_000, 1), sure=False)
     assert trimmed.tear is None

@@ -7,7 +7,7 @@ import redis.asyncio as redis
 from gateway.broker.endpoint import ask
 from gateway.broker.feed import Feed
 from gateway.broker.groups import entry_id
-from gateway.broker.reader import contiguous, first_id, told
+from gateway.core.contiguity import contiguous, first_id, told
 from gateway.core.entry import Entry, EntryId, Gap, decode
 
 # 64 of the largest messages are 4 MiB: pages_max of them bound what walks can hold.
@@ -16,7 +16,7 @@ PAGE_ENTRIES = 64
 Piece = list[Entry] | Gap
 
 
-class Pages:
+class Reads:
     """XRANGE over redis-py. Errors: BrokerGone, BrokerRefused."""
 
     def __init__(self, client: redis.Redis, at_once_max: int) -> None:
@@ -57,7 +57,7 @@ class Pages:
             if 1 < first.n <= cursor.n and await self._precedes(feed, cursor, first.n):
                 # The log was rewound below the cursor: nothing is missing in the new log.
                 cursor = EntryId(cursor.ms, first.n - 1)
-            return list(told(feed, cursor, stretch, read_n))
+            return list(told(feed.tear, cursor, stretch, read_n))
 
     async def _precedes(self, feed: Feed, cursor: EntryId, n: int) -> bool:
         below = await ask(self._client.xrevrange(feed.key, str(cursor), "-", count=1))
