@@ -29,12 +29,14 @@ async def spawn(
     cwd: str | None = None,
     output: IO[bytes] | None = None,
     pass_fds: Collection[int] = (),
+    umask: int | None = None,
 ) -> Process:
     """Starts `argv` in a session of its own: a terminal's Ctrl-C reaches only us, and we decide.
 
     On Linux the kernel sends it `orphan_signal` when we die, however we die. To be called from the main
     thread: it is the death of the calling *thread* that counts (prctl(2), PR_SET_PDEATHSIG).
-    `output` takes both standard output and standard error; None: ours. Raises OSError.
+    `output` takes both standard output and standard error; None: ours. `umask`: of its files (umask(2)); None:
+    ours. Raises OSError.
     """
     return await asyncio.create_subprocess_exec(
         *argv,
@@ -45,21 +47,22 @@ async def spawn(
         cwd=cwd,
         pass_fds=tuple(pass_fds),
         start_new_session=True,
-        preexec_fn=_bound_to(os.getpid(), orphan_signal),
+        preexec_fn=_before_exec(os.getpid(), orphan_signal, umask),
     )
 
 
-def _bound_to(parent_pid: int, orphan_signal: int) -> Callable[[], None] | None:
-    if _libc is None:
-        return None
-    prctl = _libc.prctl
+def _before_exec(parent_pid: int, orphan_signal: int, umask: int | None) -> Callable[[], None]:
+    prctl = _libc.prctl if _libc is not None else None
 
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0)
-        if os.getppid() != parent_pid:  # it died before the kernel knew whom to tell
-            os._exit(127)
+    def prepare() -> None:
+        if umask is not None:  # uvloop's subprocesses know no such argument
+            os.umask(umask)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, orphan_signal, 0, 0, 0)
+            if os.getppid() != parent_pid:  # it died before the kernel knew whom to tell
+                os._exit(127)
 
-    return bind
+    return prepare
 
 
 async def end(process: Process, number: int, within_s: float) -> bool:

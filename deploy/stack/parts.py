@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker_config import users
+from broker_config import home, users
 
 DEPLOY = Path(__file__).parents[1]
-CONF = Path(users.__file__).with_name("valkey.conf")
 HOST = "127.0.0.1"
 
 # Program -> Debian's package, for the sentence that says what is missing.
@@ -37,6 +36,8 @@ class Part:
     ready: str | None = None
     # What a person opens or connects to.
     address: str = ""
+    # Of the files that it makes (umask(2)); None: ours.
+    umask: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ class NodeAt:
 
 
 def broker(binary: str, directory: Path, passwords: Mapping[str, str], port: int) -> Part:
-    """valkey.conf and users.acl; data and log in `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """A copy of valkey.conf, users.acl, data: all in `directory`."""
+    conf = home.furnish(directory)
     acl = directory / "users.acl"
     acl.write_text(users.acl_file(passwords), "utf-8")
-    argv = [binary, str(CONF), "--dir", str(directory), "--port", str(port), "--aclfile", str(acl)]
-    return Part("broker", argv, address=f"redis://operator@{HOST}:{port}")
+    acl.chmod(0o600)
+    argv = [binary, str(conf), "--dir", str(directory), "--port", str(port), "--aclfile", str(acl)]
+    return Part("broker", argv, address=f"redis://operator@{HOST}:{port}", umask=home.UMASK)
 
 
 def node(number: int, at: NodeAt, broker_port: int, passwords: Mapping[str, str]) -> Part:

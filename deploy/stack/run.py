@@ -106,7 +106,7 @@ class Stack:
     async def _start(self, some: Sequence[Part]) -> None:
         """Together; returns when all serve."""
         for part in some:
-            self.kept[part.name] = (part, Kept(part.name, self._launcher(part), settle=_settler(part)))
+            self.kept[part.name] = (part, Kept(part.name, self._launcher(part), settle=self._settler(part)))
         await asyncio.gather(*(self.kept[part.name][1].start() for part in some))
 
     def _launcher(self, part: Part) -> Callable[[], Awaitable[asyncio.subprocess.Process]]:
@@ -114,12 +114,32 @@ class Stack:
 
         async def launch() -> asyncio.subprocess.Process:
             with self.log(part.name).open("ab") as log:
-                return await spawn(part.argv, env={**inherited, **part.env}, output=log)
+                return await spawn(part.argv, env={**inherited, **part.env}, output=log, umask=part.umask)
 
         return launch
 
     def log(self, name: str) -> Path:
         return self.directory / "logs" / f"{name}.log"
+
+    def _settler(self, part: Part) -> Callable[[asyncio.subprocess.Process], Awaitable[None]]:
+        async def settle(process: asyncio.subprocess.Process) -> None:
+            deadline = time.monotonic() + START_S
+            while time.monotonic() < deadline:
+                if process.returncode is not None:
+                    raise StackError(f"{part.name} ended at its start{self._last_words(part.name)}")
+                if await (_answers(part.ready) if part.ready else _pongs(part.address)):
+                    return
+                await asyncio.sleep(0.05)
+            raise StackError(f"{part.name} does not serve after {START_S:g} s{self._last_words(part.name)}")
+
+        return settle
+
+    def _last_words(self, name: str) -> str:
+        """The last line of a part's log, behind a colon; empty where it has none."""
+        with self.log(name).open("rb") as log:
+            log.seek(max(0, self.log(name).stat().st_size - 4_000))
+            lines = log.read().decode(errors="replace").splitlines()
+        return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
 
     async def stop(self) -> None:
         """The last started first; nodes in a hurry, for nobody waits for a drain at Ctrl-C."""
@@ -139,20 +159,6 @@ class Stack:
             rows.append((name, part.address, str(kept.process.pid if kept.process else "-"), str(self.log(name))))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def _settler(part: Part) -> Callable[[asyncio.subprocess.Process], Awaitable[None]]:
-    async def settle(process: asyncio.subprocess.Process) -> None:
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            if process.returncode is not None:
-                raise StackError(f"{part.name} ended at its start")
-            if await (_answers(part.ready) if part.ready else _pongs(part.address)):
-                return
-            await asyncio.sleep(0.05)
-        raise StackError(f"{part.name} does not serve after {START_S:g} s")
-
-    return settle
 
 
 async def _answers(url: str) -> bool:

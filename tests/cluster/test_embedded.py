@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
+import broker_config
 from gateway.broker import embedded
 from gateway.broker.embedded import EmbeddedBroker, EmbeddedBrokerError, find_server
 from tests.support.need import need_tool, need_valkey
@@ -229,3 +231,40 @@ async def test_the_servers_log_is_bounded(make: Make, tmp_path: Path) -> None:
         await client.bgrewriteaof()
         await until(log.exists, "the server opened a new log")
     assert log.stat().st_size < 10_000 < log.with_suffix(".log.1").stat().st_size
+
+
+async def test_what_a_server_is_told_to_keep_it_writes_beside_its_data(make: Make, tmp_path: Path) -> None:
+    """`hiroba broker apply` ends with CONFIG REWRITE: paths and password hashes, into the file of the start."""
+    shipped = Path(broker_config.__file__).with_name("valkey.conf")
+    before = shipped.read_bytes()
+    first, other = make(tmp_path / "first"), make(tmp_path / "other")
+    async with Redis.from_url(await first.start()) as client:
+        await client.execute_command("ACL", "SETUSER", "somebody", "on", ">geheim")
+        await client.config_rewrite()
+        await client.xadd("demoroom", {"m": "x"})
+    assert shipped.read_bytes() == before
+    assert "user somebody" in (tmp_path / "first" / "valkey.conf").read_text()
+    assert await read(await other.start(), "demoroom") == []
+    await first.stop()
+    assert len(await read(await first.start(), "demoroom")) == 1
+
+
+async def test_what_was_said_is_nobody_elses_to_read(make: Make, tmp_path: Path) -> None:
+    """Also where an older version left it readable: 0600 and 0700, whatever the umask was."""
+    data = tmp_path / "data"
+    broker = make(data)
+    await write(await broker.start(), "demoroom")
+    await broker.stop()
+    for path in (data, *data.glob("valkey.*"), *data.glob("appendonlydir"), *data.glob("appendonlydir/*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    (mine := data / "notes.txt").write_text("not the server's")
+    mine.chmod(0o644)
+    async with Redis.from_url(await broker.start()) as client:
+        await client.bgrewriteaof()
+        await until(lambda: (data / "appendonlydir").glob("*.2.base.*"), "a new file of the log")
+    open_to_others = [
+        path.name
+        for path in (data, *data.rglob("*"))
+        if stat.S_IMODE(path.lstat().st_mode) & 0o077 and not path.is_socket()
+    ]
+    assert open_to_others == ["notes.txt"]

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import aiohttp
 import psutil
 import pytest
 
-from deploy.stack.parts import PACKAGES
+from broker_config import users
+from deploy.stack import parts
+from deploy.stack.parts import PACKAGES, Part
+from deploy.stack.run import Ports, Stack, StackError
 from tests.support.need import need_tool
 from tests.support.ports import free_port, free_ports
 from tests.support.process import Process
@@ -95,3 +99,29 @@ async def test_what_stops_the_stack_is_said_in_a_sentence(tmp_path: Path) -> Non
     without.spawn()
     assert await without.ended() == 1
     assert "make secrets" in without.tail() and "Traceback" not in without.tail()
+
+
+async def test_a_part_that_ends_at_its_start_is_quoted(tmp_path: Path) -> None:
+    """Where to look is no reason: the part's own last line is."""
+    running = Stack(tmp_path, Ports.in_a_row(1, free_ports(9)), {})
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(StackError, match="broker ended at its start: the disk is full"):
+        await running._start(
+            [
+                Part(
+                    "broker",
+                    address="redis://127.0.0.1:1",
+                    argv=["sh", "-c", "echo reading; echo 'the disk is full'; exit 1"],
+                )
+            ]
+        )
+
+
+def test_the_stacks_broker_runs_on_a_copy_of_valkey_conf(tmp_path: Path) -> None:
+    """`hiroba broker apply` rewrites the file that a server was started on; ours is every server's."""
+    broker = parts.broker("valkey-server", tmp_path / "broker", dict.fromkeys(users.PASSWORDS, "x"), 6379)
+    conf = tmp_path / "broker" / "valkey.conf"
+    assert broker.argv[1] == str(conf)
+    assert (
+        stat.S_IMODE(conf.stat().st_mode) == stat.S_IMODE((tmp_path / "broker" / "users.acl").stat().st_mode) == 0o600
+    )
