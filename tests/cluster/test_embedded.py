@@ -261,7 +261,7 @@ async def test_what_was_said_is_nobody_elses_to_read(make: Make, tmp_path: Path)
     mine.chmod(0o644)
     async with Redis.from_url(await broker.start()) as client:
         await client.bgrewriteaof()
-        await until(lambda: (data / "appendonlydir").glob("*.2.base.*"), "a new file of the log")
+        await until(lambda: any((data / "appendonlydir").glob("*.2.base.*")), "a new file of the log")
     open_to_others = [
         path.name
         for path in (data, *data.rglob("*"))
