@@ -108,14 +108,18 @@ def _connections_max() -> int:
     return 20_000 if hard == resource.RLIM_INFINITY else max(1, min(20_000, (hard - 200) // 2))
 
 
-def redis_exporter(broker_port: int, password: str, port: int) -> Part:
-    """Under the broker's user `exporter`. It also counts the nodes that are alive: the length of hiroba:nodes."""
+def redis_exporter(broker_port: int, password: str, port: int, timeout_s: float = 3.0) -> Part:
+    """Under the broker's user `exporter`. It also counts the nodes that are alive: the length of hiroba:nodes.
+
+    `timeout_s` is below the scrape's 5 s: a broker that hangs is told as one that is down, not as an exporter that is.
+    """
     env = {
         "REDIS_ADDR": f"redis://{HOST}:{broker_port}",
         "REDIS_USER": "exporter",
         "REDIS_PASSWORD": password,
         "REDIS_EXPORTER_WEB_LISTEN_ADDRESS": f"{HOST}:{port}",
         "REDIS_EXPORTER_CHECK_SINGLE_KEYS": "hiroba:nodes",
+        "REDIS_EXPORTER_CONNECTION_TIMEOUT": f"{timeout_s:g}s",
         # The machine's memory: what a broker without maxmemory is measured by (rules/recording.yml).
         "REDIS_EXPORTER_INCL_SYSTEM_METRICS": "true",
     }

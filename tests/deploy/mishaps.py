@@ -43,6 +43,7 @@ class Mishaps:
                     self.a_sick_replica(),
                 ):
                     group.create_task(mishap)
+            await self.those_around_gone()
 
     async def told(self, *alerts: str) -> None:
         await until(lambda: all(map(self._seen, alerts)), f"{alerts} go off", PATIENCE_S, every_s=0.1)
@@ -154,3 +155,11 @@ class Mishaps:
             await self.told("HirobaBrokerPersistence", "HirobaBrokerReplication")
         await replica.kill()
         await self.told("HirobaBrokerDown")
+
+    # ---- who stands around them ----
+
+    async def those_around_gone(self) -> None:
+        """The last of all: nothing comes in by this balancer, or is known of that broker, any more."""
+        self._watched.haproxy.process.kill_now()
+        self._watched.processes["redis-exporter-1"].kill_now()
+        await self.told("HirobaBalancerDown", "HirobaBrokerUnwatched", "HirobaWatchdog")

@@ -280,12 +280,13 @@ def test_prometheus_does_not_start_on_a_file_that_the_script_does_not_know(disk:
 def test_alertmanager_tells_whom_a_variable_names(disk: Path) -> None:
     source, file = ROOT / "deploy/prometheus/alertmanager.yml", disk / "own" / "alertmanager.yml"
     for webhook in (None, "https://pager.example.org/hook?a=1&b=x|y"):
-        env = {"ALERT_WEBHOOK": webhook} if webhook else {}
+        env = {"ALERT_WEBHOOK": webhook, "WATCHDOG_WEBHOOK": f"{webhook}&dead=man"} if webhook else {}
         done = run(disk, "alertmanager-start.sh", source, file, "--storage.path=/x", **env)
         assert done.stdout.splitlines() == [f"--config.file={file}", "--storage.path=/x"], done.stderr
         ours, theirs = (yaml.safe_load(path.read_text("utf-8")) for path in (file, source))
         if webhook:
-            theirs["receivers"][0]["webhook_configs"][0]["url"] = webhook
+            alerts, watchdog = theirs["receivers"]
+            alerts["webhook_configs"][0]["url"], watchdog["webhook_configs"][0]["url"] = webhook, f"{webhook}&dead=man"
         assert ours == theirs
         amtool = need_tool("amtool", "prometheus-alertmanager")
         assert subprocess.run([amtool, "check-config", file], capture_output=True, check=False).returncode == 0

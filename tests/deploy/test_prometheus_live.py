@@ -124,6 +124,40 @@ async def test_a_killed_node_is_told_and_so_is_its_return(watched: Watched) -> N
         await told.alert("HirobaNodeDown", "resolved", instance)
 
 
+async def test_what_hangs_is_told_by_its_own_name_and_what_follows_is_not(watched: Watched) -> None:
+    """Frozen: the balancer, an exporter, the broker. Its nodes go deaf, which its own alarm says already."""
+    balancer, exporter = watched.haproxy.process, watched.processes["redis-exporter-1"]
+    master, unwatched = (f"127.0.0.1:{port}" for port in watched.ports["broker"])
+
+    async def deaf() -> bool:
+        return "HirobaNodeDeaf" in await watched.suppressed()
+
+    async with Webhook(watched.webhook_port) as told:
+        for process in (balancer, exporter, watched.broker.process):
+            process.pause()
+        try:
+            await told.alert("HirobaBalancerDown", "firing", f"127.0.0.1:{watched.haproxy.ops_port}")
+            await told.alert("HirobaBrokerUnwatched", "firing", unwatched)
+            await told.alert("HirobaBrokerDown", "firing", master)
+            await until(deaf, "the nodes are deaf, and held back", 60, every_s=0.2)
+            assert "HirobaNodeDeaf" not in told.told()
+        finally:
+            for process in (balancer, exporter, watched.broker.process):
+                process.cont()
+        await told.alert("HirobaBrokerDown", "resolved", master)
+        for node in watched.nodes:
+            await node.wait_ready()
+
+
+async def test_the_watchdog_is_heard_all_the_time_and_elsewhere(watched: Watched) -> None:
+    """Who hears nothing any more knows that no alarm reaches anybody."""
+    async with Webhook(watched.webhook_port) as told:
+        message, _ = await told.alert("HirobaWatchdog", "firing", None)
+        told.messages.clear()
+        again, _ = await told.alert("HirobaWatchdog", "firing", None)
+    assert message["path"] == again["path"] == "/watchdog"
+
+
 async def test_every_alarm_and_annotation_goes_off_for_what_it_is_about(watched: Watched) -> None:
     """Each expression returns something when that happens which it names; when it is silent, rules/tests say."""
     exprs = {name: Query(name, rule["expr"]) for name, rule in alerts().items()}

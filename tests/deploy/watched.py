@@ -6,7 +6,7 @@ their own reading is scraped through a recorder.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tests.deploy.promql import Labels, Observed, Page, Vector, page
 from tests.deploy.recorder import PAGE_NUMBER, Recorder
 from tests.support import process
 from tests.support.broker import PASSWORDS, Broker, BrokerOptions
+from tests.support.haproxy import HAProxy
 from tests.support.need import need_tool
 from tests.support.node import Node
 from tests.support.ports import free_port
@@ -24,11 +25,20 @@ from tests.support.process import Process
 from tests.support.until import until
 
 SCRAPE_S = 2
+# The shipped files scrape every 10 s. All that waits for scrapes waits for as many.
+FASTER = 10 // SCRAPE_S
+
+
+def _sooner(found: re.Match[str]) -> str:
+    seconds = int(found[1]) * {"s": 1, "m": 60}[found[2]]
+    return f"for: {seconds * 1000 // FASTER}ms"
+
+
 # What the shipped files wait for, and what a test waits for instead.
-SHORTER = (
+SHORTER: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("prometheus.yml", r"(scrape_interval|scrape_timeout|evaluation_interval): \w+", rf"\1: {SCRAPE_S}s"),
-    ("rules/alerts.yml", r"for: \w+", "for: 1s"),
-    ("alertmanager.yml", r"(group_wait|group_interval): \w+", r"\1: 1s"),
+    ("rules/alerts.yml", r"for: (\d+)([sm])", _sooner),
+    ("alertmanager.yml", r"(group_wait|group_interval|repeat_interval): \w+", r"\1: 1s"),
 )
 # Whose series our queries are about.
 RECORDED = ("gateway", "broker", "loadtest")
@@ -60,8 +70,10 @@ class Watched:
         ]
         self.loadtest_port = free_port()
         exporters = [free_port(), free_port()]
+        self.haproxy = HAProxy(self.nodes, directory)
         self.ports: dict[str, list[int]] = {
             "gateway": [node.ops_port for node in self.nodes],
+            "haproxy": [self.haproxy.ops_port],
             "broker": exporters,
             "loadtest": [self.loadtest_port],
             "prometheus": [free_port()],
@@ -70,18 +82,19 @@ class Watched:
         self.prometheus_url = f"http://127.0.0.1:{self.ports['prometheus'][0]}"
         self.recorder = Recorder()
         (prometheus, alertmanager) = (directory / "prometheus", directory / "alertmanager")
-        webhook = f"http://127.0.0.1:{self.webhook_port}/alerts"
         self._parts = [
             *(
-                parts.redis_exporter(broker.port, PASSWORDS["exporter"], port)
+                parts.redis_exporter(broker.port, PASSWORDS["exporter"], port, timeout_s=3 / FASTER)
                 for broker, port in zip((self.broker, self.replica), exporters, strict=True)
             ),
-            parts.alertmanager(alertmanager, self.ports["alertmanager"][0], webhook),
+            parts.alertmanager(alertmanager, self.ports["alertmanager"][0]),
             parts.prometheus(prometheus, self.ports, self.ports["prometheus"][0]),
         ]
         _shorten(prometheus, alertmanager)
+        _tell(alertmanager / "alertmanager.yml", self.webhook_port)
         _record(prometheus, self.recorder.url)
-        self._processes: list[Process] = []
+        # By its part's name and place: alertmanager-2.
+        self.processes: dict[str, Process] = {}
 
     def node(self, name: str, broker_url: str | None = None, **settings: object) -> Node:
         """Not started, and not watched before `watch`."""
@@ -94,12 +107,13 @@ class Watched:
         for node in self.nodes:
             node.process.spawn()
         for number, part in enumerate(self._parts):
-            log = self.directory / f"{part.name}-{number}.log"
-            child = Process(part.name, part.argv, log, env={**os.environ, **part.env})
+            name = f"{part.name}-{number}"
+            child = Process(part.name, part.argv, self.directory / f"{name}.log", env={**os.environ, **part.env})
             child.spawn()
-            self._processes.append(child)
+            self.processes[name] = child
         for node in self.nodes:
             await node.wait_ready()
+        await self.haproxy.start()
         await until(self._all_up, "Prometheus scrapes everything", 60, every_s=0.2)
 
     async def _all_up(self) -> bool:
@@ -108,7 +122,11 @@ class Watched:
 
     def kill(self) -> None:
         self.recorder.close()
-        children = [*self._processes, *(broker.process for broker in (self.broker, self.replica))]
+        children = [
+            self.haproxy.process,
+            *self.processes.values(),
+            *(broker.process for broker in (self.broker, self.replica)),
+        ]
         for child in (*children, *(node.process for node in self.nodes)):
             child.kill_now()
             if child in process.started:
@@ -137,6 +155,12 @@ class Watched:
         """The rule groups as Prometheus has them, with their state."""
         groups: list[dict[str, Any]] = (await self._ask("/api/v1/rules", {}))["groups"]
         return groups
+
+    async def suppressed(self) -> set[str]:
+        """The alerts that Alertmanager has and tells nobody, for another says it already."""
+        url = f"http://127.0.0.1:{self.ports['alertmanager'][0]}/api/v2/alerts?active=false"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            return {alert["labels"]["alertname"] for alert in await answer.json()}
 
     async def _ask(self, path: str, parameters: dict[str, str]) -> Any:
         async with (
@@ -183,6 +207,12 @@ def _shorten(prometheus: Path, alertmanager: Path) -> None:
         text, count = re.subn(pattern, replacement, path.read_text("utf-8"))
         assert count, f"nothing to shorten in {name}"
         path.write_text(text, "utf-8")
+
+
+def _tell(path: Path, port: int) -> None:
+    text = path.read_text("utf-8")
+    assert text.count("127.0.0.1:9095/") == 2
+    path.write_text(text.replace("127.0.0.1:9095/", f"127.0.0.1:{port}/"), "utf-8")
 
 
 def _record(prometheus: Path, proxy_url: str) -> None:

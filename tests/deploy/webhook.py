@@ -14,11 +14,12 @@ class Webhook:
         self._port = port
         self.messages: list[dict[str, Any]] = []
         app = web.Application()
-        app.router.add_post("/alerts", self._take)
+        for path in ("/alerts", "/watchdog"):
+            app.router.add_post(path, self._take)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
 
     async def _take(self, request: web.Request) -> web.Response:
-        self.messages.append(await request.json())
+        self.messages.append(await request.json() | {"path": request.path})
         return web.Response()
 
     async def __aenter__(self) -> "Webhook":
@@ -29,7 +30,16 @@ class Webhook:
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
 
-    async def alert(self, name: str, status: str, instance: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    def told(self) -> set[str]:
+        """The alerts that fired, by name."""
+        return {
+            alert["labels"]["alertname"]
+            for message in self.messages
+            for alert in message["alerts"]
+            if alert["status"] == "firing"
+        }
+
+    async def alert(self, name: str, status: str, instance: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
         """The first message of it, and the alert in that: as soon as it comes."""
 
         def found() -> list[tuple[dict[str, Any], dict[str, Any]]]:
