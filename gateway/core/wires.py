@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +24,19 @@ class BadMessage(ValueError):
         self.ref = ref
 
 
+class Said(NamedTuple):
+    """A message for the room: JSON bytes exactly as the client wrote them, and what it calls it."""
+
+    message: bytes
+    ref: Ref
+
+
+class Asked(NamedTuple):
+    """v1's `ping`: is anybody there? A browser's script can neither send nor see the WebSocket's own."""
+
+    ref: Ref
+
+
 @dataclass(frozen=True, eq=False)
 class Wire:
     """One client-facing format. Frames are whole, ready for any number of sockets."""
@@ -32,8 +46,8 @@ class Wire:
     deflates: bool
     # The WebSocket subprotocol that selects it (RFC 6455 §1.9); None: no subprotocol.
     subprotocol: str | None
-    # The message as JSON bytes, exactly as the client wrote it, and its ref. Raises BadMessage.
-    parse: Callable[[str], tuple[bytes, Ref]]
+    # What a client's text means. Raises BadMessage.
+    parse: Callable[[str], Said | Asked]
     message: Callable[[Entry], bytes]
     # None: the wire has no word for a gap, so the connection has to be closed instead.
     gap: Callable[[Gap], bytes] | None
@@ -73,9 +87,9 @@ def _bad_json(text: str, exc: Exception) -> BadMessage:
     return BadMessage(str(exc))
 
 
-def _parse_plain(text: str) -> tuple[bytes, Ref]:
+def _parse_plain(text: str) -> Said:
     try:
-        return bytes(_decode_plain(text).message), None
+        return Said(bytes(_decode_plain(text).message), None)
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise _bad_json(text, exc) from None
 
@@ -84,18 +98,20 @@ def _plain_payload(entry: Entry) -> bytes:
     return b'{"message":%b}' % entry.message
 
 
-def _parse_v1(text: str) -> tuple[bytes, Ref]:
+def _parse_v1(text: str) -> Said | Asked:
     try:
         say = _decode_v1(text)
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise _bad_json(text, exc) from None
     if isinstance(say.ref, str) and len(say.ref) > REF_CHARS_MAX:
         raise BadMessage(f"ref has more than {REF_CHARS_MAX} characters")
+    if say.type == "ping":
+        return Asked(say.ref)
     if say.type != "message":
         raise BadMessage(f"this node knows no type {say.type[:50]!r}", say.ref)
     if isinstance(say.message, msgspec.UnsetType):
         raise BadMessage("Object missing required field `message`", say.ref)
-    return bytes(say.message), say.ref
+    return Said(bytes(say.message), say.ref)
 
 
 def _v1_payload(entry: Entry) -> bytes:
@@ -113,11 +129,18 @@ def _v1_gap(gap: Gap) -> bytes:
     return _v1(type="gap", after=str(gap.after), before=str(gap.before), lost=gap.lost)
 
 
-def welcome(session: str, node: str, room: str, last_id: EntryId, recovered: bool) -> bytes:
-    """v1: the first frame of a session. `recovered`: `after` was given and nothing since it is missing."""
+def welcome(session: str, node: str, room: str, last_id: EntryId, recovered: bool, ping_s: float) -> bytes:
+    """v1: the first frame of a session. `recovered`: `after` was given and nothing since it is missing. `ping_s`: how
+    long the node lets a quiet connection be; a client that hears nothing for longer may ask."""
     return _v1(
-        type="welcome", session=session, node=node, room=room, user=None, last_id=str(last_id), recovered=recovered
-    )
+        type="welcome", session=session, node=node, room=room, user=None, last_id=str(last_id), recovered=recovered,
+        ping_s=ping_s,
+    )  # fmt: skip
+
+
+def pong(ref: Ref) -> bytes:
+    """v1: the answer to a `ping`."""
+    return _v1(type="pong") if ref is None else _v1(type="pong", ref=ref)
 
 
 def ack(ref: Ref, id: EntryId) -> bytes:

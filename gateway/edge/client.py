@@ -17,7 +17,7 @@ from aiohttp.streams import EofStream
 from gateway.core import frames, wires
 from gateway.core.bucket import TokenBucket
 from gateway.core.closes import Close
-from gateway.core.wires import BadMessage, Wire
+from gateway.core.wires import Asked, BadMessage, Wire
 from gateway.edge.context import Context
 from gateway.rooms.room import Room
 from gateway.rooms.session import Session
@@ -162,12 +162,15 @@ class Client(Session, asyncio.Protocol):
             self.end(Close.RATE)
             return
         try:
-            message, ref = self.wire.parse(text)
+            said = self.wire.parse(text)
         except BadMessage as exc:
             if self.wire.answers:
                 self.write(wires.error("bad_json", exc.args[0], exc.ref))
             else:
                 self.end(Close.BAD_DATA, exc.args[0])
+            return
+        if isinstance(said, Asked):
+            self.write(wires.pong(said.ref))
             return
         if self.in_flight >= context.settings.publish_window:
             context.metrics.window_full += 1
@@ -175,7 +178,7 @@ class Client(Session, asyncio.Protocol):
         if context.broker.publisher.full:
             await context.broker.publisher.space()
         if self.closing is None:
-            context.hub.publish(self.room, self, message, ref)
+            context.hub.publish(self.room, self, said.message, said.ref)
 
     def _may_speak(self) -> bool:
         rate = self._context.settings.messages_per_s

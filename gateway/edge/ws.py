@@ -157,8 +157,8 @@ def _join(edge: Edge, request: web.Request, wire: Wire, place: Place) -> web.Str
     client.cursor = place.cursor
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
-        recovered = bool(place.recovered)
-        client.write(wires.welcome(client.id, edge.context.node, place.room.name, place.room.newest, recovered))
+        recovered, ping_s = bool(place.recovered), edge.settings.ping_s
+        client.write(wires.welcome(client.id, edge.context.node, place.room.name, place.room.newest, recovered, ping_s))
     edge.welcome(client)
     response = take_over(request, client)
     if client.closing is None:

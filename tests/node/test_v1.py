@@ -29,6 +29,7 @@ async def test_welcome_is_first_and_says_where_one_is(shared_node: Node, crowd: 
         "user": None,
         "last_id": "0-0",
         "recovered": False,
+        "ping_s": 25.0,
     }
     bob = await crowd.join(shared_node, "welcome部屋")
     assert (await bob.welcome())["session"] != welcome["session"]
@@ -57,6 +58,19 @@ async def test_message_and_ack(shared_node: Node, crowd: Crowd) -> None:
     await ann.say("an integer", ref=0)
     assert (await ann.answer(0))["id"] == ann.ids[2]
     assert len(ann.of_type("ack")) == 2
+
+
+async def test_ping_and_pong(shared_node: Node, crowd: Crowd) -> None:
+    """A page asks whether the way there and back still works; with an answer it may name, and one it may not."""
+    ann, bob = await crowd.join(shared_node, "ping"), await crowd.join(shared_node, "ping")
+    await ann.send('{"type":"ping"}')
+    await ann.send('{"type":"ping","ref":"are you there?"}')
+    await ann.send('{"type":"ping","ref":7}')
+    await ann.until(lambda: len(ann.of_type("pong")) == 3, "three pongs")
+    assert ann.heard[1:] == [{"type": "pong"}, {"type": "pong", "ref": "are you there?"}, {"type": "pong", "ref": 7}]
+    await ann.say("that was for ann alone")
+    await bob.hears("that was for ann alone")
+    assert bob.of_type("pong") == []
 
 
 async def test_each_of_many_publishes_in_flight_is_acknowledged(shared_node: Node, crowd: Crowd) -> None:

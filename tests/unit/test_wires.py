@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core import wires
 from gateway.core.entry import Entry, EntryId, Gap
-from gateway.core.wires import PLAIN, REF_CHARS_MAX, V1, BadMessage, Ref, Wire
+from gateway.core.wires import PLAIN, REF_CHARS_MAX, V1, Asked, BadMessage, Ref, Said, Wire
 
 readable = st.characters(codec="utf-8")
 texts = st.text(readable)
@@ -43,6 +43,13 @@ def said(wire: Wire, message: str, **more: object) -> str:
     return f'{{"message": {message}{rest}}}'
 
 
+def spoken(wire: Wire, text: str) -> Said:
+    """What that wire makes of a message for the room."""
+    parsed = wire.parse(text)
+    assert isinstance(parsed, Said)
+    return parsed
+
+
 both = pytest.mark.parametrize("wire", [PLAIN, V1], ids=lambda wire: wire.name)
 
 
@@ -54,7 +61,7 @@ both = pytest.mark.parametrize("wire", [PLAIN, V1], ids=lambda wire: wire.name)
 def test_any_json_comes_out_byte_for_byte(wire: Wire, value: object, style: dict) -> None:
     """Not re-encoded: 1.0 stays 1.0, keys keep their order, escapes stay as the client wrote them."""
     written = json.dumps(value, **style)
-    message, _ = wire.parse(said(wire, written))
+    message, _ = spoken(wire, said(wire, written))
     assert message == written.encode()
     heard = payload(wire.message(entry(message)))
     assert b'"message":%b' % message in heard
@@ -70,7 +77,7 @@ VERBATIM = [
 @both
 @pytest.mark.parametrize("written", VERBATIM, ids=lambda written: ascii(written[:20]))
 def test_json_that_others_would_change_is_left_alone(wire: Wire, written: str) -> None:
-    assert wire.parse(said(wire, written))[0] == written.encode()
+    assert spoken(wire, said(wire, written))[0] == written.encode()
 
 
 @given(st.dictionaries(texts.filter(lambda key: key != "message"), values, max_size=4))
@@ -86,7 +93,7 @@ def test_plain_says_the_message_and_nothing_else() -> None:
 
 @given(refs)
 def test_a_ref_is_given_back(ref: Ref) -> None:
-    message, parsed = V1.parse(said(V1, "1", ref=ref))
+    message, parsed = spoken(V1, said(V1, "1", ref=ref))
     assert (message, parsed) == (b"1", ref) and type(parsed) is type(ref)
     told = json.loads(payload(wires.ack(parsed, EntryId(5, 6))))
     assert told == {"type": "ack", "ref": ref, "id": "5-6"}
@@ -133,7 +140,7 @@ def test_half_of_a_surrogate_pair_is_named_and_what_to_send_instead(wire: Wire, 
 @both
 @pytest.mark.parametrize("said", [r'"\ud83d\ude00"', r'"\\ud800"', '"😀"'])
 def test_a_whole_pair_is_text_and_is_not_blamed_for_other_mistakes(wire: Wire, said: str) -> None:
-    assert wire.parse(f'{{"type": "message", "message": {said}}}')[0] == said.encode()
+    assert spoken(wire, f'{{"type": "message", "message": {said}}}')[0] == said.encode()
     with pytest.raises(BadMessage) as refused:
         wire.parse(f'{{"type": "message", "message": {said}')
     assert "surrogate" not in refused.value.args[0]
@@ -144,7 +151,7 @@ def test_a_whole_pair_is_text_and_is_not_blamed_for_other_mistakes(wire: Wire, s
 def test_whatever_comes_is_parsed_or_refused(wire: Wire, text: str) -> None:
     """No input may raise anything else: the handler would die, or the node."""
     try:
-        message, ref = wire.parse(text)
+        message, ref = spoken(wire, text)
     except BadMessage:
         return
     assert json.loads(message) == json.loads(text)["message"] and (wire is V1 or ref is None)
@@ -202,11 +209,20 @@ def test_a_v1_gap_says_between_what(after: EntryId, before: EntryId, lost: int |
 
 
 def test_the_other_frames_of_v1() -> None:
-    assert json.loads(payload(wires.welcome("s", "n", "部屋", EntryId(3, 4), True))) == {
+    assert json.loads(payload(wires.welcome("s", "n", "部屋", EntryId(3, 4), True, 25.0))) == {
         "type": "welcome", "session": "s", "node": "n", "room": "部屋", "user": None, "last_id": "3-4",
-        "recovered": True,
+        "recovered": True, "ping_s": 25.0,
     }  # fmt: skip
+    assert json.loads(payload(wires.pong("mine"))) == {"type": "pong", "ref": "mine"}
+    assert json.loads(payload(wires.pong(None))) == {"type": "pong"}
     assert json.loads(payload(wires.reconnect(1.23456))) == {"type": "reconnect", "after_s": 1.235}
     assert json.loads(payload(wires.error("bad_json", "why", None))) == {
         "type": "error", "code": "bad_json", "text": "why", "ref": None
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("ref", [None, "mine", 7])
+def test_a_v1_ping_asks_whatever_else_is_in_it(ref: Ref) -> None:
+    assert V1.parse(json.dumps({"type": "ping", "ref": ref, "message": "of no meaning"})) == Asked(ref)
+    assert V1.parse('{"type":"ping"}') == Asked(None)
+    assert spoken(PLAIN, '{"type":"ping","message":1}') == (b"1", None), "plain knows no types"
