@@ -16,6 +16,7 @@ ROOT = DEPLOY.parent
 PAGES = sorted((*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")))
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
 HAPROXY = (DEPLOY / "haproxy" / "haproxy.cfg").read_text("utf-8")
+UNIT = (DEPLOY / "systemd" / "hiroba@.service").read_text("utf-8")
 VALKEY = (ROOT / "broker_config" / "valkey.conf").read_text("utf-8")
 
 
@@ -53,13 +54,14 @@ def test_the_numbers_of_sizing_are_those_of_the_settings() -> None:
     settings = Settings()
     drained_s = settings.lb_wait_s + settings.drain_s + settings.close_s + settings.publish_timeout_s
     assert f"`lb_wait_s` + `drain_s` + `close_s` + `publish_timeout_s`, {drained_s:g} s" in OPERATIONS
-    assert drained_s < number(r"TimeoutStopSec=(\d+)", OPERATIONS)
+    assert drained_s < number(r"TimeoutStopSec=(\d+)", OPERATIONS) == number(r"TimeoutStopSec=(\d+)", UNIT)
+    assert "lb_wait_s + drain_s + close_s + publish_timeout_s, 40 s" in UNIT
 
 
 def test_the_limits_of_the_operating_system_hold_what_is_configured() -> None:
     known = limits()
     node = known["descriptors, node (`ulimit -n`, `LimitNOFILE=`)"]
-    assert connections_max() + DESCRIPTORS_SPARE <= number(r"^([\d,]+)", node) == number(r"NOFILE=(\d+)", OPERATIONS)
+    assert connections_max() + DESCRIPTORS_SPARE <= number(r"^([\d,]+)", node) == number(r"NOFILE=(\d+)", UNIT)
     assert f"{DESCRIPTORS_SPARE} for itself" in node
     at_haproxy = number(r"presetenv LB_CONNECTIONS_MAX (\d+)", HAPROXY)
     assert 2 * at_haproxy < number(r"^([\d,]+)", known["descriptors, HAProxy"])
