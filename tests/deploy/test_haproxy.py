@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import ssl
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.deploy.load import Load, codes
 from tests.support.broker import Broker
 from tests.support.certs import make_certs
 from tests.support.haproxy import FALL, INTER_S, HAProxy
+from tests.support.ports import free_port
 from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
@@ -114,6 +116,25 @@ async def test_limits_hold_per_address_and_a_slow_handshake_reaches_no_node(
     assert "/slow/" not in node.process.log.read_text()
 
 
+async def test_a_crowd_behind_one_address_that_comes_back_is_let_in_by_and_by(
+    start_node: NodeFactory, tmp_path: Path
+) -> None:
+    """Their refused tries are no handshakes: counted, they kept a whole office at 429 for as long as it tried."""
+    node = await start_node()
+    balancer = await HAProxy([node], tmp_path, LB_ADDRESS_HANDSHAKES_MAX=4).start()
+    waiting, refusals = 6, 0
+    async with aiohttp.ClientSession() as http, asyncio.timeout(100):
+        while waiting:
+            try:
+                await (await http.ws_connect(balancer.ws_url("office"))).close()
+                waiting -= 1
+            except aiohttp.WSServerHandshakeError as refused:
+                assert refused.status == 429
+                refusals += 1
+                await asyncio.sleep(0.1)  # each tries again far more often than it may
+    assert refusals > 10
+
+
 async def _connects(http: aiohttp.ClientSession, balancer: HAProxy) -> bool:
     await (await http.ws_connect(balancer.ws_url("a"))).close()
     return True
@@ -155,6 +176,40 @@ async def test_tls_ends_at_the_load_balancer(start_node: NodeFactory, tmp_path: 
             assert plain.status == 308 and plain.headers["Location"].startswith("https://")
         async with http.get(f"https://127.0.0.1:{tls_port}/chat/", ssl=trust) as page:
             assert "Strict-Transport-Security" in page.headers
+
+
+async def test_a_renewed_certificate_is_taken_up_and_cuts_nobody_off(start_node: NodeFactory, tmp_path: Path) -> None:
+    """docs/tls.md: the file is replaced, HAProxy told by USR2. Sockets of the old process stay."""
+    pem = tmp_path / "both.pem"
+    node = await start_node()
+    tls_port = free_port()
+
+    def renew(name: str) -> ssl.SSLContext:
+        certs = make_certs(tmp_path / name)
+        fresh = pem.with_suffix(".new")
+        fresh.write_bytes(certs.cert.read_bytes() + certs.key.read_bytes())
+        fresh.replace(pem)
+        return ssl.create_default_context(cafile=str(certs.ca))
+
+    old = renew("old")
+    balancer = HAProxy([node], tmp_path, LB_CERT=pem, LB_TLS_BIND=f"127.0.0.1:{tls_port}")
+    balancer.process.argv.insert(1, "-W")
+    await balancer.start()
+    url = f"wss://127.0.0.1:{tls_port}/ws/chat/a/"
+    async with aiohttp.ClientSession() as http, http.ws_connect(url, ssl=old) as before:
+        new = renew("new")
+        balancer.process.signal(signal.SIGUSR2)
+
+        async def renewed() -> bool:
+            try:
+                await (await http.ws_connect(url, ssl=new)).close()
+            except aiohttp.ClientError:
+                return False
+            return True
+
+        await until(renewed, "the new certificate is shown")
+        await before.send_json({"message": "still here"})
+        assert await before.receive_json(timeout=20) == {"message": "still here"}
 
 
 async def test_no_node_ready_is_a_503_that_says_when_to_come_back(start_node: NodeFactory, tmp_path: Path) -> None:
