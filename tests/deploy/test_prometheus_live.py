@@ -118,7 +118,8 @@ async def test_a_killed_node_is_told_and_so_is_its_return(watched: Watched) -> N
         message, alert = await told.alert("HirobaNodeDown", "firing", instance)
         assert message["groupLabels"] == {"alertname": "HirobaNodeDown", "severity": "critical"}
         assert instance in alert["annotations"]["summary"]
-        assert alert["annotations"]["runbook_url"] == "docs/operations.md#hirobanodedown"
+        assert alert["annotations"]["runbook_url"] == "https://git.example.org/hiroba/docs/operations.md#hirobanodedown"
+        assert "runbook" not in alert["labels"]
         await victim.start()
         watched.share()  # the new process too
         await told.alert("HirobaNodeDown", "resolved", instance)

@@ -75,7 +75,7 @@ def test_an_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on(alert: s
     rule = alerts()[alert]
     assert rule["labels"]["severity"] in (("none",) if alert == WATCHDOG else ("critical", "warning"))
     assert rule["annotations"]["summary"].endswith(".")
-    assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{alert.lower()}"
+    assert rule["annotations"]["runbook_url"] == "{{ $externalLabels.runbook }}" + f"docs/operations.md#{alert.lower()}"
     paragraph = OPERATIONS.read_text("utf-8").partition(f"\n### {alert}\n")[2].partition("\n### ")[0]
     assert "**Look at**" in paragraph and "**Do**" in paragraph
     assert f"*{rule['labels']['severity']}" in paragraph, "the page says another severity"
