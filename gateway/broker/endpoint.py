@@ -1,6 +1,7 @@
-"""Where the broker is and how to get in: what redis-py parsed from the URL, for redis-py and for the lanes.
+"""Where the broker is and how to get in: one way for the lanes and for redis-py's pool.
 
-Where the URL names sentinels they say which server it is, at every connect; asking them is in sentinel.py.
+Everything that may change under a running node is looked up at every connect: the name's addresses, the files of TLS,
+and where the URL names sentinels, which server is the master (sentinel.py).
 """
 
 import asyncio
@@ -9,37 +10,39 @@ from typing import Any
 
 import redis.asyncio as redis
 from redis.asyncio.connection import SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
+from gateway.broker.dial import Dial
 from gateway.broker.errors import BrokerGone, BrokerRefused, closed_meanwhile, missing_rule
+from gateway.broker.pool import Pool
 from gateway.broker.refusals import tell
-from gateway.broker.sentinel import MasterPool, Sentinels
+from gateway.broker.sentinel import Sentinels
 from gateway.urls import is_sentinel_url, sentinel_url
+
+_TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
 class Endpoint:
-    """One broker's address. Names are resolved anew at every connect."""
+    """One broker's address. `url` was checked (gateway/urls.py)."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         named = sentinel_url(url) if is_sentinel_url(url) else None
-        self._url = named.broker_url if named else url
+        options: dict[str, Any] = dict(parse_url(named.broker_url if named else url))
         self._timeout_s = timeout_s
-        options: dict[str, Any] = dict(parse_url(self._url))
-        connection_class = options.pop("connection_class", None)
         self._path: str | None = options.get("path")
-        self._host: str = options.pop("host", "localhost")
-        self._port: int = int(options.pop("port", 6379))
+        self._host: str = options.get("host", "localhost")
+        self._port: int = int(options.get("port", 6379))
         self.db = int(options.get("db", 0))
         self.username: str | None = options.get("username")
         self.password: str | None = options.get("password")
-        self._sentinels = Sentinels(named, timeout_s) if named else None
-        self._master_pool: MasterPool | None = None
-        self._options = options
-        self._ssl: ssl.SSLContext | None = None
-        if connection_class is SSLConnection:
-            # redis-py knows the ssl_… parameters of the URL and their defaults.
-            self._ssl = SSLConnection(**options).ssl_context.get()
+        # What the URL says of TLS, as redis-py takes it; None: there is none.
+        self._tls: dict[str, Any] | None = None
+        if options.get("connection_class") is SSLConnection:
+            self._tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+        self._dial = Dial()
+        self._sentinels = Sentinels(named, self._dial, timeout_s) if named else None
+        self._pool: Pool | None = None
+        # Where the sentinels said the master is when they were last asked for it.
+        self._master = ""
 
     def __str__(self) -> str:
         """The address without any secret, for logs."""
@@ -50,59 +53,62 @@ class Endpoint:
         """Whether another server may be the broker from one moment to the next, and somebody knows which."""
         return self._sentinels is not None
 
-    async def connect(self, protocol: asyncio.Protocol) -> str:
-        """Open a transport for `protocol`; where it leads. Raises OSError (TLS errors are) or BrokerGone."""
-        loop = asyncio.get_running_loop()
+    async def connect(self, protocol: asyncio.Protocol) -> tuple[asyncio.Transport, str]:
+        """Open a transport for `protocol`; it, and where it leads. Raises OSError (TLS errors are) or BrokerGone."""
         if self._path:
-            await loop.create_unix_connection(lambda: protocol, self._path)
-            return self._path
+            transport, _ = await asyncio.get_running_loop().create_unix_connection(lambda: protocol, self._path)
+            return transport, self._path
         host, port = self._host, self._port
         if self._sentinels:
-            host, port = await ask(self._sentinels.discover_master(self._sentinels.service))
+            host, port = await ask(self._sentinels.master())
+        context = None if self._tls is None else await asyncio.to_thread(_context, self._tls)
         try:
-            await loop.create_connection(
-                lambda: protocol,
-                host,
-                port,
-                ssl=self._ssl,
-                server_hostname=host if self._ssl and self._ssl.check_hostname else None,
-            )
+            return await self._dial.open(host, port, protocol, context), f"{host}:{port}"
         except OSError as exc:
             if self._sentinels:
                 raise BrokerGone(f"the master {host}:{port}: {exc}") from exc
             raise
-        return f"{host}:{port}"
 
     async def follow_master(self) -> str:
-        """Where the broker is now, by its sentinels; `client()` lets go of a former one. Raises BrokerGone."""
-        assert self._master_pool is not None, "moves, and has a client"
-        host, port = await ask(self._master_pool.get_master_address())  # type: ignore[no-untyped-call]
-        return f"{host}:{port}"
+        """Where the broker is now, by its sentinels; the pool leaves a former one. Raises BrokerGone."""
+        assert self._sentinels is not None, "moves"
+        host, port = await ask(self._sentinels.master())
+        former, self._master = self._master, f"{host}:{port}"
+        if self._pool is not None and self._master != former:
+            await self._pool.leave()
+        return self._master
 
     def client(self, connections_max: int) -> "redis.Redis":
         """redis-py for everything off the hot road: bounded connections, no retries of its own, RESP3, bytes."""
-        options: dict[str, Any] = {
-            "max_connections": connections_max,
-            "timeout": self._timeout_s,
-            "socket_timeout": self._timeout_s,
-            "socket_connect_timeout": self._timeout_s,
-            "protocol": 3,
-            # No CLIENT SETINFO: Redis 7.0 does not know it, and the gateway's user has no need of it.
-            "lib_name": None,
-            "lib_version": None,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        if self._sentinels:
-            options = self._options | options
-            service = self._sentinels.service
-            self._master_pool = MasterPool(service, self._sentinels, **options)  # type: ignore[no-untyped-call]
-            return redis.Redis.from_pool(self._master_pool)
-        return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(self._url, **options))
+        self._pool = Pool(
+            self._open,
+            str(self),
+            connections_max,
+            self._timeout_s,
+            protocol=3,
+            db=self.db,
+            username=self.username,
+            password=self.password,
+        )
+        return redis.Redis.from_pool(self._pool)
+
+    async def _open(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        return (await self.connect(protocol))[0]
 
     async def close(self) -> None:
         """Close the connections to the sentinels."""
         if self._sentinels:
             await self._sentinels.aclose()
+
+
+def _context(options: dict[str, Any]) -> ssl.SSLContext:
+    """A TLS context from the files as they are now: certificates are rotated. Reads disks: not on the loop."""
+    try:
+        # redis-py knows the ssl_… parameters and their defaults.
+        return SSLConnection(**options).ssl_context.get()
+    except OSError as exc:  # SSLError is one, and names no file
+        files = ", ".join(f"{name}={options[name]}" for name in _TLS_FILES if name in options)
+        raise BrokerGone(f"no TLS with what broker_url names ({files}): {exc.strerror or exc}") from exc
 
 
 async def ask(command: Any) -> Any:

@@ -228,7 +228,7 @@ class Lane:
         connection = Connection(self.on_push, self.on_stray)
         try:
             async with asyncio.timeout(self._timeout_s):
-                self.address = await self._endpoint.connect(connection)
+                _, self.address = await self._endpoint.connect(connection)
                 await self._greet(connection)
         except BaseException as exc:
             connection.abort(BrokerGone("could not connect"))

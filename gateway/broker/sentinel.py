@@ -1,21 +1,21 @@
 """Which server is the master now: all sentinels are asked, the freshest answer counts. Connects to no master itself.
 
-redis-py keeps the connections to the sentinels and to the master. What to make of their answers is decided here: it
-would believe the first that says anything, and during a failover the first may be the last to know.
+redis-py keeps the connections to the sentinels. What to make of their answers is decided here: its own `Sentinel` would
+believe the first that says anything, and during a failover the first may be the last to know.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import redis.asyncio as redis
-from redis.asyncio.connection import BlockingConnectionPool
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
-from redis.backoff import NoBackoff
+from redis.asyncio.sentinel import MasterNotFoundError
 
+from gateway.broker.dial import Dial
 from gateway.broker.errors import closed_meanwhile
+from gateway.broker.pool import Pool
 from gateway.urls import SentinelUrl
 
 # One sentinel's time for its answer: so many parts of the budget for a whole connect. A machine that died often took
@@ -23,27 +23,30 @@ from gateway.urls import SentinelUrl
 ANSWER_SHARE = 4
 # Once most have answered, the others have so long: one that is dead must not slow each look.
 GRACE_S = 0.1
+# One look is under way at a time; the second connection is for a look that begins while another is being cancelled.
+CONNECTIONS_MAX = 2
 
 Address = tuple[str, int]
 
 
-class Sentinels(Sentinel):
+class Sentinels:
     """The sentinels of one service. Asked anew each time; who asks while others wait gets the same answer."""
 
-    def __init__(self, url: SentinelUrl, timeout_s: float) -> None:
-        super().__init__(  # type: ignore[no-untyped-call]
-            url.sentinels,
-            sentinel_kwargs={
-                "username": url.sentinel_username,
-                "password": url.sentinel_password,
-                "socket_timeout": timeout_s / ANSWER_SHARE,
-                "socket_connect_timeout": timeout_s / ANSWER_SHARE,
-                "lib_name": None,
-                "lib_version": None,
-                "retry": Retry(NoBackoff(), 0),
-            },
-        )
+    def __init__(self, url: SentinelUrl, dial: Dial, timeout_s: float) -> None:
         self.service = url.service
+        self._clients = [
+            redis.Redis.from_pool(
+                Pool(
+                    partial(dial.open, host, port),
+                    f"{host}:{port}",
+                    CONNECTIONS_MAX,
+                    timeout_s / ANSWER_SHARE,
+                    username=url.sentinel_username,
+                    password=url.sentinel_password,
+                )
+            )
+            for host, port in url.sentinels
+        ]
         self._addresses = [f"{host}:{port}" for host, port in url.sentinels]
         self._asking: asyncio.Task[Address] | None = None
         # Of the last failover that was heard of.
@@ -52,7 +55,7 @@ class Sentinels(Sentinel):
     def __str__(self) -> str:
         return f"{self.service} (sentinels {', '.join(self._addresses)})"
 
-    async def discover_master(self, service_name: str) -> Address:
+    async def master(self) -> Address:
         """The master's host and port. Raises MasterNotFoundError, whose text says what to look at."""
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask_all(), name="sentinels")
@@ -65,7 +68,7 @@ class Sentinels(Sentinel):
             task.exception()  # everybody who asked may have left
 
     async def _ask_all(self) -> Address:
-        asked = [asyncio.create_task(self._ask(sentinel), name="sentinel") for sentinel in self.sentinels]
+        asked = [asyncio.create_task(self._ask(sentinel), name="sentinel") for sentinel in self._clients]
         try:
             await _most(asked)
         finally:
@@ -98,8 +101,8 @@ class Sentinels(Sentinel):
         return state
 
     async def aclose(self) -> None:
-        """Close the connections. Remove when redis-py >= 8: before it there is none to inherit."""
-        await asyncio.gather(*(sentinel.aclose() for sentinel in self.sentinels))
+        """Close the connections."""
+        await asyncio.gather(*(sentinel.aclose() for sentinel in self._clients))
 
     def _freshest(self, states: dict[str, dict[str, Any]]) -> Address:
         """A failover that won its vote has a higher epoch (`config-epoch`) than whatever was before it.
@@ -149,12 +152,3 @@ async def _most(asked: Collection["asyncio.Task[dict[str, Any]]"]) -> None:
         )
         if enough and not done:
             return
-
-
-class MasterPool(SentinelConnectionPool, BlockingConnectionPool):
-    """redis-py's pool of connections to the master, bounded as a blocking one is. None to a former master stays."""
-
-    async def release(self, connection: Any) -> None:
-        if (connection.host, connection.port) != self.master_address:
-            await connection.disconnect()
-        await super().release(connection)

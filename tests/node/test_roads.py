@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import BrokerFactory, NodeFactory
 from tests.node.conftest import redis_only
 from tests.support.broker import Broker
+from tests.support.certs import make_certs
 from tests.support.client import Crowd
 from tests.support.node import Node
 from tests.support.until import until
@@ -53,6 +54,47 @@ async def test_a_chat_over_every_road(
     await broker.kill()
     await until(lambda: warnings(node), "a line about it")
     await assert_nothing_tells(node)
+
+
+@redis_only
+async def test_a_certificate_that_is_rotated_in_order_is_met_at_the_next_connect(
+    start_broker: BrokerFactory, start_node: NodeFactory, crowd: Crowd
+) -> None:
+    """The CA's file changed before the server's did, and nodes never came back: they had read it once, at start."""
+    broker = await start_broker(tls=True)
+    node = await start_node(broker_url=broker.url, probe_s=1, broker_timeout_s=1)
+    assert broker.certs is not None
+    broker.certs.ca.rename(broker.certs.ca.with_suffix(".old"))
+    await broker.kill()
+    away = await until(lambda: warnings(node), "the broker is away")
+    make_certs(broker.directory / "certs")
+    await broker.start()
+
+    async def chats() -> bool:
+        return await node.is_ready()
+
+    await until(chats, "the node is back")
+    client = await crowd.join(node, "r", history=5)
+    await client.say("x")
+    await client.hears("x")
+    assert "broker is away" in str(away[0]["event"])
+
+
+@redis_only
+async def test_a_file_of_tls_that_is_missing_is_named_and_awaited(
+    start_broker: BrokerFactory, start_node: NodeFactory
+) -> None:
+    """It was a traceback; whoever mounts it late need not restart the node."""
+    broker = await start_broker(tls=True)
+    assert broker.certs is not None
+    mounted = broker.certs.ca
+    late = mounted.with_name("late.pem")
+    node = await start_node(broker_url=broker.url.replace(mounted.name, late.name), ready=False, heartbeat_s=0.2)
+    (away,) = await until(lambda: warnings(node), "the broker is away")
+    assert f"ssl_ca_certs={late}): No such file or directory" in str(away["reason"])
+    late.write_bytes(mounted.read_bytes())
+    await node.wait_ready()
+    assert len(warnings(node)) == 1
 
 
 @redis_only

@@ -1,7 +1,10 @@
 """Where a lane's connections lead: names are resolved at every connect, so that a broker may move."""
 
 import asyncio
+import contextlib
+import gc
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +12,12 @@ import uvloop
 
 from gateway.broker.endpoint import Endpoint, ask
 from gateway.broker.errors import BrokerGone
+from tests.support.broker import Broker
+from tests.support.proxy import Proxy
+from tests.support.until import BUDGET_S, until
+
+# redis-py 8 would rather have `driver_info`, which redis-py 6 does not know.
+pytestmark = pytest.mark.filterwarnings("ignore:.*'lib_(name|version)':DeprecationWarning")
 
 
 class Visit(asyncio.Protocol):
@@ -75,3 +84,111 @@ def test_a_connection_that_broke_in_the_pool_is_a_broker_that_went_and_a_bug_is_
             runner.run(ask(write_to_a_broken_one()))
         with pytest.raises(RuntimeError, match="a bug"):
             runner.run(ask(wrong()))
+
+
+# ---- names with several addresses, slow names ----
+
+
+@contextlib.contextmanager
+def silent(port: int) -> Iterator[str]:
+    """An address that answers nothing: the backlog of its listener is full, so Linux drops what comes."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", port))
+        listener.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.2", port))
+        yield "127.0.0.2"
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+async def test_a_name_whose_first_address_is_silent_costs_a_moment(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name with an address of each family, one of them dead, left a node without a broker for ever."""
+
+    async def two(host: str, port: int) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (at, port)) for at in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr("gateway.broker.dial._addresses", two)
+    endpoint = Endpoint(broker.url.replace("127.0.0.1", "broker.test"), timeout_s=BUDGET_S)
+    with silent(broker.port):
+        visit = Visit()
+        transport, _ = await endpoint.connect(visit)
+        assert transport.get_extra_info("peername")[0] == "127.0.0.1"
+        transport.abort()
+        async with endpoint.client(1) as client:
+            assert await ask(client.info("server"))
+
+
+async def test_a_name_that_resolves_slowly_is_looked_up_once_by_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try left one behind: 18 errors that nobody had asked for in 90 s, and resolver threads all taken."""
+    asked = 0
+    answer = asyncio.Event()
+
+    async def slowly(host: str, port: int) -> Any:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    monkeypatch.setattr("gateway.broker.dial._addresses", slowly)
+    endpoint = Endpoint("redis://broker.test/0", timeout_s=0.05)
+    async with endpoint.client(4) as client:
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await endpoint.connect(Visit())
+            with pytest.raises(BrokerGone):
+                await ask(client.info())
+        waits = asyncio.create_task(endpoint.connect(Visit()))
+        await asyncio.sleep(0)
+        answer.set()
+        with pytest.raises(socket.gaierror):
+            await waits
+    assert asked == 1
+    del waits
+    gc.collect()
+    assert told == []
+
+
+# ---- the pool ----
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+async def test_a_connection_that_lay_idle_is_not_asked(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A firewall forgets without a word what says nothing: 7 of 24 reads waited for broker_timeout_s."""
+    monkeypatch.setattr("gateway.broker.pool.IDLE_S", 0.2)
+    async with Proxy(broker.port) as proxy:
+        endpoint = Endpoint(broker.url_at("127.0.0.1", proxy.port), timeout_s=BUDGET_S)
+        async with endpoint.client(8) as client:
+            await asyncio.gather(*(ask(client.info("server")) for _ in range(24)))
+            forgotten = list(proxy.links)
+            assert len(forgotten) == 8
+            for link in forgotten:
+                link.up.freeze()
+                link.down.freeze()
+            pool: Any = client.connection_pool
+            now = asyncio.get_running_loop().time
+            await until(lambda: all(now() - one.released_at > 0.2 for one in pool._available_connections), "they lie")
+            async with asyncio.timeout(BUDGET_S / 2):
+                await asyncio.gather(*(ask(client.info("server")) for _ in range(24)))
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+async def test_a_pool_that_leaves_uses_none_of_its_connections_again(broker: Broker) -> None:
+    """Idle or in use: after a failover the former master must not be asked once more."""
+    async with Proxy(broker.port) as proxy:
+        endpoint = Endpoint(broker.url_at("127.0.0.1", proxy.port), timeout_s=BUDGET_S)
+        async with endpoint.client(4) as client:
+            pool: Any = client.connection_pool
+            await asyncio.gather(*(ask(client.info("server")) for _ in range(4)))
+            used = await pool.get_connection()
+            await pool.leave()
+            await pool.release(used)
+            await until(lambda: not any(link.open for link in proxy.links), "all are closed")
+            assert await ask(client.info("server"))

@@ -7,6 +7,7 @@ import hiredis
 import pytest
 from redis.asyncio.sentinel import MasterNotFoundError
 
+from gateway.broker.dial import Dial
 from gateway.broker.sentinel import Sentinels
 from gateway.urls import sentinel_url
 
@@ -65,13 +66,13 @@ async def three() -> AsyncIterator[list[Says]]:
 @pytest.fixture
 async def sentinels(three: list[Says]) -> AsyncIterator[Sentinels]:
     hosts = ",".join(f"127.0.0.1:{says.port}" for says in three)
-    sentinels = Sentinels(sentinel_url(f"redis+sentinel://{hosts}/chat"), TIMEOUT_S)
+    sentinels = Sentinels(sentinel_url(f"redis+sentinel://{hosts}/chat"), Dial(), TIMEOUT_S)
     yield sentinels
     await sentinels.aclose()
 
 
 async def master(sentinels: Sentinels) -> int:
-    return (await sentinels.discover_master("chat"))[1]
+    return (await sentinels.master())[1]
 
 
 async def test_one_that_is_dead_slows_no_look(three: list[Says], sentinels: Sentinels) -> None:

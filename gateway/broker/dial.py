@@ -1,0 +1,55 @@
+"""TCP to a name: one look-up for all who ask at once, every address tried, the first that answers taken."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+
+import aiohappyeyeballs
+
+# An address that says nothing for so long has the next one tried beside it (RFC 8305, section 5).
+NEXT_ADDRESS_S = 0.25
+# Seconds of silence before the kernel asks whether the other end is there, between two such questions, and how many.
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+
+_Found = Sequence[aiohappyeyeballs.AddrInfoType]
+
+
+class Dial:
+    """Names are looked up anew for each connection. A look-up belongs to no try: it may outlast several of them."""
+
+    def __init__(self) -> None:
+        self._looking: dict[tuple[str, int], asyncio.Task[_Found]] = {}
+
+    async def open(
+        self, host: str, port: int, protocol: asyncio.Protocol, tls: ssl.SSLContext | None = None
+    ) -> asyncio.Transport:
+        """A transport for `protocol`. Raises OSError (TLS errors are). The caller brings a deadline."""
+        sock = await aiohappyeyeballs.start_connection(
+            await self._look_up(host, port), happy_eyeballs_delay=NEXT_ADDRESS_S
+        )
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            if hasattr(socket, option):  # macOS has no TCP_KEEPIDLE
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        loop, named = asyncio.get_running_loop(), host if tls else None
+        return (await loop.create_connection(lambda: protocol, sock=sock, ssl=tls, server_hostname=named))[0]
+
+    async def _look_up(self, host: str, port: int) -> _Found:
+        place = (host, port)
+        task = self._looking.get(place)
+        if task is None:
+            task = self._looking[place] = asyncio.create_task(_addresses(host, port), name=f"look up {host}")
+            task.add_done_callback(lambda done: self._found(place, done))
+        return await asyncio.shield(task)
+
+    def _found(self, place: tuple[str, int], task: "asyncio.Task[_Found]") -> None:
+        del self._looking[place]
+        if not task.cancelled():
+            task.exception()  # everybody who asked may have left
+
+
+async def _addresses(host: str, port: int) -> _Found:
+    """getaddrinfo(3)."""
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
