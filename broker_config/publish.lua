@@ -40,13 +40,13 @@ local function bytes_up_to(entry)
   return entry[2][1] == 'v' and entry[2][3] == 'b' and tonumber(entry[2][4]) or 0
 end
 
--- The newest entry's clock, count and running bytes; zeros for a room without a log: it begins here.
+-- The newest entry's clock (a number, and its text), count and running bytes; zeros for a room without a log: it begins here.
 local function newest_of(log)
   local found = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
   if found.err then return nil, found.err end
-  if not found[1] then return { ms = 0, n = 0, bytes = 0, bell = '!' } end
-  local ms, n = found[1][1]:match('^(%d+)-(%d+)$')
-  return { ms = tonumber(ms), n = tonumber(n), bytes = bytes_up_to(found[1]), bell = '' }
+  if not found[1] then return { ms = 0, at = '0', n = 0, bytes = 0, bell = '!' } end
+  local at, n = found[1][1]:match('^(%d+)-(%d+)$')
+  return { ms = tonumber(at), at = at, n = tonumber(n), bytes = bytes_up_to(found[1]), bell = '' }
 end
 
 -- Retention is one number: how many of the newest entries stay. n is dense, so ages become counts by subtraction.
@@ -75,7 +75,9 @@ for at = 10, #ARGV, 4 do
   else
     local ms, n = math.max(now_ms, newest.ms), newest.n + 1
     local bytes = newest.bytes + #ARGV[at + 3]
-    local id = string.format('%.0f-%.0f', ms, n)
+    -- A stranger's id may have 64 bits, and a number holds 53: its text goes on as it is.
+    local ms_text = ms > newest.ms and string.format('%.0f', ms) or newest.at
+    local id = ms_text .. string.format('-%.0f', n)
     local added = redis.pcall('XADD', log, id, 'v', '1', 'b', string.format('%.0f', bytes),
       'f', ARGV[at + 1], 'u', ARGV[at + 2], 'm', ARGV[at + 3])
     if added.err then
@@ -85,7 +87,7 @@ for at = 10, #ARGV, 4 do
       local renewal_ms = renewal_s * 1000
       newest.renew = newest.renew or n == 1 or math.floor(ms / renewal_ms) ~= math.floor(newest.ms / renewal_ms)
       newest.trim = newest.trim or n % TRIM_EVERY == 0
-      newest.ms, newest.n, newest.bytes, newest.id = ms, n, bytes, id
+      newest.ms, newest.at, newest.n, newest.bytes, newest.id = ms, ms_text, n, bytes, id
     end
   end
 end

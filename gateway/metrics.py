@@ -96,6 +96,7 @@ LABELLED = (
     ("publishes_refused", "hiroba_publishes_refused", "reason", "Publishes that got no id: timeout, unknown, refused."),
     ("closes", "hiroba_closes", "reason", "Connections ended, by reason (docs/protocol.md)."),
     ("handshakes_refused", "hiroba_handshakes_refused", "reason", "WebSocket handshakes refused, by reason."),
+    ("nonsense", "hiroba_broker_nonsense", "what", "Things heard from the broker that nobody of ours wrote, by kind."),
     ("broker_reconnects", "hiroba_broker_reconnects", "lane", "Broken or failed connections to the broker, by lane."),
 )
 
@@ -151,6 +152,7 @@ class Metrics:
     closes: Counter[str]
     handshakes_refused: Counter[str]
     broker_reconnects: Counter[str]
+    nonsense: Counter[str]
     publish_latency: Histogram
     delivery_latency: Histogram
     publish_batch: Histogram

@@ -15,7 +15,7 @@ from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed, Follower
-from gateway.broker.groups import Groups, entry_id, settled
+from gateway.broker.groups import Groups, settled
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
@@ -26,7 +26,7 @@ from gateway.broker.registry import Registry
 from gateway.broker.sweep import Sweep
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.core.entry import START, EntryId
+from gateway.core.entry import START, EntryId, entry_id
 from gateway.core.names import RoomName
 from gateway.metrics import Metrics
 

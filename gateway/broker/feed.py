@@ -1,10 +1,11 @@
 """One room's log as this node follows it: where it is, who is told. No I/O; the reader moves it."""
 
+import re
 from collections.abc import Collection
 from typing import Protocol
 
 from gateway.core.contiguity import Tear
-from gateway.core.entry import START, Entry, EntryId, Gap, parse_id
+from gateway.core.entry import START, Entry, EntryId, Gap, entry_id
 
 
 class Follower(Protocol):
@@ -122,5 +123,14 @@ class Feed:
         return self.former_end.n - cursor.n
 
 
+# `!` and an id as publish.lua rings them; its halves have 64 bits.
+_BELL = re.compile(rb"!?\d{1,20}-\d{1,20}\Z")
+
+
+def is_bell(bell: bytes) -> bool:
+    """Whether publish.lua may have rung it; anybody may publish on a channel."""
+    return _BELL.match(bell) is not None
+
+
 def _bell_id(bell: bytes) -> EntryId:
-    return parse_id(bell.lstrip(b"!").decode())
+    return entry_id(bell.lstrip(b"!"))

@@ -6,21 +6,17 @@ from typing import Any
 
 import structlog
 
-from gateway.broker import keys
+from gateway.broker import keys, refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
 from gateway.broker.lane import Lane
-from gateway.core.entry import START, EntryId, parse_id
+from gateway.core.entry import START, EntryId, entry_id
 from gateway.metrics import Metrics
 
 # Entries looked at per step while searching for where a rewound log and ours part.
 REWIND_PAGE = 100
 
 log = structlog.get_logger()
-
-
-def entry_id(raw: bytes) -> EntryId:
-    return parse_id(raw.decode())
 
 
 class Groups:
@@ -77,7 +73,7 @@ class Groups:
         """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
         feed.grouped = feed.maybe_group = False
         if isinstance(error, BrokerRefused) and error.code not in ("ERR", "NOPERM"):
-            log.error("no consumer group", key=feed.key.decode(), error=str(error))
+            refusals.tell(str(error))
 
     async def _rewind(self, feed: Feed) -> None:
         """The cursor's entry is gone. Trimmed away, everything below it is too; otherwise the log was rewound.

@@ -12,7 +12,7 @@ import structlog
 
 from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
-from gateway.broker.feed import Feed
+from gateway.broker.feed import Feed, is_bell
 from gateway.broker.groups import Groups
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
@@ -60,13 +60,19 @@ class Reader:
         self._unsure: set[Feed] = set()
         self._run_id = b""
         lane.on_up = self._up
+        metrics.known("nonsense", ("bell",))
 
     def ring(self, key: bytes, bell: bytes) -> None:
         """The log grew. For a log that nobody follows any more this does nothing."""
         feed = self.feeds.get(key)
-        if feed is not None:
+        if feed is None:
+            return
+        if is_bell(bell):
             feed.hear(bell)
-            self.mark((feed,))
+        elif bell:
+            self._metrics.nonsense["bell"] += 1
+            refusals.puzzle("bell", key, bell)
+        self.mark((feed,))
 
     def listens(self, key: bytes) -> None:
         """The log's doorbell is connected (again). What was appended until now may have gone unheard."""

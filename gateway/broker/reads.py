@@ -6,9 +6,8 @@ import redis.asyncio as redis
 
 from gateway.broker.endpoint import ask
 from gateway.broker.feed import Feed
-from gateway.broker.groups import entry_id
 from gateway.core.contiguity import contiguous, first_id, told
-from gateway.core.entry import Entry, EntryId, Gap, decode
+from gateway.core.entry import Entry, EntryId, Gap, decode, entry_id
 
 # 64 of the largest messages are 4 MiB: pages_max of them bound what walks can hold.
 PAGE_ENTRIES = 64

@@ -1,4 +1,4 @@
-"""What the broker refuses, told once a minute at most: what is refused comes again with every probe, or every entry.
+"""What the broker refuses or holds that is not ours, told once a minute at most: it comes again with every entry.
 
 A denial of the ACL is told with the rule that is missing. What a refusal means to us is in errors.py.
 """
@@ -21,11 +21,26 @@ _told: dict[str, float] = {}
 def tell(text: str) -> None:
     """Log an error reply, unless one of its kind was logged within the last RETOLD_S."""
     rule = missing_rule(text)
-    kind = rule or text.partition(" ")[0]
-    if time.monotonic() - _told.get(kind, float("-inf")) < RETOLD_S:
+    if not _due(rule or text.partition(" ")[0]):
         return
-    _told[kind] = time.monotonic()
     if rule is None:
         log.error("the broker refused a command", error=text)
     else:
         log.error("the broker's ACL refused a command", missing=rule, error=text, mend="hiroba broker apply")
+
+
+def puzzle(what: str, key: bytes, found: bytes) -> None:
+    """Log something that nobody of ours wrote, unless something of its kind was within the last RETOLD_S."""
+    if _due(what):
+        log.error("nonsense on the broker", what=what, key=_text(key), found=_text(found))
+
+
+def _text(raw: bytes) -> str:
+    return raw[:100].decode(errors="backslashreplace")
+
+
+def _due(kind: str) -> bool:
+    if time.monotonic() - _told.get(kind, float("-inf")) < RETOLD_S:
+        return False
+    _told[kind] = time.monotonic()
+    return True

@@ -31,10 +31,10 @@ class Registry:
     async def beat(self) -> None:
         """Tell that we live, bury the dead. Raises BrokerGone, BrokerRefused."""
         added, alive, dead = await ask(self._script(keys=[keys.NODES], args=[self._node, self._ttl_s]))
-        self.alive = frozenset(node.decode() for node in alive)
-        for node in (node.decode() for node in dead):
+        self.alive = frozenset(map(_name, alive))
+        for node in map(_name, dead):
             if node != self._node:
-                log.info("node is gone", gone=node)
+                log.info("node is gone", gone=node[:50])
                 await ask(self._client.delete(keys.probe(node)))
                 await ask(self._client.delete(keys.once(node)))
         if added and self._known:
@@ -58,3 +58,8 @@ class Registry:
         await ask(self._client.zrem(keys.NODES, self._node))
         await ask(self._client.delete(keys.probe(self._node)))
         await ask(self._client.delete(keys.once(self._node)))
+
+
+def _name(member: bytes) -> str:
+    """Anybody can add to a set: what is no name of a node dies like one."""
+    return member.decode(errors="replace")

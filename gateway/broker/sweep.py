@@ -10,11 +10,12 @@ import structlog
 from broker_config.retention import RENEWALS
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
-from gateway.broker.groups import Groups, entry_id, settled
+from gateway.broker.groups import Groups, settled
 from gateway.broker.lane import Lane
 from gateway.broker.reader import Reader
 from gateway.broker.registry import Registry
 from gateway.config import Settings
+from gateway.core.entry import entry_id
 from gateway.metrics import Metrics
 
 SLICES = 10

@@ -40,6 +40,12 @@ def parse_id(text: str) -> EntryId:
     return EntryId(int(match[1]), int(match[2]))
 
 
+def entry_id(raw: bytes) -> EntryId:
+    """An id as the broker has it: two numbers of 64 bits, also where a stranger chose them. ValueError: it is none."""
+    ms, _, n = raw.partition(b"-")
+    return EntryId(int(ms), int(n))
+
+
 class Entry:
     """One message of a room's log. Immutable by habit: every socket of the room is served from it."""
 
@@ -85,8 +91,7 @@ def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
 
     What this node cannot read (another format version, a stranger's XADD) becomes the gap that it is to its readers.
     """
-    ms, _, n = raw_id.partition(b"-")
-    id = EntryId(int(ms), int(n))
+    id = entry_id(raw_id)
     if len(fields) == 10 and fields[0] == b"v" and fields[1] == FORMAT and fields[8] == b"m":
         try:  # Not suppress(): a microsecond per entry.
             return Entry(id, fields[5].decode(), fields[7].decode(), fields[9])

@@ -8,7 +8,7 @@ from typing import Protocol
 from gateway.broker.publisher import Refusal
 from gateway.core import wires
 from gateway.core.closes import Close
-from gateway.core.entry import START, EntryId, parse_id
+from gateway.core.entry import START, EntryId, entry_id
 from gateway.core.wires import Ref, Wire
 
 
@@ -87,6 +87,6 @@ class Session(ABC):
             if isinstance(outcome, Refusal):
                 self.write(wires.error(outcome.name.lower(), outcome.value, ref))
             elif ref is not None:
-                self.write(wires.ack(ref, parse_id(outcome.decode())))
+                self.write(wires.ack(ref, entry_id(outcome)))
         elif isinstance(outcome, Refusal):
             self.end(Close.BROKER)
