@@ -1,6 +1,7 @@
 """TCP to a name: one look-up for all who ask at once, every address tried, the first that answers taken."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -25,9 +26,14 @@ class Dial:
         self, host: str, port: int, protocol: asyncio.Protocol, tls: ssl.SSLContext | None = None
     ) -> asyncio.Transport:
         """A transport for `protocol`. Raises OSError (TLS errors are). The caller brings a deadline."""
-        sock = await aiohappyeyeballs.start_connection(
-            await self._look_up(host, port), happy_eyeballs_delay=NEXT_ADDRESS_S
-        )
+        found = await self._look_up(host, port)
+        try:
+            sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=NEXT_ADDRESS_S)
+        except OSError as exc:
+            if exc.errno is None:  # each address has a reason of its own
+                raise
+            # Not asyncio's own words: "Connect call failed".
+            raise OSError(exc.errno, os.strerror(exc.errno)) from exc
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in KEEPALIVE.items():
