@@ -2,10 +2,11 @@
 -- a `!` before it when the log began with this call, so that who listens can count what a vanished log took along.
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
--- KEYS[2…]  the logs that the call appends to; a log's key is its doorbell's channel too
+-- KEYS[2…]  the logs that the call appends to
 -- ARGV[1…9] call number; 1 if it was sent before (else 0); retention: seconds, entries min, entries max, bytes max,
 --           idle seconds, and how often that is renewed; once key's seconds
--- ARGV[10…] per entry: index into KEYS, sender, user, message
+-- ARGV[10]  what follows a log's key in the name of its doorbell's channel
+-- ARGV[11…] per entry: index into KEYS, sender, user, message
 --
 -- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error. A number that was answered before returns
 -- the saved lines and appends nothing; a lower one is an error (STALE). So is a call that was sent before when the
@@ -18,6 +19,7 @@ local number = tonumber(ARGV[1])
 local sent_before = ARGV[2] == '1'
 local retention_s, entries_min, entries_max = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local bytes_max, idle_s, renewal_s, once_s = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
+local channel_tail = ARGV[10]
 
 -- Trimming is looked at once in so many entries of a room: it costs more than the append itself.
 local TRIM_EVERY = 16
@@ -62,7 +64,7 @@ local function trim(log, newest)
 end
 
 local logs, lines = {}, {}
-for at = 10, #ARGV, 4 do
+for at = 11, #ARGV, 4 do
   local index = tonumber(ARGV[at])
   local log = KEYS[index]
   local newest, failure = logs[index], nil
@@ -95,7 +97,7 @@ end
 for index, newest in pairs(logs) do
   if newest.trim then trim(KEYS[index], newest) end
   if newest.renew then redis.call('EXPIRE', KEYS[index], idle_s) end
-  if newest.id then redis.call('SPUBLISH', KEYS[index], newest.bell .. newest.id) end
+  if newest.id then redis.call('SPUBLISH', KEYS[index] .. channel_tail, newest.bell .. newest.id) end
 end
 
 local answer = table.concat(lines, '\n')

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from broker_config import prefix
 from broker_config.retention import DEFAULT as RETENTION
 from gateway.urls import check_broker_url, check_origin
 from gateway.urls import masked as masked
@@ -82,6 +83,10 @@ class Serving(Section):
     `redis+sentinel://HOST:26379,HOST:26379/SERVICE` for whichever server these sentinels call master; with
     the broker's user and password in front of the host. Unset, `hiroba up` runs the embedded broker and
     `hiroba node` takes `redis://127.0.0.1:6379/0`."""
+    key_prefix: Annotated[str, AfterValidator(prefix.check_key_prefix)] = prefix.DEFAULT
+    """What every key and channel on the broker begins with, before a `:`. Installations that share a server differ in
+    it, or in the database. `hiroba:staging` needs no other rules of the user `gateway`. Changed, all rooms are
+    empty."""
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address of the public port. Loopback, so that nothing is open to the world by accident; `0.0.0.0` or
     `::` behind a load balancer."""

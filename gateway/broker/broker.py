@@ -10,12 +10,12 @@ from typing import Any
 import structlog
 
 from broker_config.retention import Retention
-from gateway.broker import keys
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed, Follower
 from gateway.broker.groups import Groups, settled
+from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
@@ -44,6 +44,7 @@ class Broker:
 
     def __init__(self, node: str, url: str, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self.endpoint = Endpoint(url, settings.broker_timeout_s)
+        self._keys = keys = Keys(settings.key_prefix, self.endpoint.db)
         self._node = node
         self._settings = settings
         self._metrics = metrics
@@ -59,7 +60,7 @@ class Broker:
         lanes = (self._publish_lane, self._read_lane, self._bell_lane)
         metrics.known("broker_reconnects", ("registry", *(lane.name for lane in lanes)))
         self._client = self.endpoint.client(CONNECTIONS_MAX)
-        self._groups = Groups(node, self._read_lane, metrics)
+        self._groups = Groups(node, keys, self._read_lane, metrics)
         self._reader = Reader(
             self._read_lane,
             self._bell_lane,
@@ -69,7 +70,7 @@ class Broker:
             metrics,
             entry_bytes_max=settings.message_bytes_max,
         )
-        self._doorbell = Doorbell(self._bell_lane, self._reader.ring, self._reader.listens, metrics)
+        self._doorbell = Doorbell(self._bell_lane, self._ring, self._listens, metrics)
         retention = Retention(
             settings.retention_s,
             settings.retention_entries_min,
@@ -79,6 +80,7 @@ class Broker:
         )
         self.publisher = Publisher(
             node,
+            keys,
             self._publish_lane,
             clock,
             Pace(settings.gather_s, settings.gather_max_s),
@@ -88,7 +90,7 @@ class Broker:
             entries_max=settings.publish_queue_entries_max,
             bytes_max=settings.publish_queue_bytes_max,
         )
-        self._registry = Registry(node, self._client, settings.node_ttl_s, self._reader.distrust)
+        self._registry = Registry(node, keys, self._client, settings.node_ttl_s, self._reader.distrust)
         self._probe = Probe(node, keys.probe(node), self.publisher, clock, settings.probe_s, reconnect=self._drop_lanes)
         self.reads = Reads(self._client, settings.pages_max)
         self._sweep = Sweep(self._reader, self._groups, self._registry, self._read_lane, metrics, settings)
@@ -116,7 +118,7 @@ class Broker:
 
         Waits for the broker as long as it takes: the caller brings a deadline. Raises BrokerRefused.
         """
-        feed = Feed(keys.log(room), follower, self._settings.message_bytes_max)
+        feed = Feed(self._keys.log(room), follower, self._settings.message_bytes_max)
         feed.cursor = await self._last_id(feed.key)
         await self._attach(feed)
         return feed
@@ -124,13 +126,19 @@ class Broker:
     async def _attach(self, feed: Feed) -> None:
         self._reader.add(feed)
         try:
-            await self._doorbell.subscribe(feed.key)
+            await self._doorbell.subscribe(self._keys.channel(feed.key))
         except BaseException:
             self._reader.remove(feed)
-            self._doorbell.unsubscribe(feed.key)
+            self._doorbell.unsubscribe(self._keys.channel(feed.key))
             raise
         self._reader.mark((feed,))
         self._sweep.soon(feed)
+
+    def _ring(self, channel: bytes, bell: bytes) -> None:
+        self._reader.ring(self._keys.rung(channel), bell)
+
+    def _listens(self, channel: bytes) -> None:
+        self._reader.listens(self._keys.rung(channel))
 
     async def _last_id(self, key: bytes) -> EntryId:
         while True:
@@ -153,7 +161,7 @@ class Broker:
     def unfollow(self, feed: Feed) -> "asyncio.Future[Any] | None":
         """Follow a room's log no more, and remove its group. The future: the broker did so; None: nothing to do."""
         self._reader.remove(feed)
-        self._doorbell.unsubscribe(feed.key)
+        self._doorbell.unsubscribe(self._keys.channel(feed.key))
         return self._groups.remove(feed.key) if feed.maybe_group else None
 
     async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
@@ -169,7 +177,7 @@ class Broker:
         self._signs_of_life.append(keep("heartbeat", self._registry.run(self._settings.heartbeat_s)))
         keep("reader", self._reader.run())
         keep("sweep", self._sweep.run())
-        probe = Feed(keys.probe(self._node), self._probe, self._settings.message_bytes_max)
+        probe = Feed(self._keys.probe(self._node), self._probe, self._settings.message_bytes_max)
         await self._insist("probe", lambda: self._attach(probe))
         self._signs_of_life.append(keep("probe", self._prove()))
         await asyncio.Event().wait()

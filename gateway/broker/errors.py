@@ -84,7 +84,7 @@ def missing_rule(text: str) -> str | None:
     if command:
         return f"+{command[1]}"
     if _KEY.search(text):
-        return "~hiroba:*"
+        return "~hiroba:* (if key_prefix is hiroba)"
     if _CHANNEL.search(text):
-        return "&hiroba:*"
+        return "&hiroba:* (if key_prefix is hiroba)"
     return f"one of {_SCRIPT_RULES}" if _IN_SCRIPT.search(text) else None

@@ -9,6 +9,7 @@ import structlog
 from gateway.broker import keys, refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
+from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.core.entry import START, EntryId, entry_id
 from gateway.metrics import Metrics
@@ -22,8 +23,9 @@ log = structlog.get_logger()
 class Groups:
     """The server-side cursors of one node."""
 
-    def __init__(self, node: str, lane: Lane, metrics: Metrics) -> None:
+    def __init__(self, node: str, names: Keys, lane: Lane, metrics: Metrics) -> None:
         self._group = keys.group(node)
+        self._nodes = names.nodes
         self._lane = lane
         self._metrics = metrics
         # Logs whose group was removed while the lane was down, or just before: the broker may not have heard of it.
@@ -146,7 +148,7 @@ class Groups:
                     self._metrics.groups_swept += 1
 
     async def _dead(self, node: str) -> bool:
-        alive = await settled(self._lane.ask("ZRANGE", keys.NODES, 0, -1))
+        alive = await settled(self._lane.ask("ZRANGE", self._nodes, 0, -1))
         return not isinstance(alive, BrokerRefused) and node.encode() not in alive
 
 

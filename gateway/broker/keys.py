@@ -1,9 +1,12 @@
-"""Every key that hiroba has in Redis, spelled here and nowhere else.
+"""Every key and channel that hiroba has in Redis, spelled here and nowhere else. PREFIX is the setting `key_prefix`.
 
-    hiroba:{p}:log:<room>     stream: the room's log; also the name of its doorbell's sharded pub/sub channel
-    hiroba:{p}:once:<node>    string: number and answer of the node's last publish call
-    hiroba:{p}:probe:<node>   stream: the log of the node's own liveness probe
-    hiroba:nodes              sorted set: node id -> broker's clock at its last heartbeat, ms
+    PREFIX:{p}:log:<room>     stream: the room's log
+    PREFIX:{p}:once:<node>    string: number and answer of the node's last publish call
+    PREFIX:{p}:probe:<node>   stream: the log of the node's own liveness probe
+    PREFIX:nodes              sorted set: node id -> broker's clock at its last heartbeat, ms
+
+A log's doorbell is the sharded pub/sub channel of the log's name, with ` db<N>` behind it where the database is not 0:
+pub/sub knows no databases, and others may have the same rooms in theirs. No room's name has a space.
 
 p = CRC16(room) mod 256, in braces: the rooms of one partition share a Cluster slot, so that one call serves many.
 It is part of the data and can't be changed later, so a single broker has it too.
@@ -15,27 +18,43 @@ from gateway.core.names import RoomName
 
 PARTITIONS = 256
 
-NODES = b"hiroba:nodes"
+
+class Keys:
+    """The names of one installation: those with its prefix, in its database."""
+
+    def __init__(self, prefix: str, db: int) -> None:
+        self._prefix = prefix
+        # What follows a log's name in its doorbell's.
+        self.channel_tail = f" db{db}".encode() if db else b""
+        self.nodes = f"{prefix}:nodes".encode()
+
+    def log(self, room: RoomName) -> bytes:
+        """A room's log."""
+        return self._key(room, "log")
+
+    def once(self, node: str) -> bytes:
+        """What the node's last publish call returned. One call serves all partitions of a single broker."""
+        return self._key(node, "once")
+
+    def probe(self, node: str) -> bytes:
+        """The log that a node writes to and reads from, to prove the road."""
+        return self._key(node, "probe")
+
+    def channel(self, log: bytes) -> bytes:
+        """The channel of a log's doorbell."""
+        return log + self.channel_tail
+
+    def rung(self, channel: bytes) -> bytes:
+        """The log whose doorbell has this channel."""
+        return channel.removesuffix(self.channel_tail)
+
+    def _key(self, name: str, kind: str) -> bytes:
+        return f"{self._prefix}:{{{partition(name)}}}:{kind}:{name}".encode()
 
 
 def partition(name: str) -> int:
     """0 … 255. crc_hqx(…, 0) is the CRC16 (XMODEM) of Redis Cluster."""
     return crc_hqx(name.encode(), 0) % PARTITIONS
-
-
-def log(room: RoomName) -> bytes:
-    """A room's log, and the channel of its doorbell."""
-    return f"hiroba:{{{partition(room)}}}:log:{room}".encode()
-
-
-def once(node: str) -> bytes:
-    """What the node's last publish call returned. One call serves all partitions of a single broker."""
-    return f"hiroba:{{{partition(node)}}}:once:{node}".encode()
-
-
-def probe(node: str) -> bytes:
-    """The log that a node writes to and reads from, to prove the road."""
-    return f"hiroba:{{{partition(node)}}}:probe:{node}".encode()
 
 
 def group(node: str) -> bytes:

@@ -11,8 +11,9 @@ from enum import Enum
 
 import broker_config
 from broker_config.retention import Retention
-from gateway.broker import keys, refusals
+from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
 from gateway.clock import Clock
@@ -67,6 +68,7 @@ class Publisher:
     def __init__(
         self,
         node: str,
+        keys: Keys,
         lane: Lane,
         clock: Clock,
         pace: Pace,
@@ -78,6 +80,7 @@ class Publisher:
         bytes_max: int,
     ) -> None:
         self._once = keys.once(node)
+        self._channel_tail = keys.channel_tail
         self._lane = lane
         self._clock = clock
         self._pace = pace
@@ -184,7 +187,7 @@ class Publisher:
             entries += (index, publish.sender, publish.user, publish.message)
         head: tuple[Arg, ...] = (1 + len(logs), self._once, *logs, self._number)
         try:
-            answer = await self._answer_to(head, (*self._retention, *entries), batch)
+            answer = await self._answer_to(head, (*self._retention, self._channel_tail, *entries), batch)
         except BrokerRefused as exc:
             refusals.tell(str(exc))
             refusal = Refusal.UNKNOWN if fault_of(exc.code) is Fault.FORGOTTEN else Refusal.REFUSED

@@ -7,9 +7,10 @@ import redis.asyncio as redis
 import structlog
 
 import broker_config
-from gateway.broker import keys, refusals
+from gateway.broker import refusals
 from gateway.broker.endpoint import ask
 from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.keys import Keys
 
 log = structlog.get_logger()
 
@@ -17,8 +18,11 @@ log = structlog.get_logger()
 class Registry:
     """This node's entry, and what it last heard of the others."""
 
-    def __init__(self, node: str, client: redis.Redis, ttl_s: float, on_forgotten: Callable[[], None]) -> None:
+    def __init__(
+        self, node: str, keys: Keys, client: redis.Redis, ttl_s: float, on_forgotten: Callable[[], None]
+    ) -> None:
         self._node = node
+        self._keys = keys
         self._client = client
         self._ttl_s = ttl_s
         # We were thought dead: others may have removed our groups.
@@ -30,13 +34,13 @@ class Registry:
 
     async def beat(self) -> None:
         """Tell that we live, bury the dead. Raises BrokerGone, BrokerRefused."""
-        added, alive, dead = await ask(self._script(keys=[keys.NODES], args=[self._node, self._ttl_s]))
+        added, alive, dead = await ask(self._script(keys=[self._keys.nodes], args=[self._node, self._ttl_s]))
         self.alive = frozenset(map(_name, alive))
         for node in map(_name, dead):
             if node != self._node:
                 log.info("node is gone", gone=node[:50])
-                await ask(self._client.delete(keys.probe(node)))
-                await ask(self._client.delete(keys.once(node)))
+                await ask(self._client.delete(self._keys.probe(node)))
+                await ask(self._client.delete(self._keys.once(node)))
         if added and self._known:
             log.warning("this node was forgotten by the others: proving all its rooms")
             self._on_forgotten()
@@ -55,9 +59,9 @@ class Registry:
 
     async def withdraw(self) -> None:
         """Take this node and its own keys out. Raises BrokerGone, BrokerRefused."""
-        await ask(self._client.zrem(keys.NODES, self._node))
-        await ask(self._client.delete(keys.probe(self._node)))
-        await ask(self._client.delete(keys.once(self._node)))
+        await ask(self._client.zrem(self._keys.nodes, self._node))
+        await ask(self._client.delete(self._keys.probe(self._node)))
+        await ask(self._client.delete(self._keys.once(self._node)))
 
 
 def _name(member: bytes) -> str:

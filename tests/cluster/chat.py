@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import aiohttp
 from redis.asyncio import Redis
 
-from gateway.broker import keys
+from gateway.broker.keys import Keys
 from gateway.core.names import room_name
 from tests.support.node import Node
 from tests.support.until import until
@@ -282,7 +282,7 @@ async def chat_on(broker: Redis) -> AsyncIterator[Chat]:
 
 
 def key(room: str) -> bytes:
-    return keys.log(room_name(room))
+    return Keys("hiroba", 0).log(room_name(room))
 
 
 def check_account(member: Member, ever: Sequence[Heard]) -> None:

@@ -14,6 +14,7 @@ from gateway.core.names import RoomName, room_name
 # NFC takes some letters apart into a letter and a mark, which is no word any more.
 words = st.from_regex(r"\w{1,40}", fullmatch=True)
 rooms = words.filter(lambda raw: unicodedata.is_normalized("NFC", raw)).map(room_name)
+KEYS = keys.Keys("hiroba", 0)
 nodes = st.from_regex(r"[0-9a-f]{12}", fullmatch=True)
 
 
@@ -29,16 +30,30 @@ def test_partitions_that_are_in_peoples_data() -> None:
 
 @given(st.lists(rooms, min_size=2, max_size=8))
 def test_rooms_of_one_partition_share_a_slot_and_no_two_rooms_a_key(names: list[RoomName]) -> None:
-    slots = {key_slot(keys.log(name)) for name in names}
+    slots = {key_slot(KEYS.log(name)) for name in names}
     assert len(slots) <= len({keys.partition(name) for name in names})
-    assert len({keys.log(name) for name in names}) == len(set(names))
+    assert len({KEYS.log(name) for name in names}) == len(set(names))
 
 
 @given(rooms, nodes)
 def test_kinds_of_keys_never_meet(room: RoomName, node: str) -> None:
     """A room may have any word for a name, a node's id too."""
-    assert len({keys.log(room), keys.log(room_name(node)), keys.once(node), keys.probe(node), keys.NODES}) >= 4
-    assert key_slot(keys.once(node)) == key_slot(keys.probe(node))
+    assert len({KEYS.log(room), KEYS.log(room_name(node)), KEYS.once(node), KEYS.probe(node), KEYS.nodes}) >= 4
+    assert key_slot(KEYS.once(node)) == key_slot(KEYS.probe(node))
+
+
+@given(rooms, nodes)
+def test_installations_on_one_server_share_no_channel_and_with_a_prefix_no_key(room: RoomName, node: str) -> None:
+    """A database has its own keys; pub/sub has one name space for all. The default's names are in people's data."""
+    apart = [KEYS, keys.Keys("hiroba", 1), keys.Keys("hiroba", 11), keys.Keys("hiroba:staging", 0)]
+    channels = [one.channel(one.log(room)) for one in apart]
+    assert len(set(channels)) == len(apart) and channels[0] == KEYS.log(room)
+    assert [one.rung(channel) for one, channel in zip(apart, channels, strict=True)] == [one.log(room) for one in apart]
+    assert len({key for one in (apart[0], apart[3]) for key in (one.log(room), one.once(node), one.nodes)}) == 6
+
+
+def test_names_that_are_in_peoples_data() -> None:
+    assert (KEYS.log(room_name("lobby")), KEYS.nodes) == (b"hiroba:{54}:log:lobby", b"hiroba:nodes")
 
 
 @given(nodes)
