@@ -1,8 +1,9 @@
 """Log lines: JSON for machines, short lines for a person who looks. Metrics are in `metrics.py`.
 
 Everything goes to standard error: standard output belongs to what a command was asked to print (`hiroba
-config`, a report), and a crash loses no line there, for it is not block-buffered. A reader of that pipe
-that stops reading stops the node: give logs to something that reads.
+config`, a report). A line is one write of at most LINE_BYTES_MAX bytes of UTF-8, whatever the locale, so that
+lines of several processes on one pipe never mix; what is too long is cut, and the field `cut` says where. A
+reader of that pipe that stops reading stops the node: give logs to something that reads.
 
 Modules log with `structlog.get_logger()`: an event in plain words, facts as fields. What clients do is
 logged with `access` only. Lines of libraries (aiohttp, asyncio, redis), warnings and the last words of a
@@ -11,6 +12,7 @@ crash take the same road. No line holds a URL's password, a control character or
 
 import json
 import logging
+import os
 import re
 import sys
 import traceback
@@ -20,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from gateway.config import Settings
 from gateway.urls import masked
@@ -45,7 +47,7 @@ def setup(settings: Settings, node: str = "") -> None:
             add_node,
             _exception,
             _plain,
-            _Console(color=sys.stderr.isatty()) if people else _to_json,
+            _Fitting(_Console(color=sys.stderr.isatty()) if people else _to_json),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_Stderr,
@@ -121,6 +123,48 @@ def _as_plain(value: Any) -> Any:
 
 # ---- renderers ----
 
+# Writes to one pipe by several processes don't mix up to PIPE_BUF bytes each: 4,096 on Linux (pipe(7)).
+LINE_BYTES_MAX = 4_096
+# What a value may keep: first what leaves space for the other fields of any line of ours, then less and less.
+_KEPT_CHARS = (3_000, 1_500, 700, 300, 100, 30)
+# A line of which even that is too much keeps these.
+_HEAD = ("level", "event", "node")
+
+
+class _Fitting:
+    """`render`'s line as bytes, its end included. Long values lose their middle, for a path or a traceback says
+    most at its ends; `cut` names them."""
+
+    def __init__(self, render: Processor) -> None:
+        self._render = render
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        def line_of(event: EventDict) -> bytes:
+            line = self._render(logger, method, {**event})
+            assert isinstance(line, str)
+            return line.encode() + b"\n"
+
+        line = line_of(event)
+        for chars in _KEPT_CHARS:
+            if len(line) <= LINE_BYTES_MAX:
+                return line
+            line = line_of(_cut(event, chars))
+        if len(line) <= LINE_BYTES_MAX:
+            return line
+        return line_of({**_cut({key: event[key] for key in _HEAD if key in event}, chars), "cut": "all other fields"})
+
+
+def _cut(event: EventDict, chars: int) -> EventDict:
+    """`event` with no value of more characters than these and the mark."""
+    short, half, names = {**event}, chars // 2, []
+    for key, value in event.items():
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+        if isinstance(text, str) and len(text) > chars:
+            short[key] = f"{text[:half]}[… {len(text) - 2 * half:,} characters cut …]{text[-half:]}"
+            names.append(key)
+    return {**short, "cut": names}
+
+
 # JSON allows these raw in a string, but they end a line, or steer a terminal, or are not UTF-8.
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -190,16 +234,16 @@ def _now() -> datetime:
 
 
 class _Stderr:
-    """One write per line, so that lines of several processes do not mix. Looks standard error up each
-    time."""
+    """Looks standard error up each time; what Python would put between (a buffer, the locale) stays out."""
 
     def __init__(self, *_args: object) -> None:
         pass
 
-    def msg(self, line: str) -> None:
+    def msg(self, line: bytes) -> None:
         with suppress(OSError):  # the terminal is gone: that must not keep a node from draining
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            fd = sys.stderr.fileno()
+            while line:  # a pipe takes all of it at once; a socket (journald's) that a signal interrupts may not
+                line = line[os.write(fd, line) :]
 
     debug = info = warning = error = critical = exception = msg
 
@@ -224,6 +268,7 @@ def _take_over_stdlib(level: int) -> None:
     root.setLevel(level if level == logging.DEBUG else max(level, logging.WARNING))
     logging.captureWarnings(True)
     sys.excepthook = _last_words
+    sys.unraisablehook = _unraisable
 
 
 def _last_words(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
@@ -232,3 +277,9 @@ def _last_words(kind: type[BaseException], exc: BaseException, trace: TracebackT
         sys.__excepthook__(kind, exc, trace)
         return
     structlog.get_logger().critical("crashed", exc_info=(kind, exc, trace))
+
+
+def _unraisable(what: "sys.UnraisableHookArgs") -> None:
+    """An exception with nobody above it, in `__del__` say: Python's own words would be many lines."""
+    exc_info = what.exc_value and (what.exc_type, what.exc_value, what.exc_traceback)
+    structlog.get_logger().error(what.err_msg or "exception ignored", at=repr(what.object), exc_info=exc_info)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from blockbuster import blockbuster_ctx
 
 from tests.support import process, watched
 from tests.support.broker import Broker, BrokerOptions
@@ -59,7 +58,7 @@ def no_blocking_call_on_the_loop(request: pytest.FixtureRequest) -> Iterator[Non
     if {"unit", "node"}.isdisjoint(request.path.parts):
         yield
         return
-    with blockbuster_ctx("gateway"):
+    with watched.watching():
         yield
 
 

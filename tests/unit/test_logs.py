@@ -31,21 +31,21 @@ Lines = Callable[[], list[str]]
 
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
-    root, hook = logging.getLogger(), sys.excepthook
+    root, hook, unraisable = logging.getLogger(), sys.excepthook, sys.unraisablehook
     handlers, level = root.handlers, root.level
     yield
     logging.captureWarnings(False)
-    root.handlers, root.level, sys.excepthook = handlers, level, hook
+    root.handlers, root.level, sys.excepthook, sys.unraisablehook = handlers, level, hook, unraisable
     access.on = access.people = False
     structlog.reset_defaults()
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+def lines(capfd: pytest.CaptureFixture[str]) -> Lines:
     """What was written to standard error since the last call; nothing goes to standard output."""
 
     def read() -> list[str]:
-        out, err = capsys.readouterr()
+        out, err = capfd.readouterr()
         assert out == ""
         return err.split("\n")[:-1]
 
@@ -249,3 +249,93 @@ def test_auto_is_console_on_a_terminal_and_json_elsewhere() -> None:
         os.close(inside)
         os.close(outside)
     assert re.fullmatch(r"\d\d:\d\d:\d\d \x1b\[33mwarning: \x1b\[0mhello  \x1b\[2mn=1\x1b\[0m", shown.strip())
+
+
+def long_lines() -> str:
+    """A process whose lines are as long as a stranger can make them: a request line may have 8,190 bytes."""
+    return (
+        "import sys; from gateway import logs; from gateway.config import Settings\n"
+        "logs.setup(Settings(log_format='json'), sys.argv[1])\n"
+        "for _ in range(300): logs.access.http('GET', '/部屋/' + sys.argv[1] * 8_000, 404, 0.0, '-')\n"
+    )
+
+
+def test_lines_of_several_processes_on_one_slow_pipe_stay_whole_and_utf8() -> None:
+    """Nodes of one `hiroba up`, or of a container, share a pipe; the kernel keeps a write whole up to PIPE_BUF only."""
+    ours, theirs = os.pipe()
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    with os.fdopen(ours, "rb", buffering=0) as pipe:
+        children = [
+            subprocess.Popen([sys.executable, "-c", long_lines(), name], cwd=ROOT, stderr=theirs, env=env)
+            for name in "ab"
+        ]
+        os.close(theirs)
+        read = b"".join(iter(lambda: pipe.read(1_000), b""))
+    assert [child.wait(60) for child in children] == [0, 0]
+    lines = [json.loads(line) for line in read.decode().splitlines()]
+    assert len(lines) == 600
+    for line in lines:
+        assert line["path"].startswith("/部屋/aaa" if line["node"] == "a" else "/部屋/bbb")
+        assert "characters cut" in line["path"] and line["cut"] == ["path"]
+
+
+class Deep:
+    """What `repr` makes long."""
+
+    def __repr__(self) -> str:
+        return "deep " * 2_000
+
+
+@pytest.mark.parametrize("use", [for_people, for_machines])
+@pytest.mark.parametrize("char", ["x", "部", "🙂", '"', "\x1b", "\udcff", "\n"])
+def test_a_line_too_long_is_cut_where_one_sees_it(use: Callable[[], None], char: str, lines: Lines) -> None:
+    """Whatever a character costs when it is escaped: 1 byte or 12."""
+    use()
+    log = structlog.get_logger()
+    long = f"begin{char * 5_000}end"
+    log.info("one", path=long, short="kept")
+    log.info(long, path=long, facts=[long, {"deep": long}], other=Deep())
+    log.info("many", **{f"field_{n}": long for n in range(200)})
+    shown = lines()
+    assert len(shown) == 3
+    for line in shown:
+        assert len(line.encode()) < logs.LINE_BYTES_MAX
+    assert "kept" in shown[0] and "begin" in shown[0] and "characters cut" in shown[0] and "end" in shown[0]
+    assert "many" in shown[2] and "all other fields" in shown[2]
+    if use is for_machines:
+        one, all_of_it, many = map(json.loads, shown)
+        assert (one["cut"], one["short"]) == (["path"], "kept")
+        assert set(all_of_it["cut"]) == {"event", "path", "facts", "other"}
+        assert (many["cut"], many["level"], many["node"]) == ("all other fields", "info", "n1")
+
+
+def fail(depth: int) -> None:
+    if depth:
+        fail(depth - 1)
+    raise OSError("the innermost reason" + "!" * 5_000 + "ends so")
+
+
+@pytest.mark.parametrize("use", [for_people, for_machines])
+def test_a_long_traceback_keeps_its_ends(use: Callable[[], None], lines: Lines) -> None:
+    use()
+    try:
+        fail(20)
+    except OSError:
+        structlog.get_logger().exception("given up")
+    shown = "\n".join(lines())
+    assert len(shown.encode()) < logs.LINE_BYTES_MAX
+    assert "given up" in shown and "Traceback (most recent call last)" in shown and "ends so" in shown
+    assert "characters cut" in shown
+
+
+def test_an_exception_that_nobody_can_catch_is_one_line_too() -> None:
+    script = (
+        "from gateway import logs; from gateway.config import Settings\n"
+        "logs.setup(Settings(log_format='json'))\n"
+        "class Odd:\n"
+        "    def __del__(self): raise OSError('gone')\n"
+        "Odd()\n"
+    )
+    (line,) = run(script).stderr.splitlines()
+    got = json.loads(line)
+    assert got["level"] == "error" and "OSError: gone" in got["exception"] and "__del__" in got["at"]
