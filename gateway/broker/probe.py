@@ -48,7 +48,8 @@ class Probe:
         self._offsets: list[tuple[float, float]] = []
         # The broker's clock less this machine's, in seconds, by the shortest round trip lately.
         self.offset_s = 0.0
-        self._awaited: list[asyncio.Future[None]] = []
+        # Set at each proof, for those who wait then. Who gives up leaves nothing in it.
+        self._proof = asyncio.Event()
 
     @property
     def every_s(self) -> float:
@@ -66,9 +67,7 @@ class Probe:
     async def proof(self) -> None:
         """Wait until the road is proven; at once while it is."""
         while not self.proven:
-            proof = asyncio.get_running_loop().create_future()
-            self._awaited.append(proof)
-            await proof
+            await self._proof.wait()
 
     def turn(self) -> None:
         """Send the next probe, judge the last ones. To be called every `every_s`."""
@@ -95,10 +94,8 @@ class Probe:
         if any(entry.sender == self._node for entry in entries):
             self._proven_at = self._clock.now()
             self._patience_s = self._period_s
-            for proof in self._awaited:
-                if not proof.done():
-                    proof.set_result(None)
-            self._awaited.clear()
+            self._proof.set()
+            self._proof.clear()
 
     def lose(self, gap: Gap) -> None:
         """A lost probe is no loss; the next ones tell whether the road works."""
