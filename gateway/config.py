@@ -135,7 +135,8 @@ class Limits(Section):
     publish_window: Count = 32
     """Publishes of one session on their way to the broker; a full window stops reading that socket."""
     publish_queue_entries_max: Count = 20_000
-    """Entries waiting in a node's publisher; a full queue holds back the sockets that speak."""
+    """Entries waiting in a node's publisher; a full queue holds back the sockets that speak. One session may
+    have 1/32 of what is still free: nobody fills it alone, and its sessions take turns."""
     publish_queue_bytes_max: Count = 64 * 1024 * 1024
     """Bytes waiting in a node's publisher, counted as `publish_queue_entries_max` is."""
     allowed_origins: Annotated[tuple[Origin, ...], NoDecode, Comma] = ()

@@ -5,7 +5,6 @@ anything newer; the script knows its number and appends nothing twice (broker_co
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
@@ -13,6 +12,7 @@ import broker_config
 from broker_config.retention import Retention
 from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+from gateway.broker.fair_queue import FairQueue
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
@@ -22,6 +22,10 @@ from gateway.metrics import Metrics
 
 ENTRIES_PER_CALL = 1024
 BYTES_PER_CALL = 1_048_576
+# Nobody is answered before a call is. Where so much takes longer than this (a slow network or disk), the next one is
+# smaller: two of the largest messages at least.
+CALL_S = 0.1
+BYTES_PER_CALL_MIN = 131_072
 EXPIRE_EVERY_S = 0.1
 
 
@@ -63,7 +67,8 @@ class Publish:
 
 
 class Publisher:
-    """The node's one queue into the broker. `full` names its bound; whoever offers must wait for `space()`."""
+    """The node's one road into the broker, whose senders take turns. Whoever offers must wait for `space` while it is
+    `full` for him."""
 
     def __init__(
         self,
@@ -88,17 +93,13 @@ class Publisher:
         self._metrics = metrics
         metrics.known("publishes_refused", (refusal.name.lower() for refusal in Refusal))
         self._timeout_s = timeout_s
-        self._entries_max = entries_max
-        self._bytes_max = bytes_max
         self._script = broker_config.script("publish")
         self._sha = b""
         self._number = 0
-        # Offered and not sent; deadlines ascend, because all have the same timeout.
-        self._queue: deque[Publish] = deque()
-        self._queue_bytes = 0
+        # Offered and not sent.
+        self._queue: FairQueue[Publish] = FairQueue(entries_max, bytes_max)
+        self._call_bytes_max = BYTES_PER_CALL
         self._offered = asyncio.Event()
-        self._space = asyncio.Event()
-        self._space.set()
         # Sent and not answered by the broker.
         self._under_way: list[Publish] = []
         self._idle = asyncio.Event()
@@ -107,21 +108,18 @@ class Publisher:
     def offer(self, key: bytes, sender: str, user: str, message: bytes, ref: Ref, answer: Answer) -> None:
         """Queue a message; `answer` hears its id or its refusal, exactly once, never before this returns."""
         now = self._clock.now()
-        self._queue.append(Publish(key, sender, user, message, ref, answer, now, self._timeout_s))
-        self._queue_bytes += len(message)
+        self._queue.put(Publish(key, sender, user, message, ref, answer, now, self._timeout_s))
         self._offered.set()
         self._idle.clear()
-        if len(self._queue) >= self._entries_max or self._queue_bytes >= self._bytes_max:
-            self._space.clear()
 
-    @property
-    def full(self) -> bool:
-        return not self._space.is_set()
+    def full(self, sender: str) -> bool:
+        """Whether the queue has no space for this sender: nobody fills it alone."""
+        return self._queue.full(sender)
 
-    async def space(self) -> None:
-        """Wait until the queue has space again."""
+    async def space(self, sender: str) -> None:
+        """Wait until the queue has space for this sender again."""
         self._metrics.publish_queue_full += 1
-        await self._space.wait()
+        await self._queue.space(sender)
 
     async def flushed(self) -> None:
         """Wait until nothing is queued or under way."""
@@ -139,7 +137,7 @@ class Publisher:
                 await self._offered.wait()
             await self._lane.up()
             await self._pace.turn()
-            self._under_way = self._take()
+            self._under_way = self._queue.take(ENTRIES_PER_CALL, self._call_bytes_max)
             if self._under_way:
                 await self._append(self._under_way)
                 self._under_way = []
@@ -149,8 +147,8 @@ class Publisher:
         while True:
             await asyncio.sleep(EXPIRE_EVERY_S)
             now = self._clock.now()
-            while self._queue and self._queue[0].deadline <= now:
-                self._refuse(self._pop(), Refusal.TIMEOUT)
+            for publish in self._queue.withdraw(now):
+                self._refuse(publish, Refusal.TIMEOUT)
             for publish in self._under_way:
                 if publish.answer is not None and publish.deadline <= now:
                     self._refuse(publish, Refusal.UNKNOWN)
@@ -158,25 +156,6 @@ class Publisher:
     def _refuse(self, publish: Publish, refusal: Refusal) -> None:
         self._metrics.publishes_refused[refusal.name.lower()] += 1
         publish.settle(refusal)
-
-    def _pop(self) -> Publish:
-        publish = self._queue.popleft()
-        self._queue_bytes -= len(publish.message)
-        if not self._space.is_set() and (
-            len(self._queue) <= self._entries_max // 2 and self._queue_bytes <= self._bytes_max // 2
-        ):
-            self._space.set()
-        return publish
-
-    def _take(self) -> list[Publish]:
-        batch: list[Publish] = []
-        size = 0
-        while self._queue and len(batch) < ENTRIES_PER_CALL:
-            size += len(self._queue[0].message)
-            if batch and size > BYTES_PER_CALL:
-                break
-            batch.append(self._pop())
-        return batch
 
     async def _append(self, batch: list[Publish]) -> None:
         self._number += 1
@@ -186,6 +165,7 @@ class Publisher:
             index = logs.setdefault(publish.key, len(logs) + 2)
             entries += (index, publish.sender, publish.user, publish.message)
         head: tuple[Arg, ...] = (1 + len(logs), self._once, *logs, self._number)
+        sent_at = self._clock.now()
         try:
             answer = await self._answer_to(head, (*self._retention, self._channel_tail, *entries), batch)
         except BrokerRefused as exc:
@@ -195,7 +175,15 @@ class Publisher:
                 self._refuse(publish, refusal)
         else:
             if answer is not None:
+                self._judge(batch, self._clock.now() - sent_at)
                 self._settle(batch, answer.split(b"\n"))
+
+    def _judge(self, batch: list[Publish], took_s: float) -> None:
+        """What a call may hold, by what this one took. A small one tells of the way there and back, not of bytes."""
+        size = sum(len(publish.message) for publish in batch)
+        if size >= BYTES_PER_CALL_MIN // 2:
+            fitting = int(size * CALL_S / max(took_s, CALL_S / 1000))
+            self._call_bytes_max = min(BYTES_PER_CALL, max(BYTES_PER_CALL_MIN, fitting))
 
     async def _answer_to(self, head: tuple[Arg, ...], body: tuple[Arg, ...], batch: list[Publish]) -> bytes | None:
         """The script's answer, however many connections it takes; None when nobody waits for it any more."""
@@ -244,5 +232,5 @@ class Publisher:
         self._metrics.published += len(batch) - refused
         self._metrics.publish_calls += 1
         self._metrics.publish_batch.observe(len(batch))
-        self._metrics.publish_latency.observe(now - batch[0].offered_at)
+        self._metrics.publish_latency.observe(now - min(publish.offered_at for publish in batch))
         self._metrics.gather_s = self._pace.gather_s

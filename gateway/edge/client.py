@@ -175,8 +175,8 @@ class Client(Session, asyncio.Protocol):
         if self.in_flight >= context.settings.publish_window:
             context.metrics.window_full += 1
             await self._window()
-        if context.broker.publisher.full:
-            await context.broker.publisher.space()
+        if context.broker.publisher.full(self.id):
+            await context.broker.publisher.space(self.id)
         if self.closing is None:
             context.hub.publish(self.room, self, said.message, said.ref)
 

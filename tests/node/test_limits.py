@@ -125,6 +125,28 @@ async def test_a_full_publish_queue_holds_everybody_back_and_loses_nothing(
         assert [n for who, n in clients[0].messages if who == number] == list(range(20))
 
 
+async def test_a_loud_session_waits_behind_itself(broker: Broker, start_node: NodeFactory, crowd: Crowd) -> None:
+    """The broker stands still while three fill their windows with long letters: one word of another session, said
+    last, goes before nearly all of them. Whoever is loud finds the queue full, and the others do not."""
+    node = await start_node(messages_per_s=0, publish_timeout_s=60, probe_s=60, linger_s=60)
+    loud = [await crowd.join(node, "r", "plain") for _ in range(3)]
+    quiet = await crowd.join(node, "r")
+    broker.pause()
+    for number, client in enumerate(loud):
+        for n in range(40):
+            await client.say([number, n, "x" * 60_000])
+    await reaches(node, "hiroba_publish_window_full_total", 3)
+    await quiet.say("a word")
+    await reaches(node, "hiroba_messages_received_total", 3 * 33 + 1)
+    broker.cont()
+    await quiet.until(lambda: len(quiet.messages) == 121, "everything")
+    heard = quiet.messages
+    # Before it: the call that was under way, and what shared its own.
+    assert heard.index("a word") < 40
+    for number in range(3):
+        assert [n for who, n, _ in (m for m in heard if m != "a word") if who == number] == list(range(40))
+
+
 async def test_publish_timeout_with_a_frozen_broker(broker: Broker, start_node: NodeFactory, crowd: Crowd) -> None:
     """v1 hears which message will never appear and which one may; plain is closed 1013. What was told holds."""
     node = await start_node(publish_timeout_s=1, probe_s=60, messages_per_s=0)
