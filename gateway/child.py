@@ -1,4 +1,4 @@
-"""Child processes: bound to our life, started again when they die, ended within a budget.
+"""Child processes: bound to our life, started again when they die or hang, ended within a budget.
 
 What the children are is said by who owns them: `broker/embedded.py` and `supervisor.py`.
 """
@@ -12,8 +12,8 @@ import signal
 import sys
 import time
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import IO
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from typing import IO, Any
 
 import structlog
 
@@ -110,7 +110,7 @@ class Backoff:
 
 
 class Kept:
-    """One child that is started again, after a pause, whenever it ends without being asked to."""
+    """One child that is started again, after a pause, whenever it ends without being asked to, or hangs."""
 
     def __init__(
         self,
@@ -118,12 +118,14 @@ class Kept:
         launch: Callable[[], Awaitable[Process]],
         *,
         settle: Callable[[Process], Awaitable[None]] | None = None,
+        hangs: Callable[[], Coroutine[Any, Any, str]] | None = None,
         last_words: Callable[[], str] = str,
         final_codes: Collection[int] = (),
         backoff: Backoff | None = None,
     ) -> None:
         """`launch` starts the process; `settle` returns once it serves and may raise OSError or RuntimeError,
-        which counts as a death. An exit code in `final_codes` ends the keeping: starting again would not
+        which counts as a death. `hangs` returns, with the reason, once it no longer serves though it runs:
+        then it is killed. An exit code in `final_codes` ends the keeping: starting again would not
         help."""
         self.name = name
         self.process: Process | None = None
@@ -131,6 +133,7 @@ class Kept:
         self.restarts = 0
         self._launch = launch
         self._settle = settle
+        self._hangs = hangs
         self._last_words = last_words
         self._final_codes = final_codes
         self._backoff = backoff or Backoff()
@@ -168,11 +171,26 @@ class Kept:
     async def _keep(self) -> int:
         while True:
             assert self.process is not None
-            code = await self.process.wait()
+            code = await self._life_of(self.process)
             if code in self._final_codes:
                 return code
             said = self._last_words() if code > 0 else ""  # a killed process had no say
             await self._restart(f"{exit_text(code)}: {said}" if said else exit_text(code))
+
+    async def _life_of(self, process: Process) -> int:
+        """The exit code, when it has ended: by itself, or killed because it hangs."""
+        if self._hangs is None:
+            return await process.wait()
+        ended, hanging = asyncio.create_task(process.wait()), asyncio.create_task(self._hangs())
+        try:
+            await asyncio.wait((ended, hanging), return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                self._log.error(f"{self.name} hangs and is killed", why=hanging.result())
+                process.kill()
+            return await ended
+        finally:
+            ended.cancel()
+            hanging.cancel()
 
     async def _restart(self, why: str) -> None:
         """Tries until it serves."""

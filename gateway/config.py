@@ -96,9 +96,12 @@ class Serving(Section):
     """Address of the ops ports. They show what happens inside: never on a public interface."""
     ops_port: Port = 9000
     """Ops port of the first node: `/metrics`, `/healthz`, `/readyz`; node n has `ops_port` + n. 0 takes
-    any free one."""
+    any free one, for each node: the log says which."""
     nodes: Count = 2
     """Node processes of `hiroba up`; `hiroba node` is always one. One per core is the most that pays."""
+    hang_s: Seconds = 20.0
+    """A node of `hiroba up` that has not answered `/healthz` on its ops port for so long hangs: it is killed
+    and started again. While it starts it has a minute. gunicorn 30 s; a Kubernetes probe with its defaults 30 s."""
     data: Path = Path("hiroba-data")
     """Directory of the embedded broker's append-only file. One `hiroba up` per directory."""
     reuse_port: bool = False

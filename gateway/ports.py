@@ -8,7 +8,7 @@ Address = tuple[str, int] | tuple[str, int, int, int]
 BACKLOG = 4096
 
 
-class PortTaken(Exception):
+class PortTaken(RuntimeError):
     """Nobody can listen there. `args[0]` names the port and the flag."""
 
 
@@ -40,6 +40,13 @@ def listen(host: str, port: int, flag: str, backlog: int) -> list[socket.socket]
     listener = _bound(family, address, flag, socket.SO_REUSEADDR)
     listener.listen(backlog)
     return [listener]
+
+
+def free(host: str, flag: str) -> int:
+    """A port of `host` that nobody has at this moment. Raises PortTaken."""
+    family, address = _addresses(host, 0, flag)[0]
+    with _bound(family, address, flag) as sock:
+        return int(sock.getsockname()[1])
 
 
 def check(host: str, port: int, flag: str) -> None:

@@ -1,6 +1,6 @@
 """`hiroba up`: a broker of our own unless one is named, N nodes on one port, and their end in order.
 
-What a node does is in `node.py`. Here a node is a process: started, started again when it dies, told to go.
+What a node does is in `node.py`. Here a node is a process: started, started again when it dies or hangs, told to go.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import platform
 import signal
 import socket
 import sys
+import time
 from asyncio.subprocess import Process
 from pathlib import Path
 
@@ -26,6 +27,12 @@ from gateway.hurry import unless
 BALANCES = sys.platform == "linux"
 # A node's exit code for a wrong setting (`cli.py`): starting it again would not help.
 REFUSED = 2
+# A node that starts and has not answered by then hangs. It takes about a second of CPU.
+START_S = 60.0
+# How often a node that answers is asked again whether its loop turns.
+ASK_S = 2.0
+# Asks in a row without an answer that mean it hangs: one may have been a pause of ours (SIGSTOP, a sleeping laptop).
+ASKS = 2
 # What a draining node may take beyond its own budgets before it is killed.
 SPARE_S = 5.0
 # In a hurry a node needs about 1 s for its clients, the broker a few ms; both together end within 2 s.
@@ -54,8 +61,16 @@ class Supervisor:
         self._sockets: list[socket.socket] = []
         self._broker = None if settings.broker_url else EmbeddedBroker(settings.data)
         self._nodes = [
-            Kept(f"node {n}", functools.partial(self._launch, n), final_codes=[REFUSED]) for n in range(settings.nodes)
+            Kept(
+                f"node {n}",
+                functools.partial(self._launch, n),
+                hangs=functools.partial(self._hangs, n),
+                final_codes=[REFUSED],
+            )
+            for n in range(settings.nodes)
         ]
+        # Of each node; where any free one will do, a new one at each start.
+        self._ops_ports = [settings.ops_port and settings.ops_port + n for n in range(settings.nodes)]
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -89,8 +104,8 @@ class Supervisor:
     def _take_ports(self) -> None:
         """Says now what N nodes would say N times, and holds the public port."""
         settings = self._settings
-        for n in range(settings.nodes if settings.ops_port else 0):
-            ports.check(settings.ops_host, settings.ops_port + n, "--ops-port")
+        for port in filter(None, self._ops_ports):
+            ports.check(settings.ops_host, port, "--ops-port")
         if self._balances:
             self._sockets = ports.hold(settings.host, settings.port, "--port")
         else:
@@ -101,8 +116,10 @@ class Supervisor:
     async def _launch(self, n: int) -> Process:
         """Node n: all settings by its environment, except where it differs from the others."""
         fd = None if self._balances else self._sockets[0].fileno()
+        if not self._settings.ops_port:
+            self._ops_ports[n] = ports.free(self._settings.ops_host, "--ops-port")
         settings = self._settings.model_copy(
-            update={"nodes": 1, "ops_port": self._ops_port(n), "reuse_port": self._balances, "fd": fd}
+            update={"nodes": 1, "ops_port": self._ops_ports[n], "reuse_port": self._balances, "fd": fd}
         )
         return await spawn(
             # -P: a directory called `gateway` where we were started must not pass for ours.
@@ -111,8 +128,24 @@ class Supervisor:
             pass_fds=() if fd is None else (fd,),
         )
 
-    def _ops_port(self, n: int) -> int:
-        return self._settings.ops_port and self._settings.ops_port + n
+    # ---- whether a node lives ----
+
+    async def _hangs(self, n: int) -> str:
+        """Returns, with the reason, when node n has not answered for `hang_s`; for START_S while nobody listens yet."""
+        host, port, hang_s = self._settings.ops_host, self._ops_ports[n], self._settings.hang_s
+        ask_s, silent_s, listens = hang_s / ASKS, 0.0, False
+        while silent_s < (hang_s if listens else START_S):
+            asked_at = time.monotonic()
+            answer = await _ask(host, port, "/healthz", ask_s)
+            if answer is not None and not listens:
+                listens, silent_s = True, 0.0
+            if answer == 200:
+                silent_s = 0.0
+                await asyncio.sleep(ASK_S)
+            else:
+                silent_s += ask_s
+                await asyncio.sleep(asked_at + ask_s - time.monotonic())
+        return f"no answer from {_url(host, port)}healthz for {silent_s:g} s"
 
     # ---- what people see ----
 
@@ -127,13 +160,11 @@ class Supervisor:
     async def _announce(self) -> None:
         """The line with the URL to click, once every node has proven its road to the broker."""
         settings = self._settings
-        if settings.ops_port:
-            for n in range(settings.nodes):
-                while not await _is_ready(settings.ops_host, self._ops_port(n)):  # noqa: ASYNC110 - its event is not ours
-                    await asyncio.sleep(0.1)
-        ops = [f"http://{_shown(settings.ops_host)}:{self._ops_port(n)}/" for n in range(settings.nodes)]
-        url = f"http://{_shown(settings.host)}:{settings.port}/chat/"
-        log.info("ready", url=url, **({"ops": " ".join(ops)} if settings.ops_port else {}))
+        for n in range(settings.nodes):
+            while await _ask(settings.ops_host, self._ops_ports[n], "/readyz", 2.0) != 200:  # noqa: ASYNC110 - its event is not ours
+                await asyncio.sleep(0.1)
+        ops = " ".join(_url(settings.ops_host, port) for port in self._ops_ports)
+        log.info("ready", url=f"{_url(settings.host, settings.port)}chat/", ops=ops)
 
     # ---- the end ----
 
@@ -174,17 +205,21 @@ class Supervisor:
                 log.warning(f"{node.name} did not end in time and was killed", within_s=within_s)
 
 
-async def _is_ready(host: str, ops_port: int) -> bool:
-    """Whether /readyz answers 200."""
+async def _ask(host: str, port: int, path: str, within_s: float) -> int | None:
+    """The status that an ops port answers; 0: nothing in time, or no HTTP; None: nobody listens there."""
+    writer = None
     try:
-        async with asyncio.timeout(2.0):
-            reader, writer = await asyncio.open_connection(host, ops_port)
-            writer.write(b"GET /readyz HTTP/1.0\r\n\r\n")
-            status = await reader.readline()
-            writer.close()
-            return b" 200 " in status
-    except (OSError, TimeoutError):
-        return False
+        async with asyncio.timeout(within_s):
+            reader, writer = await asyncio.open_connection(host, port)
+            writer.write(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            return int((await reader.readline()).split()[1])
+    except ConnectionRefusedError:
+        return None
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return 0
+    finally:
+        if writer is not None:
+            writer.transport.abort()
 
 
 def _import_path() -> dict[str, str]:
@@ -195,6 +230,5 @@ def _import_path() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
 
 
-def _shown(host: str) -> str:
-    """A host as a URL has it."""
-    return f"[{host}]" if ":" in host else host
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -45,6 +45,25 @@ async def test_a_child_that_dies_is_started_again_with_a_reason_in_the_log() -> 
     assert {line["why"] for line in died} == {"exit code 7: no disk"}
 
 
+async def test_a_child_that_hangs_is_killed_and_started_again_with_the_reason() -> None:
+    """It has not ended and never will by itself."""
+
+    async def hangs() -> str:
+        return "it says nothing"
+
+    kept = Kept("child", python("import time; time.sleep(600)"), hangs=hangs, backoff=QUICK)
+    with structlog.testing.capture_logs() as lines:
+        await kept.start()
+        await until(lambda: kept.restarts >= 2, "two restarts")
+        await kept.stop(signal.SIGTERM, 10)
+    said = [(line["event"], line.get("why")) for line in lines]
+    assert said[:3] == [
+        ("child hangs and is killed", "it says nothing"),
+        ("child died", "SIGKILL"),
+        ("child runs again", None),
+    ]
+
+
 async def test_a_final_code_ends_the_keeping() -> None:
     kept = Kept("child", python("import sys; sys.exit(2)"), final_codes=[2], backoff=QUICK)
     async with asyncio.timeout(20):

@@ -1,5 +1,6 @@
 """`hiroba up`: nodes and broker live and end together, whatever is killed and however it is told to go."""
 
+import asyncio
 import os
 import pty
 import signal
@@ -108,6 +109,41 @@ async def test_a_killed_node_is_started_again_and_nobody_else_is_disturbed(tmp_p
     assert len(stayed) + len(cut) == 16
     assert all(msg.json() == {"message": "still here"} for msg in stayed)
     assert stayed and cut, "16 clients came to one node only: the port is not shared"
+
+
+@pytest.mark.parametrize("ops", ["given", "any free one"])
+async def test_a_node_that_hangs_is_killed_and_started_again(tmp_path: Path, ops: str) -> None:
+    """It holds its sockets: the kernel goes on handing it its share of the connections, and nobody answers them."""
+    up = await Up(tmp_path, hang_s=1, **({} if ops == "given" else {"ops_port": 0})).start()
+    hung, other = up.node_pids()
+    os.kill(hung, signal.SIGSTOP)
+    await until(lambda: up.events("node 0 runs again"), "the node runs again")
+    (hangs,), (died,) = up.events("node 0 hangs and is killed"), up.events("node 0 died")
+    (ready,) = up.events("ready")
+    assert hangs["why"] == f"no answer from {ready['ops'].split()[0]}healthz for 1 s"
+    assert died["why"] == "SIGKILL"
+    await until(lambda: len(up.events("listening")) == 3, "it listens")
+    assert up.node_pids()[0] == other and hung not in up.node_pids()
+    for _ in range(8):  # either node's turn
+        await say(up, "demoroom", "hello")
+    # The one that was started again is watched as well.
+    os.kill(up.node_pids()[1], signal.SIGSTOP)
+    await until(lambda: len(up.events("node 0 hangs and is killed")) == 2, "it hangs again")
+
+
+async def test_a_laptop_that_slept_kills_no_node(tmp_path: Path) -> None:
+    """All of it stood still for longer than `hang_s`, the one that asks as well."""
+    up = await Up(tmp_path, hang_s=1).start()
+    pids = [up.process.pid, *up.node_pids()]
+    for _ in range(3):
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(1.5)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        await say(up, "demoroom", "good morning")
+    assert up.node_pids() == pids[1:]
+    assert not up.events("node 0 hangs and is killed") and not up.events("node 1 hangs and is killed")
 
 
 async def test_a_killed_broker_comes_back_and_the_sockets_stay_open(tmp_path: Path) -> None:
