@@ -13,9 +13,11 @@ for part in pyproject.toml README.md LICENSE gateway broker_config loadtest; do
 done
 chmod -R u+w "$work"
 
+# Whose pip and venv: named once, for PREFIX/bin may stand on PATH.
+python=$(command -v python3)
 # Without pip in it: what installs has no place in an image.
-python3 -m venv --without-pip "$prefix"
-pip() { python3 -m pip --disable-pip-version-check --python "$prefix/bin/python3" "$@"; }
+"$python" -m venv --without-pip "$prefix"
+pip() { "$python" -m pip --disable-pip-version-check --python "$prefix/bin/python3" "$@"; }
 pip install --quiet -c "$source/constraints.txt" "$work$extra"
 
 # The embedded broker is not used here: a container's broker is another container.

@@ -17,6 +17,7 @@ import yaml
 from deploy.compose.__main__ import chat
 from tests.conftest import BrokerFactory
 from tests.deploy.compose import FILE, ROOT, SECRETS, Refused, Service, services
+from tests.deploy.sources import bytes_of
 from tests.deploy.stranger import ground, stranger
 from tests.support.need import need_tool
 from tests.support.node import Node
@@ -101,17 +102,34 @@ def test_every_container_says_whether_it_is_well(compose: Named) -> None:
     assert "readyz" not in str(compose["gateway"].raw["healthcheck"]), "a node is not restarted for its broker's sake"
 
 
-def test_every_mounted_file_is_in_the_repository_or_made_by_make_secrets(compose: Named) -> None:
+def test_every_mounted_file_is_in_the_repository(compose: Named) -> None:
     for service in compose.values():
         for mount in service.mounts:
-            if mount.kind == "bind" and mount.source != "./secrets/users.acl":
+            if mount.kind == "bind":
                 assert (ROOT / mount.source).exists(), f"{service.name}: {mount.source}"
 
 
-def test_the_users_file_is_not_made_a_directory_when_it_is_missing(compose: Named) -> None:
-    """As Docker does with a bind mount whose source is not there."""
-    (mount,) = [each for each in compose["broker"].raw["volumes"] if "users.acl" in str(each)]
+def test_a_missing_users_file_is_the_scripts_to_tell_and_no_directory_of_the_engines(compose: Named) -> None:
+    """As Docker makes one of a bind mount whose source is not there. The directory is in the repository."""
+    (mount,) = [each for each in compose["broker"].raw["volumes"] if "secrets" in str(each)]
     assert mount["bind"]["create_host_path"] is False
+    assert compose["broker"].environment["BROKER_ACL"] == f"{mount['target']}/users.acl"
+    tracked = subprocess.run(
+        ["git", "ls-files", "secrets"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert tracked.split() == ["secrets/.gitignore"]
+
+
+def test_every_container_has_a_bound_of_memory_and_of_processes(compose: Named) -> None:
+    """One that leaks must not take the machine, and with it the broker, along."""
+    for service in compose.values():
+        assert bytes_of(service.raw["mem_limit"]) <= 2 << 30 and 0 < service.raw["pids_limit"] <= 256, service.name
+
+
+def test_the_number_of_nodes_holds_for_every_up() -> None:
+    """`--scale` holds until the next `up` without it."""
+    assert services()["gateway"].raw["deploy"]["replicas"] == "2"
+    assert services(variables={**SECRETS, "GATEWAY_REPLICAS": "5"})["gateway"].raw["deploy"]["replicas"] == "5"
 
 
 def test_a_script_that_a_container_runs_is_mounted_there(compose: Named) -> None:
@@ -175,9 +193,11 @@ def test_a_load_test_stays_within_what_the_balancer_allows_one_address(compose: 
         ('expose: ["9121"]', 'ports: ["9121:9121"]', test_only_the_balancer_is_published_to_the_world),
         ("retries: 3", "retries: 1", test_every_container_says_whether_it_is_well),
         ("source: ./deploy/docker,", "source: ./deploy/scripts,",
-         test_every_mounted_file_is_in_the_repository_or_made_by_make_secrets),
+         test_every_mounted_file_is_in_the_repository),
         ("create_host_path: false", "create_host_path: true",
-         test_the_users_file_is_not_made_a_directory_when_it_is_missing),
+         test_a_missing_users_file_is_the_scripts_to_tell_and_no_directory_of_the_engines),
+        ("mem_limit: 256m", "mem_limit: 256g", test_every_container_has_a_bound_of_memory_and_of_processes),
+        ("pids_limit: 256", "pids_limit: -1", test_every_container_has_a_bound_of_memory_and_of_processes),
         ("scripts/broker-start.sh", "scripts/broker-begin.sh", test_a_script_that_a_container_runs_is_mounted_there),
         ("LB_NODES: gateway", "LB_NODES: node", test_the_nodes_are_found_by_name),
         ("  gateway:\n    <<: *careful", "  gateway:\n    <<: *careful\n    container_name: node",

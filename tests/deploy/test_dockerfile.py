@@ -131,7 +131,7 @@ def ignored(path: str) -> bool:
 
 def test_every_script_is_sound() -> None:
     """`sh -n` on each; a broken one is refused."""
-    for script in [*SCRIPTS.glob("*.sh"), *(ROOT / "deploy/k8s").glob("*.sh")]:
+    for script in [*SCRIPTS.glob("*.sh"), *ROOT.glob("deploy/k8s/*.sh"), *ROOT.glob("deploy/haproxy/*.sh")]:
         text = script.read_text("utf-8")
         assert text.startswith("#!/bin/sh\n") and "\nset -eu\n" in text and os.access(script, os.X_OK), script.name
         assert subprocess.run(["sh", "-n", script], check=False).returncode == 0, script.name
@@ -155,7 +155,7 @@ def _image(*scripts: str, extra: str = "") -> Iterator[Path]:
     with ground(UID) as base:
         source, work = base / "src", base / "own"
         _copy(source)
-        env = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "TMPDIR": str(work), "HOME": str(work)}
+        env = {"PATH": _path_of("build", work / "opt"), "TMPDIR": str(work), "HOME": str(work)}
         passed = ("PIP_", "SSL_", "HTTP", "http", "no_p")
         env |= {key: value for key, value in os.environ.items() if key.startswith(passed)}
         build = ["sh", source / "deploy/docker/build.sh", source, work / "opt", *extra.split()]
@@ -170,6 +170,27 @@ def _image(*scripts: str, extra: str = "") -> Iterator[Path]:
             subprocess.run(["chown", "-R", "0:0", str(work)], check=True)
         _lock(work)
         yield work / "opt"
+
+
+def _path_of(stage: str, prefix: Path) -> str:
+    """PATH as a stage's RUN has it: ours, and in front of it what the Dockerfile's ENV puts there, with `prefix` for
+    /opt/hiroba."""
+    lines = dockerfile()
+    (begin,) = [at for at, line in enumerate(lines) if line.startswith("FROM ") and line.endswith(f" AS {stage}")]
+    end = next((at for at in range(begin + 1, len(lines)) if lines[at].startswith("FROM ")), len(lines))
+    base = lines[begin].split()[1]
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin" if ":" in base else _path_of(base, prefix)
+    for line in lines[begin:end]:
+        if line.startswith("ENV ") and (found := re.search(r"PATH=(\S+)", line)):
+            path = found[1].replace("/opt/hiroba", str(prefix)).replace("$PATH", path)
+    return path
+
+
+def test_a_build_finds_its_own_python_and_a_container_hirobas(tmp_path: Path) -> None:
+    """With /opt/hiroba/bin first, a build's second `python3` is the one that it just made, which has no pip."""
+    assert str(tmp_path) not in _path_of("build", tmp_path) + _path_of("build-loadtest", tmp_path)
+    for stage in ("gateway", "loadtest"):
+        assert _path_of(stage, tmp_path).startswith(f"{tmp_path}/bin:")
 
 
 def _copy(source: Path) -> None:

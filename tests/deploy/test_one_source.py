@@ -162,7 +162,8 @@ def test_the_broker_starts_alike(compose: dict[str, Service], k8s: Containers) -
         assert text == (ROOT / "deploy/docker" / name).read_text("utf-8")
     start = (ROOT / "deploy/docker/broker-start.sh").read_text("utf-8")
     paths = set(re.findall(r":-(/etc/\S+|/data)\}", start))
-    assert paths <= {mount.target for mount in compose["broker"].mounts}
+    given = {path if path != "/etc/hiroba/users.acl" else "/etc/hiroba/secrets" for path in paths}
+    assert given <= {mount.target for mount in compose["broker"].mounts}
     assert {mount["mountPath"] for mount in k8s["broker"]["volumeMounts"]} == {
         str(Path(path).parent if path != "/data" else path) for path in paths
     }
@@ -171,7 +172,9 @@ def test_the_broker_starts_alike(compose: dict[str, Service], k8s: Containers) -
 def test_the_balancer_reads_the_same_files(compose: dict[str, Service], k8s: Containers) -> None:
     assert compose["haproxy"].argv == k8s["haproxy"]["command"]
     (data,) = [each["data"] for each in resources("base", "ConfigMap") if "haproxy" in each["metadata"]["name"]]
-    assert data == {"haproxy.cfg": HAPROXY, "nodes-dns.cfg": NODES_DNS}
+    start = (ROOT / "deploy/haproxy/haproxy-start.sh").read_text("utf-8")
+    assert data == {"haproxy.cfg": HAPROXY, "nodes-dns.cfg": NODES_DNS, "haproxy-start.sh": start}
+    assert f"LB_CONNECTIONS_MAX:-{preset('LB_CONNECTIONS_MAX')}" in start
     headless = environment(k8s["haproxy"])["LB_NODES"].partition(".")[0]
     (service,) = [each for each in resources("base", "Service") if each["metadata"]["name"] == headless]
     assert service["spec"]["clusterIP"] == "None" and service["spec"]["publishNotReadyAddresses"] is True
@@ -299,10 +302,14 @@ def test_images(compose: dict[str, Service], k8s: Containers) -> None:
         ("LB_NODES:", "LB_NODE:", test_every_variable_of_the_balancer_exists),
         ("REDIS_USER: exporter", "REDIS_USER: export", test_users_of_the_broker),
         ('user: "99:99"', 'user: "98:98"', test_users_of_the_machine),
-        ("target: /etc/hiroba/users.acl", "target: /etc/users.acl", test_the_broker_starts_alike),
-        ("/etc/hiroba/nodes-dns.cfg", "/etc/hiroba/nodes.cfg", test_the_balancer_reads_the_same_files),
+        ("target: /etc/hiroba/secrets", "target: /etc/secrets", test_the_broker_starts_alike),
+        ("/etc/hiroba/haproxy-start.sh", "/etc/hiroba/start.sh", test_the_balancer_reads_the_same_files),
         ("target: /etc/grafana/dashboards", "target: /var/dashboards", test_grafana_finds_everything),
-        ("mem_limit: 2g", "mem_limit: 1g", test_there_is_memory_for_what_is_configured),
+        (
+            "mem_limit: 2g\n    pids_limit: 64",
+            "mem_limit: 1g\n    pids_limit: 64",
+            test_there_is_memory_for_what_is_configured,
+        ),
         ("ulimits: {nofile: 10000}", "ulimits: {nofile: 1024}", test_there_are_descriptors_for_what_is_configured),
         ("haproxy:2.6-alpine", "haproxy:3.2-alpine", test_images),
     ],

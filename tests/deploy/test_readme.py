@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.deploy.compose import ROOT, services
+from tests.deploy.compose import FILE, ROOT, services
 
 README = (ROOT / "README.md").read_text("utf-8")
 LINES_MAX = 5
@@ -26,8 +26,9 @@ def check_ways(text: str) -> None:
             assert (ROOT / path).exists(), path
     assert re.findall(r"\bmake (\S+)", one) == ["run"]
     named = services()
-    scaled = re.findall(r"--scale (\w+)=", compose)
-    assert "docker compose up" in compose and {*scaled, *re.findall(r"loadtest (\w+) ", compose)} <= named.keys()
+    assert "docker compose up" in compose and {*re.findall(r"loadtest (\w+) ", compose)} <= named.keys()
+    for variable in re.findall(r"(\w+)=\S+ docker", compose):
+        assert f"${{{variable}" in FILE.read_text("utf-8"), variable
     assert re.findall(r"kubectl apply .*-k (\S+)", kubernetes) == ["deploy/k8s/example"]
 
 
@@ -39,9 +40,9 @@ def test_three_ways_of_a_few_lines_each() -> None:
     ("old", "new"),
     [
         ("make run                                   ", "make start                                   "),
-        ("make secrets && docker compose up", "docker compose pull\n\n\n\n\ndocker compose up"),
+        ("make secrets && GATEWAY_REPLICAS=4 docker compose up", "docker compose pull\n\n\n\n\ndocker compose up"),
         ("-k deploy/k8s/example", "-k deploy/k8s/overlay"),
-        ("--scale gateway=4", "--scale node=4"),
+        ("GATEWAY_REPLICAS=4", "NODES=4"),
     ],
 )
 def test_a_readme_that_tells_of_something_else_is_refused(old: str, new: str) -> None:
