@@ -21,7 +21,7 @@ stack: .venv/installed secrets ## HAProxy, broker, nodes, Prometheus, Alertmanag
 	@CI=true sh .ci/packages $(STACK_PACKAGES)
 	@exec $(PY) -m deploy.stack --nodes $(NODES)
 
-compose-test: .venv/installed secrets ## chat through docker-compose.yml, scale it, kill a node; says so where no engine is
+compose-test: .venv/installed secrets ## try all that docker-compose.yml promises (10 minutes); says so where no engine is
 	@$(PY) -m deploy.compose
 
 secrets: .venv/installed ## random passwords for the broker's users in .env, once; their hashes in secrets/

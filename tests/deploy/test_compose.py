@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import yaml
 
-from deploy.compose.__main__ import chat
+from deploy.compose.trials import chat
 from tests.conftest import BrokerFactory
 from tests.deploy.compose import FILE, ROOT, SECRETS, Refused, Service, services
 from tests.deploy.sources import bytes_of
