@@ -3,26 +3,34 @@
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
 -- KEYS[2…]  the logs that the call appends to
--- ARGV[1…9] call number; 1 if it was sent before (else 0); retention: seconds, entries min, entries max, bytes max,
---           idle seconds, and how often that is renewed; once key's seconds
--- ARGV[10]  what follows a log's key in the name of its doorbell's channel
--- ARGV[11…] per entry: index into KEYS, sender, user, message
+-- ARGV[1…10] call number; 1 if it was sent before (else 0); retention: seconds, entries min, bytes min, entries max,
+--           bytes max, idle seconds, and how often that is renewed; once key's seconds
+-- ARGV[11]  what follows a log's key in the name of its doorbell's channel
+-- ARGV[12…] per entry: index into KEYS, sender, user, message
 --
--- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error. A number that was answered before returns
--- the saved lines and appends nothing; a lower one is an error (STALE). So is a call that was sent before when the
--- once key is gone (FORGOTTEN: flushed, or the node was taken for dead): nobody can know whether it ran. Nothing is
--- appended half: either the whole call ran or none of it (a script is atomic), and an entry that Redis refuses has
--- its own error line.
+-- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error; and one more, `?` and a sentence, where the
+-- server does not trim as it should. A number that was answered before returns the saved lines and appends nothing; a
+-- lower one is an error (STALE). So is a call that was sent before when the once key is gone (FORGOTTEN: flushed, or
+-- the node was taken for dead): nobody can know whether it ran. Nothing is appended half: either the whole call ran
+-- or none of it (a script is atomic), and an entry that Redis refuses has its own error line. A call of which nothing
+-- was appended is not saved: sent again, it is tried again. A call without entries trims its logs, and no more.
 
 local once = KEYS[1]
 local number = tonumber(ARGV[1])
 local sent_before = ARGV[2] == '1'
-local retention_s, entries_min, entries_max = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local bytes_max, idle_s, renewal_s, once_s = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
-local channel_tail = ARGV[10]
+local retention_s, entries_min, bytes_min = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local entries_max, bytes_max = tonumber(ARGV[6]), tonumber(ARGV[7])
+local idle_s, renewal_s, once_s = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
+local channel_tail = ARGV[11]
+local FIRST = 12
 
 -- Trimming is looked at once in so many entries of a room: it costs more than the append itself.
 local TRIM_EVERY = 16
+-- A log from which nothing could be cut though it holds so many entries too many has nodes larger than that: four
+-- times stream-node-max-entries of valkey.conf.
+local COARSE_ENTRIES = 400
+-- An id may be so far ahead of the clock without its entry saying so: nobody minds.
+local AHEAD_MS = 1000
 
 local saved = redis.call('GET', once)
 if saved then
@@ -37,61 +45,126 @@ end
 
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local now_text = string.format('%.0f', now_ms)
+
+-- An entry's clock and count, and the clock's text: a stranger's may have 64 bits, and a number holds 53.
+local function id_of(entry)
+  local text, n = entry[1]:match('^(%d+)-(%d+)$')
+  return tonumber(text), tonumber(n), text
+end
 
 local function bytes_up_to(entry)
   return entry[2][1] == 'v' and entry[2][3] == 'b' and tonumber(entry[2][4]) or 0
 end
 
--- The newest entry's clock (a number, and its text), count and running bytes; zeros for a room without a log: it begins here.
+-- When it was appended, where its id cannot say so: ids never go back, the server's clock may.
+local function said_at(entry)
+  return entry[2][11] == 't' and tonumber(entry[2][12]) or nil
+end
+
+-- The newest entry's clock, count and running bytes; zeros for a room without a log: it begins here.
 local function newest_of(log)
   local found = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
   if found.err then return nil, found.err end
-  if not found[1] then return { ms = 0, at = '0', n = 0, bytes = 0, bell = '!' } end
-  local at, n = found[1][1]:match('^(%d+)-(%d+)$')
-  return { ms = tonumber(at), at = at, n = tonumber(n), bytes = bytes_up_to(found[1]), bell = '' }
+  local entry = found[1]
+  if not entry then return { ms = 0, text = '0', at = 0, n = 0, bytes = 0, bell = '!' } end
+  local ms, n, text = id_of(entry)
+  return { ms = ms, text = text, at = said_at(entry) or ms, n = n, bytes = bytes_up_to(entry), bell = '' }
 end
 
--- Retention is one number: how many of the newest entries stay. n is dense, so ages become counts by subtraction.
-local function trim(log, newest)
-  local young = redis.call('XRANGE', log, string.format('%.0f', now_ms - retention_s * 1000), '+', 'COUNT', 1)[1]
-  local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-  local held = redis.call('XLEN', log)
-  local young_n = young and tonumber(young[1]:match('%-(%d+)$')) or newest.n
-  local keep = math.min(math.max(newest.n - young_n + 1, entries_min), entries_max)
-  local bytes = newest.bytes - bytes_up_to(oldest)
-  if bytes > bytes_max then keep = math.min(keep, math.max(1, math.floor(held * bytes_max / bytes))) end
-  if held > keep then redis.call('XTRIM', log, 'MAXLEN', '~', keep) end
-end
-
-local logs, lines = {}, {}
-for at = 11, #ARGV, 4 do
-  local index = tonumber(ARGV[at])
-  local log = KEYS[index]
-  local newest, failure = logs[index], nil
-  if not newest then
-    newest, failure = newest_of(log)
-    logs[index] = newest
-  end
-  if failure then
-    lines[#lines + 1] = '!' .. failure
-  else
-    local ms, n = math.max(now_ms, newest.ms), newest.n + 1
-    local bytes = newest.bytes + #ARGV[at + 3]
-    -- A stranger's id may have 64 bits, and a number holds 53: its text goes on as it is.
-    local ms_text = ms > newest.ms and string.format('%.0f', ms) or newest.at
-    local id = ms_text .. string.format('-%.0f', n)
-    local added = redis.pcall('XADD', log, id, 'v', '1', 'b', string.format('%.0f', bytes),
-      'f', ARGV[at + 1], 'u', ARGV[at + 2], 'm', ARGV[at + 3])
-    if added.err then
-      lines[#lines + 1] = '!' .. added.err
+-- The count of the oldest entry that is younger than retention_s, the newest one's if none is.
+local function oldest_young(log, newest)
+  local since_ms = now_ms - retention_s * 1000
+  local first = redis.call('XRANGE', log, string.format('%.0f', since_ms), '+', 'COUNT', 1)[1]
+  if not first then return newest.n end
+  local first_ms, first_n = id_of(first)
+  if first_ms <= now_ms + AHEAD_MS then return first_n end
+  -- The clock went back: what has the newest one's ms in its id, but for the first of it, says itself when it was
+  -- appended, in the order of the counts. What lies before that is older.
+  local head = redis.call('XRANGE', log, newest.text, '+', 'COUNT', 1)[1]
+  local _, low = id_of(head)
+  local high, old = newest.n, false
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local id = newest.text .. string.format('-%.0f', middle)
+    local entry = redis.call('XRANGE', log, id, id)[1]
+    local at = entry and said_at(entry)
+    if at and at >= since_ms then
+      high = middle
     else
-      lines[#lines + 1] = id
-      local renewal_ms = renewal_s * 1000
-      newest.renew = newest.renew or n == 1 or math.floor(ms / renewal_ms) ~= math.floor(newest.ms / renewal_ms)
-      newest.trim = newest.trim or n % TRIM_EVERY == 0
-      newest.ms, newest.at, newest.n, newest.bytes, newest.id = ms, ms_text, n, bytes, id
+      low, old = middle + 1, old or at ~= nil
     end
   end
+  return old and low or first_n
+end
+
+-- Set where XTRIM cannot cut what it should.
+local coarse = false
+
+-- Retention is one number: how many of the newest entries stay. n is dense, so ages become counts by subtraction.
+-- Returns the bytes that it freed.
+local function trim(log, newest)
+  local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  if not oldest then return 0 end
+  local held = redis.call('XLEN', log)
+  local bytes = newest.bytes - bytes_up_to(oldest)
+  -- How many of them there are in so many bytes, by the mean: to look at each would cost more than it is worth.
+  local function within(limit)
+    return bytes > limit and math.max(1, math.floor(held * limit / bytes)) or held
+  end
+  local least = math.min(entries_min, within(bytes_min))
+  local keep = math.max(newest.n - oldest_young(log, newest) + 1, least)
+  keep = math.min(keep, entries_max, within(bytes_max))
+  if held <= keep then return 0 end
+  if redis.call('XTRIM', log, 'MAXLEN', '~', keep) > 0 then
+    return bytes_up_to(redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]) - bytes_up_to(oldest)
+  end
+  coarse = coarse or held - keep > COARSE_ENTRIES
+  return 0
+end
+
+-- At maxmemory Redis refuses a script's first append, and after a write that went through none of its appends. So
+-- the first one asks; once it was refused, a log takes what trimming it freed in this call, and not a byte more.
+local full
+
+local function append(log, newest, sender, user, message)
+  if full then
+    newest.freed = newest.freed or trim(log, newest)
+    if newest.freed < #message then return nil, full end
+    newest.freed = newest.freed - #message
+  end
+  local ms, text, n, bytes = newest.ms, newest.text, newest.n + 1, newest.bytes + #message
+  if now_ms > ms then ms, text = now_ms, now_text end
+  local id = text .. string.format('-%.0f', n)
+  local b, added = string.format('%.0f', bytes), nil
+  if ms - now_ms > AHEAD_MS then
+    added = redis.pcall('XADD', log, id, 'v', '1', 'b', b, 'f', sender, 'u', user, 'm', message, 't', now_text)
+  else
+    added = redis.pcall('XADD', log, id, 'v', '1', 'b', b, 'f', sender, 'u', user, 'm', message)
+  end
+  if added.err then
+    if full or added.err:sub(1, 4) ~= 'OOM ' then return nil, added.err end
+    full = added.err
+    return append(log, newest, sender, user, message)
+  end
+  local renewal_ms = renewal_s * 1000
+  newest.renew = newest.renew or n == 1 or math.floor(now_ms / renewal_ms) ~= math.floor(newest.at / renewal_ms)
+  newest.trim = newest.trim or n % TRIM_EVERY == 0
+  newest.ms, newest.text, newest.at, newest.n, newest.bytes, newest.id = ms, text, now_ms, n, bytes, id
+  return id
+end
+
+local logs, lines, appended = {}, {}, false
+for at = FIRST, #ARGV, 4 do
+  local index = tonumber(ARGV[at])
+  local newest, failure, id = logs[index], nil, nil
+  if not newest then
+    newest, failure = newest_of(KEYS[index])
+    logs[index] = newest
+  end
+  if newest then id, failure = append(KEYS[index], newest, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]) end
+  lines[#lines + 1] = id or '!' .. failure
+  appended = appended or id ~= nil
 end
 
 for index, newest in pairs(logs) do
@@ -100,6 +173,17 @@ for index, newest in pairs(logs) do
   if newest.id then redis.call('SPUBLISH', KEYS[index] .. channel_tail, newest.bell .. newest.id) end
 end
 
+if #lines == 0 then
+  for index = 2, #KEYS do
+    local newest = newest_of(KEYS[index])
+    if newest then trim(KEYS[index], newest) end
+  end
+end
+
+if coarse then
+  lines[#lines + 1] = '?COARSE a log cannot be trimmed: stream-node-max-entries and stream-node-max-bytes allow nodes '
+    .. 'larger than what it may keep (hiroba broker apply)'
+end
 local answer = table.concat(lines, '\n')
-redis.call('SET', once, number .. '\n' .. answer, 'EX', once_s)
+if appended then redis.call('SET', once, number .. '\n' .. answer, 'EX', once_s) end
 return answer

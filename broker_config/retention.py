@@ -13,12 +13,15 @@ RENEWALS = 8
 
 @dataclass(frozen=True)
 class Retention:
-    """What a log keeps. Seconds first, but never fewer entries than `entries_min`, never more than the two caps."""
+    """What a log keeps. Seconds first, but not less than the two minima agree on, never more than the two caps."""
 
     # How long a client that was away can be told everything: a tunnel, a lift, a laptop's lid.
     seconds: float = 120.0
     # What was said last is there on entering, however long ago: a page full of it.
     entries_min: int = 100
+    # But no more of them than so many bytes hold, 100 long letters of 2.6 kB: a hundred of the largest messages are
+    # 6.4 MB, and 160 rooms like that would fill the 1 GB of valkey.conf for as long as somebody sits in them.
+    bytes_min: int = 256 * 1024
     # One loud room cannot fill the broker: at 1,000 messages a second, 100 s.
     entries_max: int = 100_000
     # 64 MiB: sixteen such rooms fill the 1 GB of valkey.conf.
@@ -31,6 +34,7 @@ class Retention:
         return (
             ceil(self.seconds),
             self.entries_min,
+            self.bytes_min,
             self.entries_max,
             self.bytes_max,
             ceil(self.idle_s),

@@ -223,6 +223,9 @@ class Retention(Section):
     `retention_entries_min` entries are kept longer."""
     retention_entries_min: int = Field(default=RETENTION.entries_min, ge=0)
     """Newest entries of a room that age does not remove: what was said last is there on entering."""
+    retention_bytes_min: int = Field(default=RETENTION.bytes_min, ge=0)
+    """No more of these newest entries than so many bytes hold, the newest one always: a hundred of the
+    largest messages are 6.4 MB, and 160 such rooms would fill a broker of 1 GB."""
     retention_entries_max: Count = RETENTION.entries_max
     """Entries of one room, however young: at 1,000 messages a second, 100 s."""
     retention_bytes_max: Count = RETENTION.bytes_max

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 # Written into every entry. A node that meets another version cannot read it and tells a gap,
@@ -49,10 +50,12 @@ def entry_id(raw: bytes) -> EntryId:
 class Entry:
     """One message of a room's log. Immutable by habit: every socket of the room is served from it."""
 
-    __slots__ = ("deflated", "id", "message", "sender", "user")
+    __slots__ = ("at", "deflated", "id", "message", "sender", "user")
 
     def __init__(self, id: EntryId, sender: str, user: str, message: bytes) -> None:
         self.id = id
+        # When it was appended, by the broker's clock in Unix ms: the id's, but where that clock went back.
+        self.at = id.ms
         # The session that published it; empty when a stranger wrote to the log.
         self.sender = sender
         self.user = user
@@ -87,7 +90,8 @@ def gap_between(cursor: EntryId, following: EntryId) -> Gap | None:
 
 
 def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
-    """An entry as `publish.lua` wrote it: v, b (running byte count), f (sender), u (user), m (message).
+    """An entry as `publish.lua` wrote it: v, b (running byte count), f (sender), u (user), m (message), and t (the
+    broker's clock, ms) where that is behind the id.
 
     What this node cannot read (another format version, a stranger's XADD) becomes the gap that it is to its readers.
     """
@@ -97,4 +101,10 @@ def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
             return Entry(id, fields[5].decode(), fields[7].decode(), fields[9])
         except UnicodeDecodeError:
             pass  # ours only by its looks
+    if len(fields) == 12 and fields[10] == b"t":
+        with suppress(ValueError):
+            at, entry = int(fields[11]), decode(raw_id, fields[:10])
+            if isinstance(entry, Entry):
+                entry.at = at
+            return entry
     return Gap(id.before(), EntryId(id.ms, id.n + 1), 1)

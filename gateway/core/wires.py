@@ -121,7 +121,7 @@ def _v1_payload(entry: Entry) -> bytes:
         _json(entry.sender),
         user,
         entry.message,
-        entry.id.ms,
+        entry.at,
     )
 
 

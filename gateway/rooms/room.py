@@ -167,7 +167,7 @@ class Room:
         offset_s = self._broker.clock_offset_s()
         written_at = time.time() + offset_s
         for entry in entries:
-            self._metrics.delivery_latency.observe(max(0.0, written_at - entry.id.ms / 1000))
+            self._metrics.delivery_latency.observe(max(0.0, written_at - entry.at / 1000))
 
     def _deliver_live(self, live: Live, entries: list[Entry]) -> None:
         batch = b"".join(map(live.wire.message, entries))

@@ -62,9 +62,12 @@ class Member:
         # In order; of a plain member the messages only.
         self.heard: list[Heard | Told] = []
         self.plain: list[Any] = []
-        # ref -> id, and ref -> error code.
+        # When each message was said, Unix ms.
+        self.ats: list[int] = []
+        # ref -> id, ref -> error code, and ref -> its text.
         self.acks: dict[str, Id] = {}
         self.errors: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
         self.welcomes: list[dict[str, Any]] = []
         # Of the last connection's end; 1006: cut.
         self.close_code: int | None = None
@@ -151,6 +154,7 @@ class Member:
             self.plain.append(frame["message"])
         elif frame["type"] == "message":
             self.heard.append(Heard(Id.of(frame["id"]), frame["message"]))
+            self.ats.append(frame["at"])
         elif frame["type"] == "gap":
             self.heard.append(Told(Id.of(frame["after"]), Id.of(frame["before"]), frame["lost"]))
         elif frame["type"] == "ack":
@@ -158,6 +162,7 @@ class Member:
             self.acks[frame["ref"]] = Id.of(frame["id"])
         elif frame["type"] == "error":
             self.errors[frame["ref"]] = frame["code"]
+            self.texts[frame["ref"]] = frame["text"]
 
 
 async def say(member: Member, *messages: str) -> list[Heard]:

@@ -78,11 +78,21 @@ def test_decode_gives_back_what_was_written(id: EntryId, message: bytes, sender:
     assert (entry.id, entry.message, entry.sender, entry.user) == (id, message, sender, user)
 
 
+@given(ids, st.integers(0, BOUND))
+def test_an_entry_says_itself_when_it_was_appended_where_its_id_cannot(id: EntryId, at: int) -> None:
+    """Ids never go back; the broker's clock may."""
+    entry, late = decode(raw(id), fields()), decode(raw(id), [*fields(), b"t", b"%d" % at])
+    assert isinstance(entry, Entry) and isinstance(late, Entry)
+    assert (entry.at, late.at) == (id.ms, at)
+    assert (late.id, late.message) == (entry.id, entry.message)
+
+
 UNREADABLE = {
     "another version": fields(version=b"2"),
     "no fields": [],
     "a stranger's": [b"message", b"hi"],
     "one field more": [*fields(), b"x", b"y"],
+    "no time": [*fields(), b"t", b"noon"],
     "no message": [*fields()[:8], b"x", b"y"],
     "sender is not UTF-8": fields(sender=b"\xff"),
     "user is not UTF-8": fields(user=b"\xed\xa0\x80"),
