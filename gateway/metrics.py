@@ -76,6 +76,7 @@ COUNTERS = (
         "Reads that failed because a log or group had vanished, and were mended.",
     ),
     ("groups_swept", "hiroba_groups_swept", "Groups of dead nodes removed."),
+    ("trims_in_vain", "hiroba_trims_in_vain", "Trims that cut nothing of a log far above its bounds."),
     ("logs_rewound", "hiroba_logs_rewound", "Logs found without this node's last entry (failover, flush)."),
     ("broker_changes", "hiroba_broker_changes", "Times another server answered at the broker's address."),
     ("probe_timeouts", "hiroba_probe_timeouts", "Times no probe came back in time and all lanes were connected anew."),
@@ -138,6 +139,7 @@ class Metrics:
     groups_made: int
     groups_healed: int
     groups_swept: int
+    trims_in_vain: int
     logs_rewound: int
     broker_changes: int
     probe_timeouts: int

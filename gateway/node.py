@@ -113,11 +113,17 @@ class Node:
         if self._stop.is_set():
             return "draining"
         if not self.broker.proven:
-            age_s = self.broker.probe_age_s()
-            return "the road to the broker is not proven" + ("" if age_s is None else f" for {age_s:.1f} s")
+            age_s, why = self.broker.probe_age_s(), self.broker.away
+            age = "" if age_s is None else f" for {age_s:.1f} s"
+            return f"the road to the broker is not proven{age}" + ("" if why is None else f": {why}")
         if self.edge.overloaded:
             return "connections_max is reached"
         return None
+
+    def restriction(self) -> str | None:
+        """What a node that is ready cannot do; None: nothing. Who comes can read, and other nodes could do no more."""
+        refusing = self.broker.refusing
+        return None if refusing is None else f"publishes are refused: {refusing.reason}"
 
     def _listen_to_signals(self) -> None:
         """SIGTERM drains, SIGINT or a second signal hurries."""
@@ -153,7 +159,8 @@ class Node:
 
     async def _serve_ops(self) -> web.AppRunner:
         registry = self._registry()
-        runner = web.AppRunner(ops_app(self.edge, registry, self.unready), access_log=None, shutdown_timeout=0.1)
+        app = ops_app(self.edge, registry, self.unready, self.restriction)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         settings = self.settings
         await _start(

@@ -4,12 +4,14 @@ Composes the lanes with their owners (publisher, reader, doorbell); redis-py doe
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
 
 from broker_config.retention import Retention
+from gateway.broker import refusals
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
@@ -19,7 +21,7 @@ from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
-from gateway.broker.publisher import Publisher
+from gateway.broker.publisher import PASSING, Publisher, Refusal
 from gateway.broker.reader import Reader
 from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry
@@ -36,6 +38,9 @@ CONNECTIONS_MAX = 8
 # (8 s), and all of them are lost.
 WATCH_S = 0.5
 
+# Reasons told of one absence; whatever goes on changing beyond that is told by `/readyz`.
+REASONS_MAX = 10
+
 log = structlog.get_logger()
 
 
@@ -49,8 +54,10 @@ class Broker:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
+        # By lane, or by what nothing works without: why it is down.
         self._down: dict[str, str] = {}
-        self._told_away = False
+        # The reasons told since the broker was last there, without their numbers.
+        self._told: set[str] = set()
         self._signs_of_life: list[asyncio.Task[None]] = []
 
         self._publish_lane, self._read_lane, self._bell_lane = (
@@ -74,6 +81,7 @@ class Broker:
         retention = Retention(
             settings.retention_s,
             settings.retention_entries_min,
+            settings.retention_bytes_min,
             settings.retention_entries_max,
             settings.retention_bytes_max,
             settings.room_idle_s,
@@ -93,13 +101,32 @@ class Broker:
         self._registry = Registry(node, keys, self._client, settings.node_ttl_s, self._reader.distrust)
         self._probe = Probe(node, keys.probe(node), self.publisher, clock, settings.probe_s, reconnect=self._drop_lanes)
         self.reads = Reads(self._client, settings.pages_max)
-        self._sweep = Sweep(self._reader, self._groups, self._registry, self._read_lane, metrics, settings)
+        self._sweep = Sweep(
+            self._reader,
+            self._groups,
+            self._registry,
+            self._read_lane,
+            metrics,
+            settings,
+            full=lambda: self._probe.refused is Refusal.FULL,
+            trim=self.publisher.trim,
+        )
         clock.on_pause.append(lambda paused_s: self._reader.distrust())
 
     @property
     def proven(self) -> bool:
         """The whole road, publish to delivery, worked within probe_s."""
         return self._probe.proven
+
+    @property
+    def away(self) -> str | None:
+        """Why there is no connection, the latest reasons; None: there is."""
+        return "; ".join(dict.fromkeys(self._down.values())) or None
+
+    @property
+    def refusing(self) -> Refusal | None:
+        """Why the broker takes no publish at present though it is well; None: it does."""
+        return self._probe.refused
 
     async def proof(self) -> None:
         """Wait until the road is proven; at once while it is."""
@@ -208,6 +235,10 @@ class Broker:
                 self._lane_changed(name, None)
                 return
             except (BrokerGone, BrokerRefused) as exc:
+                if isinstance(exc, BrokerRefused) and exc.code in PASSING:
+                    # Who comes may come and read; no group can be made either, and so none be taken for a dead node's.
+                    refusals.tell(str(exc))
+                    return
                 self._lane_changed(name, str(exc))
                 await asyncio.sleep(self._settings.heartbeat_s / 5)
 
@@ -233,15 +264,18 @@ class Broker:
             lane.drop(reason)
 
     def _lane_changed(self, name: str, down: str | None) -> None:
-        """One line per change of state: a retry loop must not fill the disk."""
+        """One line per change of state or of its reason: a retry loop must not fill the disk."""
         if down is None:
             self._down.pop(name, None)
-            if not self._down and self._told_away:
-                self._told_away = False
+            if not self._down and self._told:
+                self._told.clear()
                 log.info("broker is back", broker=str(self.endpoint))
             return
         self._metrics.broker_reconnects[name] += 1
         self._down[name] = down
-        if not self._told_away:
-            self._told_away = True
-            log.warning("broker is away: trying again", broker=str(self.endpoint), lane=name, reason=down)
+        kind = re.sub(r"\d+", "#", down)
+        if kind in self._told or len(self._told) == REASONS_MAX:
+            return
+        event = "broker is still away, for another reason" if self._told else "broker is away: trying again"
+        self._told.add(kind)
+        log.warning(event, broker=str(self.endpoint), lane=name, reason=down)

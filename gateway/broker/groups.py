@@ -1,11 +1,12 @@
 """This node's consumer group on each log: made, proved, put back, swept. All commands travel on the reader's lane."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import structlog
 
+import broker_config
 from gateway.broker import keys, refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
@@ -28,6 +29,7 @@ class Groups:
         self._nodes = names.nodes
         self._lane = lane
         self._metrics = metrics
+        self._script = broker_config.script("group")
         # Logs whose group was removed while the lane was down, or just before: the broker may not have heard of it.
         self._owed: set[bytes] = set()
 
@@ -45,6 +47,8 @@ class Groups:
         compared = [self._newest_of(feed) for feed in feeds]
         for feed, (made, moved, found), newest in zip(feeds, asked, compared, strict=True):
             made_error, moved_error = await settled(made), await settled(moved)
+            if isinstance(moved_error, BrokerRefused) and _for_want_of_memory(made_error):
+                made_error = moved_error = await settled(self._make_though_full(feed))
             in_log = await settled(found) if found is not None else [START]
             if newest:
                 feed.compare({high: _first(await settled(answer)) for high, answer in newest.items()})
@@ -65,6 +69,11 @@ class Groups:
         moved = self._lane.ask("XGROUP", "SETID", feed.key, self._group, at)
         found = None if feed.cursor == START else self._lane.ask("XRANGE", feed.key, at, at)
         return made, moved, found
+
+    async def _make_though_full(self, feed: Feed) -> None:
+        """A full server refuses XGROUP CREATE. A group is a few hundred bytes, and without it nobody hears the room."""
+        sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
+        await self._lane.ask("EVALSHA", sha, 1, feed.key, self._group, str(feed.cursor))
 
     def _newest_of(self, feed: Feed) -> dict[EntryId, "asyncio.Future[Any]"]:
         """Another server answers: what it has of what the one before is known to have had."""
@@ -152,12 +161,16 @@ class Groups:
         return not isinstance(alive, BrokerRefused) and node.encode() not in alive
 
 
+def _for_want_of_memory(error: object) -> bool:
+    return isinstance(error, BrokerRefused) and error.code == "OOM"
+
+
 def _first(entries: Any) -> EntryId | None:
     """The id of the first of a reply's entries; None: there are none, or it was refused."""
     return entry_id(entries[0][0]) if entries and not isinstance(entries, BrokerRefused) else None
 
 
-async def settled(future: "asyncio.Future[Any]") -> Any:
+async def settled(future: Awaitable[Any]) -> Any:
     """The reply, or BrokerRefused as a value: in a pipeline one refusal must not hide the other answers."""
     try:
         return await future

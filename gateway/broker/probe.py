@@ -1,6 +1,7 @@
 """The proof of life: an entry goes the whole road, publisher to log to doorbell to reader, and its age is what counts.
 
-A healthy TCP connection proves nothing: the field's best system once went deaf after a failover with its health
+A broker that is full, or whose disk is, refuses it, and is as alive as before: the refusal came back, and proves the
+road. A healthy TCP connection proves nothing: the field's best system once went deaf after a failover with its health
 check green.
 """
 
@@ -44,6 +45,10 @@ class Probe:
         self._proven_at: float | None = None
         self._doubted_at = clock.now()
         self._sent: tuple[float, float] | None = None
+        # What the broker said to the last probe, while it is well and takes nothing (full, its disk is); None: it does.
+        self.refused: Refusal | None = None
+        # The id of the last answered probe, when it was sent (Unix time), its round trip in seconds.
+        self._stamped: tuple[bytes, float, float] = (b"", 0.0, 0.0)
         # (round trip in seconds, broker's clock less ours in seconds)
         self._offsets: list[tuple[float, float]] = []
         # The broker's clock less this machine's, in seconds, by the shortest round trip lately.
@@ -83,19 +88,30 @@ class Probe:
 
     def _answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
         sent, self._sent = self._sent, None
+        self.refused = outcome if isinstance(outcome, Refusal) and outcome.passing else None
         if isinstance(outcome, bytes) and sent is not None:
-            round_trip_s = time.monotonic() - sent[1]
-            # The id's clock is cut to the ms: the middle of it is the best guess.
-            broker_s = (int(outcome.partition(b"-")[0]) + 0.5) / 1000
-            self._offsets = [*self._offsets[1 - OFFSETS_KEPT :], (round_trip_s, broker_s - sent[0] - round_trip_s / 2)]
-            self.offset_s = min(self._offsets)[1]
+            self._stamped = (outcome, sent[0], time.monotonic() - sent[1])
+        elif self.refused is not None:
+            self._prove()
+        elif outcome is Refusal.REFUSED:
+            # It proves nothing that people need, but another connection would be told the same.
+            self._doubted_at = self._clock.now()
 
     def deliver(self, entries: list[Entry]) -> None:
         if any(entry.sender == self._node for entry in entries):
-            self._proven_at = self._clock.now()
-            self._patience_s = self._period_s
-            self._proof.set()
-            self._proof.clear()
+            self._prove()
+        stamp, sent_at, round_trip_s = self._stamped
+        if str(entries[-1].id).encode() == stamp:
+            # The entry's clock is cut to the ms: the middle of it is the best guess.
+            broker_s = (entries[-1].at + 0.5) / 1000
+            self._offsets = [*self._offsets[1 - OFFSETS_KEPT :], (round_trip_s, broker_s - sent_at - round_trip_s / 2)]
+            self.offset_s = min(self._offsets)[1]
+
+    def _prove(self) -> None:
+        self._proven_at = self._clock.now()
+        self._patience_s = self._period_s
+        self._proof.set()
+        self._proof.clear()
 
     def lose(self, gap: Gap) -> None:
         """A lost probe is no loss; the next ones tell whether the road works."""

@@ -5,7 +5,7 @@ anything newer; the script knows its number and appends nothing twice (broker_co
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 import broker_config
@@ -30,11 +30,39 @@ EXPIRE_EVERY_S = 0.1
 
 
 class Refusal(Enum):
-    """Why a publish has no id. The names are the wire's error codes (docs/protocol.md)."""
+    """Why a publish has no id, as the client is told it."""
 
     TIMEOUT = "the broker was away too long; the message was withdrawn and will never appear"
     UNKNOWN = "the connection to the broker broke; the message may or may not appear"
     REFUSED = "the broker refused the message; it will never appear"
+    FULL = "the broker's memory is full; the message will never appear"
+    DISK = "the broker cannot write to its disk; the message will never appear"
+    REPLICAS = "the broker has too few replicas; the message will never appear"
+
+    @property
+    def code(self) -> str:
+        """The wire's error code (docs/protocol.md), and the metric's label."""
+        return self.name.lower() if self in (Refusal.TIMEOUT, Refusal.UNKNOWN) else "refused"
+
+    @property
+    def reason(self) -> str:
+        """Without what it means for the message."""
+        return self.value.partition(";")[0]
+
+    @property
+    def passing(self) -> bool:
+        """Whether nothing is wrong with the road or with what was asked: it ends when the server has what it lacks."""
+        return self in PASSING.values()
+
+
+# By reply code: a server that stands and answers, and takes nothing from anybody for a time.
+PASSING = {"OOM": Refusal.FULL, "MISCONF": Refusal.DISK, "NOREPLICAS": Refusal.REPLICAS}
+
+
+def _refusal_of(code: str) -> Refusal:
+    if fault_of(code) is Fault.FORGOTTEN:
+        return Refusal.UNKNOWN
+    return PASSING.get(code, Refusal.REFUSED)
 
 
 # The id as bytes, or why there is none; then the publisher's own ref, given back.
@@ -91,7 +119,7 @@ class Publisher:
         self._pace = pace
         self._retention = retention.arguments()
         self._metrics = metrics
-        metrics.known("publishes_refused", (refusal.name.lower() for refusal in Refusal))
+        metrics.known("publishes_refused", (refusal.code for refusal in Refusal))
         self._timeout_s = timeout_s
         self._script = broker_config.script("publish")
         self._sha = b""
@@ -154,8 +182,19 @@ class Publisher:
                     self._refuse(publish, Refusal.UNKNOWN)
 
     def _refuse(self, publish: Publish, refusal: Refusal) -> None:
-        self._metrics.publishes_refused[refusal.name.lower()] += 1
+        self._metrics.publishes_refused[refusal.code] += 1
         publish.settle(refusal)
+
+    async def trim(self, logs: Sequence[bytes]) -> None:
+        """Take out of these logs what retention keeps no longer. Raises BrokerGone; a refusal is told."""
+        # A call without entries is not saved: it wants no number, and a once key that nobody ever wrote.
+        unwritten = self._once + b":none"
+        head: tuple[Arg, ...] = (0, 0, *self._retention, self._channel_tail)
+        try:
+            await self._lane.ask("EVALSHA", self._sha, 1 + len(logs), unwritten, *logs, *head)
+        except BrokerRefused as exc:
+            if fault_of(exc.code) is not Fault.LOAD:  # the next publish loads it
+                refusals.tell(str(exc))
 
     async def _append(self, batch: list[Publish]) -> None:
         self._number += 1
@@ -170,7 +209,7 @@ class Publisher:
             answer = await self._answer_to(head, (*self._retention, self._channel_tail, *entries), batch)
         except BrokerRefused as exc:
             refusals.tell(str(exc))
-            refusal = Refusal.UNKNOWN if fault_of(exc.code) is Fault.FORGOTTEN else Refusal.REFUSED
+            refusal = _refusal_of(exc.code)
             for publish in batch:
                 self._refuse(publish, refusal)
         else:
@@ -221,12 +260,16 @@ class Publisher:
 
     def _settle(self, batch: list[Publish], lines: list[bytes]) -> None:
         now = self._clock.now()
+        if lines[-1].startswith(b"?"):
+            self._metrics.trims_in_vain += 1
+            refusals.tell(lines.pop()[1:].decode())
         refused = 0
         for publish, line in zip(batch, lines, strict=True):
             if line.startswith(b"!"):
                 refused += 1
-                refusals.tell(line[1:].decode(errors="replace"))
-                self._refuse(publish, Refusal.REFUSED)
+                text = line[1:].decode(errors="replace")
+                refusals.tell(text)
+                self._refuse(publish, _refusal_of(text.partition(" ")[0]))
             else:
                 publish.settle(line)
         self._metrics.published += len(batch) - refused

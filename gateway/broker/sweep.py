@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from math import ceil
 
 import structlog
@@ -31,7 +32,15 @@ class Sweep:
     """Every sweep_s each log is read once even if nobody rang; a sample is checked closely."""
 
     def __init__(
-        self, reader: Reader, groups: Groups, registry: Registry, lane: Lane, metrics: Metrics, settings: Settings
+        self,
+        reader: Reader,
+        groups: Groups,
+        registry: Registry,
+        lane: Lane,
+        metrics: Metrics,
+        settings: Settings,
+        full: Callable[[], bool],
+        trim: Callable[[Sequence[bytes]], Awaitable[None]],
     ) -> None:
         self._reader = reader
         self._groups = groups
@@ -39,6 +48,9 @@ class Sweep:
         self._lane = lane
         self._metrics = metrics
         self._settings = settings
+        # Whether the broker wants memory; then logs are trimmed in which nobody speaks, too.
+        self._full = full
+        self._trim = trim
         self._soon: dict[Feed, None] = {}
         self._at = 0
         # Worst lag of each slice of the last round, in seconds; None: nothing could be asked.
@@ -64,6 +76,8 @@ class Sweep:
 
     async def _look(self, part: list[Feed]) -> None:
         await self._renew(part)
+        if self._full() and part:
+            await self._trim([feed.key for feed in part])
         self._at += SAMPLE
         start = self._at % max(1, len(part))
         sample = (part[start:] + part[:start])[:SAMPLE]

@@ -57,15 +57,24 @@ def public_app(edge: Edge) -> web.Application:
     return app
 
 
-def ops_app(edge: Edge, registry: CollectorRegistry, unready: Callable[[], str | None]) -> web.Application:
-    """Port 9000 + n. `unready` says why the node should get no new connections; None: it should."""
+def ops_app(
+    edge: Edge,
+    registry: CollectorRegistry,
+    unready: Callable[[], str | None],
+    restriction: Callable[[], str | None],
+) -> web.Application:
+    """Port 9000 + n. `unready` says why the node should get no new connections; None: it should. `restriction` says
+    what does not work in a node that is ready."""
 
     async def metrics(request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def readyz(request: web.Request) -> web.Response:
         why = unready()
-        return web.Response(status=200 if why is None else 503, text=f"{why or 'ready'}\n")
+        if why is not None:
+            return web.Response(status=503, text=f"{why}\n")
+        less = restriction()
+        return web.Response(text="ready\n" if less is None else f"ready, but {less}\n")
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])

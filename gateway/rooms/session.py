@@ -85,7 +85,7 @@ class Session(ABC):
             return
         if self.wire.answers:
             if isinstance(outcome, Refusal):
-                self.write(wires.error(outcome.name.lower(), outcome.value, ref))
+                self.write(wires.error(outcome.code, outcome.value, ref))
             elif ref is not None:
                 self.write(wires.ack(ref, entry_id(outcome)))
         elif isinstance(outcome, Refusal):

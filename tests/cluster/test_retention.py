@@ -64,6 +64,7 @@ async def test_a_clock_that_was_ahead_holds_up_neither_retention_nor_the_time_of
         entry = {"v": "1", "b": str(n * 10), "f": "s", "u": "", "m": '"ahead"'}
         await chat.broker.xadd(key(ROOM), entry, id=f"{ahead_ms + min(n, 58)}-{n}")
     await burst(member, "back", 100)
+    await until(lambda: len(member.messages) == 160, "all is heard")
     back = [entry for entry in member.heard if isinstance(entry, Heard) and entry.message.startswith("back")]
     assert [entry.id for entry in back] == [Id(ahead_ms + 58, n) for n in range(61, 161)], "ascending, and dense"
     now_ms = await clock_ms(chat)

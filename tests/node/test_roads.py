@@ -140,7 +140,7 @@ async def test_a_broker_that_comes_late(broker: Broker, start_node: NodeFactory,
     node = await start_node(ready=False, handshake_timeout_s=0.3)
     await until(lambda: warnings(node), "a line")
     status, text = await node.get("/readyz", ops=True)
-    assert (status, text) == (503, "the road to the broker is not proven\n")
+    assert (status, text) == (503, "the road to the broker is not proven: [Errno 111] Connection refused\n")
     assert (await node.get("/healthz"))[0] == 200
     assert (await node.get("/chat/"))[0] == 200
     status, headers = await crowd.refused(node, "r")
