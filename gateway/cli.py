@@ -1,7 +1,7 @@
 """The command `hiroba`: reads the command line, hands typed settings to the part that does the work.
 
-Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong (one or two lines, no traceback), 130
-Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong (a line for each that is, no traceback),
+130 Ctrl-C.
 """
 
 import argparse
@@ -48,19 +48,18 @@ def _run(argv: list[str]) -> int:
         parser.print_help(sys.stderr)
         return 2
     options, rest = parser.parse_known_args(argv)
-    if rest:
-        raise _stray(rest[0])
+    wrong = _strays(rest)
     given = vars(options)
     command, file = given.pop("command"), given.pop("config")
     example, markdown = given.pop("example", False), given.pop("markdown", False)
-    if example or markdown:
+    if (example or markdown) and not wrong:
         sys.stdout.write(config_show.example() if example else config_show.markdown())
         return 0
     if command == "node":
         if "nodes" in given:
-            raise SettingsError("hiroba node runs one node; --nodes belongs to hiroba up")
+            wrong.append("hiroba node runs one node; --nodes belongs to hiroba up")
         given["nodes"] = 1
-    loaded = load(given, file)
+    loaded = load(given, file, wrong)
     if command == "config":
         sys.stdout.write(config_show.values(loaded))
         return 0
@@ -167,8 +166,8 @@ def _metavar(name: str, annotation: object) -> str:
     return {"data": "DIR", "broker_url": "URL"}.get(name, name.rpartition("_")[2].upper())
 
 
-def _stray(argument: str) -> SettingsError:
-    if not argument.startswith("--"):
-        return SettingsError(f"unexpected argument {masked(argument)}")
+def _strays(arguments: list[str]) -> list[str]:
+    """What is said of arguments that nobody takes. Beside a flag of no setting they may be its value."""
     known = [as_flag(name) for name in Settings.model_fields] + [flag for more in ALIASES.values() for flag in more]
-    return unknown(argument.partition("=")[0], known)
+    flags = [unknown(word.partition("=")[0], known) for word in arguments if word.startswith("--")]
+    return flags or [f"unexpected argument {masked(word)}" for word in arguments]

@@ -255,7 +255,7 @@ class Settings(Serving, Limits, Road, Reading, Connections, Retention, Logging):
         """Settings that contradict each other."""
         wrong = [text for holds, text in self._promises() if not holds]
         if wrong:
-            raise ValueError(wrong[0])
+            raise ValueError("\n".join(wrong))
         return self
 
     def _promises(self) -> Iterator[tuple[bool, str]]:

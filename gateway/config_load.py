@@ -1,6 +1,7 @@
 """Where settings come from: flag > variable HIROBA_… > TOML file > default. What they are is in `config.py`.
 
-An unknown key in any source is an error that names the nearest known one: a misspelt limit must not look set.
+An unknown key in any source is an error that names the nearest known one: a misspelt limit must not look set. All that
+is wrong is told at once.
 """
 
 import os
@@ -12,6 +13,7 @@ from tomllib import TOMLDecodeError
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
 from gateway.config import ENV_PREFIX, Settings, SettingsError, masked
@@ -28,17 +30,18 @@ class Loaded:
     origins: Mapping[str, str]  # "flag", "environment", the file's path, "default"
 
 
-def load(flags: Mapping[str, object], config: str | None = None) -> Loaded:
+def load(flags: Mapping[str, object], config: str | None = None, wrong: Iterable[str] = ()) -> Loaded:
     """Settings from `flags` (by field name), the environment and the TOML file.
 
     `config` is the file that `--config` names; else HIROBA_CONFIG does (empty: no file), else ./hiroba.toml
-    where it exists. Raises `SettingsError`.
+    where it exists. Raises `SettingsError` with a line for each mistake, those in `wrong` before all others.
     """
     path = _config_path(config)
+    wrong = list(wrong)
     sources: list[tuple[str, Mapping[str, object]]] = [
         ("default", {}),
-        *([(str(path), _from_toml(path))] if path else []),
-        ("environment", _from_environment()),
+        *([(str(path), _from_toml(path, wrong))] if path else []),
+        ("environment", _from_environment(wrong)),
         ("flag", flags),
     ]
     values: dict[str, object] = {}
@@ -46,16 +49,16 @@ def load(flags: Mapping[str, object], config: str | None = None) -> Loaded:
     for origin, found in sources:
         values |= found
         origins |= dict.fromkeys(found, origin)
-    try:
-        return Loaded(Settings(**values), origins)  # type: ignore[arg-type]  # pydantic checks them
-    except ValidationError as exc:
-        raise SettingsError(_in_words(exc, origins)) from None
+    settings = _checked(values, origins, wrong)
+    if settings is None or wrong:
+        raise SettingsError("\n".join(wrong))
+    return Loaded(settings, origins)
 
 
-def unknown(spelling: str, known: Iterable[str], where: str = "") -> SettingsError:
-    """The error for a key that no setting has."""
+def unknown(spelling: str, known: Iterable[str], where: str = "") -> str:
+    """What is said of a key that no setting has."""
     nearest = get_close_matches(spelling, list(known), n=1, cutoff=0.0)
-    return SettingsError(f"{spelling} is not a setting{where}; the nearest one is {nearest[0]}")
+    return f"{spelling} is not a setting{where}; the nearest one is {nearest[0]}"
 
 
 def as_flag(name: str) -> str:
@@ -75,7 +78,8 @@ def _config_path(config: str | None) -> Path | None:
     return Path(named) if named else None
 
 
-def _from_toml(path: Path) -> dict[str, Any]:
+def _from_toml(path: Path, wrong: list[str]) -> dict[str, Any]:
+    """What the file says of settings; `wrong` gets what it says of others."""
     try:
         path.open("rb").close()  # the source below takes a missing file for an empty one
         found = TomlConfigSettingsSource(Settings, path)()
@@ -85,46 +89,56 @@ def _from_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is not TOML: not UTF-8") from None
     except OSError as exc:
         raise SettingsError(f"can't read {path}: {exc.strerror}") from None
-    for key in found:
-        if key not in Settings.model_fields:
-            raise unknown(key, Settings.model_fields, f" (in {path})")
-    return found
+    wrong += [unknown(key, Settings.model_fields, f" (in {path})") for key in found if key not in Settings.model_fields]
+    return {key: value for key, value in found.items() if key in Settings.model_fields}
 
 
-def _from_environment() -> dict[str, Any]:
+def _from_environment(wrong: list[str]) -> dict[str, Any]:
     known = {CONFIG_VARIABLE, *map(as_variable, Settings.model_fields)}
     for key in sorted(os.environ):
         if key.upper().startswith(ENV_PREFIX) and key.upper() not in known:
-            raise _service_link(key) or unknown(key, known, " (in the environment)")
+            _refuse_service_link(key)
+            wrong.append(unknown(key, known, " (in the environment)"))
     if os.environ.get("HIROBA_PORT", "").startswith("tcp://"):
-        raise _service_link("HIROBA_PORT_") or AssertionError
+        _refuse_service_link("HIROBA_PORT_")
     # An empty variable is an unset one: Compose and CI systems make them.
     return EnvSettingsSource(Settings, env_prefix=ENV_PREFIX, env_ignore_empty=True)()
 
 
-def _service_link(key: str) -> SettingsError | None:
+def _refuse_service_link(key: str) -> None:
     """Kubernetes gives every pod HIROBA_SERVICE_HOST, HIROBA_PORT=tcp://… of a Service that is named
-    hiroba."""
-    if not key.startswith(("HIROBA_SERVICE_", "HIROBA_PORT_")):
-        return None
-    return SettingsError(
-        f"{key.rstrip('_')} is no setting: Kubernetes set it for a Service named hiroba;\n"
-        "say `enableServiceLinks: false` in the pod's spec"
-    )
+    hiroba: one cause of many wrong variables, told alone."""
+    if key.startswith(("HIROBA_SERVICE_", "HIROBA_PORT_")):
+        raise SettingsError(
+            f"{key.rstrip('_')} is no setting: Kubernetes set it for a Service named hiroba;\n"
+            "say `enableServiceLinks: false` in the pod's spec"
+        )
 
 
-def _in_words(exc: ValidationError, origins: Mapping[str, str]) -> str:
-    errors = exc.errors(include_url=False)
-    first = errors[0]
-    text = _PLAIN.get(first["type"], "{msg}").format(msg=first["msg"], **first.get("ctx", {}))
+def _checked(values: Mapping[str, object], origins: Mapping[str, str], wrong: list[str]) -> Settings | None:
+    """The settings, or None: then `wrong` gets a line for each that is not right."""
+    try:
+        return Settings(**values)  # type: ignore[arg-type]  # pydantic checks them
+    except ValidationError as exc:
+        errors = exc.errors(include_url=False)
+    wrong += dict.fromkeys(_in_words(error, origins) for error in errors)  # a union has an error for each member
+    names = {str(error["loc"][0]) for error in errors if error["loc"]}
+    if names:
+        # Settings that contradict each other are only looked for among those that are right by themselves.
+        others: list[str] = []
+        _checked({name: value for name, value in values.items() if name not in names}, origins, others)
+        wrong += [line for text in others for line in text.splitlines() if not any(name in line for name in names)]
+    return None
+
+
+def _in_words(error: ErrorDetails, origins: Mapping[str, str]) -> str:
+    text = _PLAIN.get(error["type"], "{msg}").format(msg=error["msg"], **error.get("ctx", {}))
     text = text.removeprefix("Value error, ")
-    others = len({error["loc"][:1] for error in errors}) - 1
-    more = f"\n({others} more to come)" if others else ""
-    if not first["loc"]:
-        return text + more
-    name = str(first["loc"][0])
-    shown = "" if name == "broker_url" else f" {_shorten(first['input'])}"
-    return f"{_spelt(name, origins[name])}{shown} {text}{more}"
+    if not error["loc"]:
+        return text
+    name = str(error["loc"][0])
+    shown = "" if name == "broker_url" else f" {_shorten(error['input'])}"
+    return f"{_spelt(name, origins[name])}{shown} {text}"
 
 
 def _spelt(name: str, origin: str) -> str:
@@ -158,6 +172,6 @@ _PLAIN = {
     "string_type": "is not a text",
     "path_type": "is not a path",
     "tuple_type": "is not a list",
-    "ip_v4_network": "is not a network such as 10.0.0.0/8",
-    "ip_v6_network": "is not a network such as fd00::/8",
+    "ip_v4_network": "is not a network such as 10.0.0.0/8 or fd00::/8",
+    "ip_v6_network": "is not a network such as 10.0.0.0/8 or fd00::/8",
 }

@@ -4,6 +4,8 @@ import re
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from broker_config.urls import SCHEMES, check_server_url, check_spelling
+
 _SENTINEL = "redis+sentinel"
 _SENTINEL_PORT = 26379
 _SCHEMES = "redis://, rediss://, unix:// or redis+sentinel://"
@@ -13,7 +15,7 @@ _NOT_YET = {
     "name an address that follows the master with rediss://",
 }
 _USERINFO = re.compile(r"://(?:(?!://)\S)*@")
-_QUERY_PASSWORD = re.compile(r"([?&](?:sentinel_)?password=)[^&#\s]*", re.IGNORECASE)
+_QUERY_PASSWORD = re.compile(r"([?&](?:sentinel_|ssl_)?password=)[^&#\s]*", re.IGNORECASE)
 
 
 def masked(text: str) -> str:
@@ -35,30 +37,16 @@ def _hide(found: re.Match[str]) -> str:
 
 def check_broker_url(url: str) -> str:
     """`url` unchanged, or ValueError in words that hold nothing of it."""
-    scheme, sep, rest = url.partition("://")
+    scheme, sep, _ = url.partition("://")
     scheme = scheme.lower()
     if scheme in _NOT_YET:
         raise ValueError(_NOT_YET[scheme])
-    if scheme not in ("redis", "rediss", "unix", _SENTINEL) or not sep:
+    if scheme not in (*SCHEMES, _SENTINEL) or not sep:
         raise ValueError(f"must begin with {_SCHEMES}")
-    if any(char.isspace() for char in url):
-        raise ValueError("holds white space: write it as %20")
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    if scheme != "unix" and "@" in rest.removeprefix(authority):
-        raise ValueError("has a '/', '?' or '#' in its user or password: write it as %2F, %3F or %23")
-    if scheme == _SENTINEL:
-        sentinel_url(url)
-        return url
-    try:
-        parts = urlsplit(url)
-        host, path, _ = parts.hostname, parts.path, parts.port
-    except ValueError:  # its text may quote the password
-        raise ValueError("is not a URL: look at the host, the port and the brackets of an IPv6 address") from None
-    if scheme == "unix":
-        if not path.startswith("/") or parts.netloc.rpartition("@")[2]:
-            raise ValueError("must name an absolute path: unix:///run/valkey.sock")
-    elif not host:
-        raise ValueError(f"must name a host: {scheme}://host:6379/0")
+    if scheme != _SENTINEL:
+        return check_server_url(url)
+    check_spelling(url)
+    check_server_url(sentinel_url(url).broker_url, ("sentinel_username", "sentinel_password"))
     return url
 
 
@@ -84,7 +72,7 @@ def sentinel_url(url: str) -> SentinelUrl:
         parts = urlsplit(url)
         userinfo, at, hosts = parts.netloc.rpartition("@")
         sentinels = tuple(_host_port(host) for host in hosts.split(",") if host)
-        options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:  # its text may quote the password
         raise ValueError("is not a URL: look at the hosts, their ports and what follows the '?'") from None
     service, _, db = parts.path.removeprefix("/").partition("/")

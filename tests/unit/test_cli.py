@@ -62,6 +62,14 @@ WRONG = [
     (["node", "8001"], "hiroba: unexpected argument 8001\n"),
     (["up", "--port", "9001"], "hiroba: port 9001 lies among the ops ports of the 2 nodes, 9000 to 9001: "),
     (["up", "--port"], "hiroba: argument --port: expected one argument; `hiroba up --help` lists what there is\n"),
+    (
+        ["up", "--drian-s", "5", "--port", "x"],
+        "hiroba: --drian-s is not a setting; the nearest one is --drain-s\n--port ",
+    ),
+    (
+        ["node", "--nodes", "3", "--port", "x"],
+        "hiroba: hiroba node runs one node; --nodes belongs to hiroba up\n--port ",
+    ),
     (["upp"], "hiroba: argument COMMAND: invalid choice: 'upp'"),
     (["config", "--config", "no.toml"], "hiroba: can't read no.toml: No such file or directory\n"),
 ]

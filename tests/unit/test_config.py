@@ -208,6 +208,34 @@ WRONG = [
     ("broker_url", "redis+sentinel://:1/chat", "--broker-url is not a URL: look at the hosts"),
     ("broker_url", "redis+sentinel://h/chat?sentinel", "--broker-url is not a URL: look at the hosts"),
     ("broker_url", "redis+sentinel://a:1/b@h/chat", "--broker-url has a '/', '?' or '#' in its user or password"),
+    ("broker_url", "redis://h/zero", "--broker-url must name a database by its number"),
+    ("broker_url", "redis://h/1/2", "--broker-url must name a database by its number"),
+    ("broker_url", "redis://h/1#2", "--broker-url has a '#': write it as %23"),
+    ("broker_url", "redis://h?foo=bar", "--broker-url says foo, which is no option of redis://: there are db, user"),
+    ("broker_url", "redis://h?family=0", "--broker-url says family, which is no option of redis://"),
+    ("broker_url", "redis://h?tls=true", "--broker-url says tls, which belongs to rediss://"),
+    ("broker_url", "redis://h?ssl_cert_reqs=none", "--broker-url says ssl_cert_reqs, which belongs to rediss://"),
+    ("broker_url", "unix:///v?ssl_cert_reqs=none", "--broker-url says ssl_cert_reqs, which belongs to rediss://"),
+    (
+        "broker_url",
+        "rediss://h?ssl_ca_cert=f",
+        "--broker-url says ssl_ca_cert, which is no option of rediss://: the nea",
+    ),
+    ("broker_url", "rediss://h?ssl_ca_certs=", "--broker-url ssl_ca_certs is empty"),
+    ("broker_url", "redis://h/0?db=x", "--broker-url db must be a number"),
+    ("broker_url", "redis://h?db=1&db=2", "--broker-url says db twice"),
+    ("broker_url", "redis://h?db", "--broker-url is not a URL: look at what follows the '?'"),
+    (
+        "broker_url",
+        "rediss://h?ssl_cert_reqs=no&a=1",
+        "--broker-url ssl_cert_reqs must be none, optional or required; sa",
+    ),
+    ("broker_url", "redis+sentinel://h/c?ssl_ca_certs=f", "--broker-url says ssl_ca_certs, which belongs to rediss://"),
+    (
+        "broker_url",
+        "redis+sentinel://h/c?sentinel_user=x",
+        "--broker-url says sentinel_user, which is no option of red",
+    ),
     ("broker_url", "rediss+sentinel://h/chat", "--broker-url this version can't speak rediss+sentinel://"),
     ("broker_url", "redis+cluster://h:1,i:2", "--broker-url this version can't speak redis+cluster://"),
 ]
@@ -261,8 +289,27 @@ def test_the_nodes_ops_ports_must_not_meet_the_public_port() -> None:
                 settings.require_distinct_ports()
 
 
-def test_several_wrong_values_are_counted() -> None:
-    assert said({"port": "x", "nodes": "y", "drain_s": "z"}).endswith("\n(2 more to come)")
+def test_all_that_is_wrong_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each start told one of them: as many starts as mistakes."""
+    Path("hiroba.toml").write_text("message_byte_max = 5\nnods = 1\nnodes = 0\n")
+    monkeypatch.setenv("HIROBA_DRIAN_S", "5")
+    monkeypatch.setenv("HIROBA_OPS_PORT", "8000")
+    assert sorted(said({"stall_s": "z", "gather_s": "1", "allowed_origins": "a/b,c/d"}).splitlines()) == [
+        "--allowed-origins 'a/b' is not an origin: write https://chat.example.org or chat.example.org:8443",
+        "--allowed-origins 'c/d' is not an origin: write https://chat.example.org or chat.example.org:8443",
+        "--stall-s 'z' is not a number",
+        "HIROBA_DRIAN_S is not a setting (in the environment); the nearest one is HIROBA_DRAIN_S",
+        "gather_s (1) must not be above gather_max_s (0.02)",
+        "message_byte_max is not a setting (in hiroba.toml); the nearest one is message_bytes_max",
+        "nodes (in hiroba.toml) 0 is too small: the least is 1",
+        "nods is not a setting (in hiroba.toml); the nearest one is nodes",
+        "port and ops_port are both 8000: give one of them another number",
+    ]
+
+
+def test_what_a_wrong_value_would_contradict_is_not_told() -> None:
+    """node_ttl_s contradicts the default, and not what was meant."""
+    assert said({"heartbeat_s": "x", "node_ttl_s": "8"}) == "--heartbeat-s 'x' is not a number"
 
 
 @pytest.mark.parametrize(
@@ -286,6 +333,7 @@ def test_a_file_that_cannot_be_used_is_named(content: bytes | None, words: str) 
         ("redis://s3cret@h", "redis://***@h"),
         ("redis://u:s3c@r:e/t@h/0", "redis://u:***@h/0"),
         ("unix:///run/v.sock?db=1&password=s3cret&x=1", "unix:///run/v.sock?db=1&password=***&x=1"),
+        ("rediss://h?ssl_keyfile=k&ssl_password=s3cret", "rediss://h?ssl_keyfile=k&ssl_password=***"),
         ("no rediss://a:s3@h, yes redis://b:cret@i!", "no rediss://a:***@h, yes redis://b:***@i!"),
         ("redis://h:6379/0 of me@example.org", "redis://h:6379/0 of me@example.org"),
         ("me@example.org", "me@example.org"),
@@ -339,6 +387,8 @@ def test_settings_never_show_a_password() -> None:
         "redis+cluster://a:{}@h",
         "redis+sentinel://a:{}@h:port/chat",
         "redis+sentinel://h?sentinel_password={}",
+        "redis://h?password={}#a",
+        "rediss://h?ssl_password={}&foo=1",
     ],
 )
 def test_errors_never_show_a_password(url: str) -> None:
@@ -348,6 +398,11 @@ def test_errors_never_show_a_password(url: str) -> None:
     with pytest.raises(ValidationError) as error:
         Settings(broker_url=wrong)
     assert PASSWORD not in str(error.value) and PASSWORD not in repr(error.value)
+
+
+@pytest.mark.parametrize("query", ["password=a&{}", "password=a&{}=b", "pasword={}"])
+def test_an_option_that_is_wrong_is_told_without_what_may_be_a_password(query: str) -> None:
+    assert PASSWORD not in said({"broker_url": f"redis://h?{query.format(PASSWORD)}"})
 
 
 # ---- the fields themselves, and what is made from them ----
