@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import hiredis
@@ -242,7 +243,11 @@ class Lane:
         hello: list[Arg] = ["HELLO", 3]
         if self._endpoint.password is not None:
             hello += ["AUTH", self._endpoint.username or "default", self._endpoint.password]
-        await connection.ask(*hello, "SETNAME", f"hiroba-{self._node}-{self.name}")
+        server = await connection.ask(*hello, "SETNAME", f"hiroba-{self._node}-{self.name}")
+        if server.get(b"mode") == b"cluster":
+            raise BrokerGone(
+                f"{self.address} runs in cluster mode, which this version can't speak to: name another server"
+            )
         if self._endpoint.db:
             await connection.ask("SELECT", self._endpoint.db)
         info: bytes = await connection.ask("INFO", "server", "replication")
@@ -250,10 +255,11 @@ class Lane:
             raise BrokerGone(f"{self.address} is a replica: only a master takes messages")
         run_id = info.partition(b"run_id:")[2][:40]
         if self._client_id is not None and run_id == self.run_id:  # another server gives the same ids to others
-            try:
+            with suppress(BrokerRefused):  # No such client is the usual case, and a denial is told
                 await connection.ask("CLIENT", "KILL", "ID", self._client_id)
-            except BrokerRefused as exc:
-                if exc.code != "ERR":  # ERR No such client: the usual case
-                    raise
-        self._client_id = await connection.ask("CLIENT", "ID")
+        try:
+            self._client_id = await connection.ask("CLIENT", "ID")
+        except BrokerRefused as exc:  # what it is for can't be had; all else can
+            self._client_id = None
+            refusals.tell(str(exc))
         self.run_id = run_id

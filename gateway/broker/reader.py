@@ -176,6 +176,8 @@ class Reader:
         try:
             async with asyncio.timeout(BELLS_WAIT_S):
                 await self._bell_lane.ask("CLIENT", "ID")  # any command would do
+        except BrokerRefused:  # and any answer
+            pass
         except (BrokerGone, TimeoutError):
             self._unsure.update(feeds)
 

@@ -83,7 +83,6 @@ MISSING = [
     ("-xreadgroup", "+xreadgroup"),
     ("-xgroup|create", "+xgroup|create"),
     ("-ssubscribe", "+ssubscribe"),
-    ("-client|id", "+client|id"),
     ("resetkeys", "~hiroba:*"),
     ("resetchannels", "&hiroba:*"),
 ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -112,25 +113,55 @@ async def test_a_password_alone_and_a_numbered_database(
 
 @redis_only
 @pytest.mark.denied
+@pytest.mark.parametrize("rule", ["xinfo|groups", "client|kill", "client|id"])
 async def test_an_acl_that_lacks_a_rule_costs_what_the_rule_was_for(
-    broker: Broker, start_node: NodeFactory, crowd: Crowd
+    broker: Broker, start_node: NodeFactory, crowd: Crowd, rule: str
 ) -> None:
-    """A rolling upgrade meets the old ACL: it is said once which rule is missing, and people chat on."""
+    """A rolling upgrade meets the old ACL: it is said once which rule is missing, and people chat on. Without CLIENT
+    KILL a node whose connections broke all at once never came back."""
     async with broker.client() as client:
-        await client.execute_command("ACL", "SETUSER", "gateway", "-xinfo|groups")
+        await client.execute_command("ACL", "SETUSER", "gateway", f"-{rule}")
         node = await start_node(sweep_s=0.2, probe_s=2)
         ann = await crowd.join(node, "r")
-        for n in range(3):
-            await ann.say(n)
+        for n in range(4):
+            await ann.say(n, ref=n)
             await ann.hears(*range(n + 1))
             if n == 1:
                 logs = [key async for key in client.scan_iter(match="*:log:r")]
                 await client.delete(*logs)
+            if n == 2:
+                await client.execute_command("CLIENT", "KILL", "USER", "gateway")
+                await until(lambda: [line for line in warnings(node) if "away" in str(line["event"])], "it noticed")
+                await node.wait_ready()
 
     def missing() -> list[object]:
         return [line["missing"] for line in warnings(node) if "missing" in line]
 
-    await until(lambda: missing() == ["+xinfo|groups"], "a line that says so")
+    await until(lambda: missing() == [f"+{rule}"], "a line that says so")
+
+
+@redis_only
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_a_server_in_cluster_mode_gets_one_sentence(
+    start_broker: BrokerFactory, start_node: NodeFactory, kind: str
+) -> None:
+    """Named redis:// it was ready, and refused every publish: CROSSSLOT."""
+    broker = await start_broker(kind=kind, directives=("cluster-enabled yes",))
+    async with broker.client() as client:
+        await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        state: Any = None
+        while state != "ok":
+            state = (await client.execute_command("CLUSTER INFO"))["cluster_state"]
+    node = await start_node(broker_url=broker.url, ready=False, probe_s=1)
+    (away,) = await until(lambda: warnings(node), "a line")
+    assert "runs in cluster mode" in str(away["reason"])
+    # Several tries later:
+    await until(lambda: _tries(node), "it tries again")
+    assert len(warnings(node)) == 1 and not await node.is_ready()
+
+
+async def _tries(node: Node) -> bool:
+    return await node.metric("hiroba_broker_reconnects_total") > 10
 
 
 @redis_only
