@@ -31,8 +31,10 @@ class SettingsError(ValueError):
 
 
 def _split_commas(value: object) -> object:
-    """`"a, b"` of a flag or variable as a list; what TOML gave as an array stays."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    """`"a, b"` of a flag or variable as a list, and one number of TOML; what TOML gave as an array stays."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int) else value
 
 
 def _lower(value: object) -> object:
@@ -46,6 +48,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Origin = Annotated[str, AfterValidator(check_origin)]
 Comma = BeforeValidator(_split_commas)
+Hosts = Annotated[tuple[str, ...], NoDecode, Comma, Field(min_length=1)]
 
 
 class Section(BaseSettings):
@@ -87,13 +90,13 @@ class Serving(Section):
     """What every key and channel on the broker begins with, before a `:`. Installations that share a server differ in
     it, or in the database. `hiroba:staging` needs no other rules of the user `gateway`. Changed, all rooms are
     empty."""
-    host: str = Field(default="127.0.0.1", min_length=1)
-    """Address of the public port. Loopback, so that nothing is open to the world by accident; `0.0.0.0` or
-    `::` behind a load balancer."""
+    host: Hosts = ("127.0.0.1",)
+    """Addresses of the public port: `10.0.0.5, fd00::5`. Loopback, so that nothing is open to the world by
+    accident; behind a load balancer `0.0.0.0`, or `::`, which takes IPv4 as well."""
     port: Port = 8000
     """Public port: pages and WebSockets. 0 takes any free one."""
-    ops_host: str = Field(default="127.0.0.1", min_length=1)
-    """Address of the ops ports. They show what happens inside: never on a public interface."""
+    ops_host: Hosts = ("127.0.0.1",)
+    """Addresses of the ops ports. They show what happens inside: never on a public interface."""
     ops_port: Port = 9000
     """Ops port of the first node: `/metrics`, `/healthz`, `/readyz`; node n has `ops_port` + n. 0 takes
     any free one, for each node: the log says which."""
@@ -106,17 +109,21 @@ class Serving(Section):
     """Directory of the embedded broker's append-only file. One `hiroba up` per directory."""
     reuse_port: bool = False
     """Share the public port with other processes by SO_REUSEPORT. `hiroba up` sets it for its nodes."""
-    fd: int | None = Field(default=None, ge=3, examples=[3])
-    """Descriptor of a listening socket that was inherited; wins over `host` and `port`. `hiroba up` sets
-    it where SO_REUSEPORT does not balance."""
+    fd: Annotated[tuple[Annotated[int, Field(ge=3)], ...], NoDecode, Comma] = ()
+    """Descriptors of listening sockets that were inherited; they win over `host` and `port`. `hiroba up` sets
+    them where SO_REUSEPORT does not balance."""
 
 
 class Limits(Section):
     """What one client, one room and one node may take"""
 
     connections_max: Count | None = Field(default=None, examples=[15_000])
-    """Connections of one node; one more is answered 503. Unset: 15,000, or what the descriptor limit
-    allows, said at start."""
+    """WebSockets of one node; one more is answered 503. Unset: 15,000, or what the descriptor limit allows,
+    said at start. HTTP connections that idle may have the places that no WebSocket takes, and 128 more; then
+    the one that idles longest is closed for the next."""
+    head_bytes_max: int = Field(default=32_768, ge=1_024)
+    """Bytes of a request's head: its line and all headers, cookies too; a larger one is answered 431. nginx 32
+    KiB, HAProxy and Node.js 16 KiB."""
     rooms_max: Count = 25_000
     """Rooms open on one node; joining one more is answered 503. Bounds memory and the doorbell's
     subscriptions."""
@@ -144,10 +151,15 @@ class Limits(Section):
     """Bytes waiting in a node's publisher, counted as `publish_queue_entries_max` is."""
     allowed_origins: Annotated[tuple[Origin, ...], NoDecode, Comma] = ()
     """Origins, besides the request's own host, whose pages may open a WebSocket:
-    `https://chat.example.org` or `chat.example.org`. A handshake without an Origin passes: it is no
-    browser's."""
+    `https://chat.example.org` or `chat.example.org`; a port only where it is not the scheme's. A handshake
+    without an Origin passes: it is no browser's."""
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, Comma] = ()
-    """Networks whose X-Forwarded-For is believed: `10.0.0.0/8, ::1`. Anyone else could forge it."""
+    """Networks of proxies that are believed about their clients, address and scheme: `10.0.0.0/8, ::1`.
+    Anyone else could forge it."""
+    forwarded_only: bool = False
+    """Trusted proxies are believed by X-Forwarded-For and X-Forwarded-Proto, and by Forwarded (RFC 7239) where a
+    request has no X-Forwarded-For. Set this where they write Forwarded alone: else a client could send the
+    other one."""
 
 
 class Road(Section):

@@ -168,7 +168,7 @@ _PLAIN = {
     "greater_than_equal": "is too small: the least is {ge:g}",
     "less_than_equal": "is too large: the most is {le:g}",
     "literal_error": "is not one of {expected}",
-    "string_too_short": "is empty",
+    "too_short": "is empty",
     "string_type": "is not a text",
     "path_type": "is not a path",
     "tuple_type": "is not a list",

@@ -72,8 +72,10 @@ def _prose(field: FieldInfo) -> str:
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and len(value) != 1:
         return json.dumps([str(part) for part in value])
+    if isinstance(value, tuple):
+        return _toml(value[0])
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     return json.dumps(str(value), ensure_ascii=False)

@@ -54,7 +54,17 @@ COUNTERS = (
     ("received_bytes", "hiroba_received_bytes", "Bytes of the messages that clients sent."),
     ("handshakes", "hiroba_handshakes", "WebSocket handshakes answered with 101."),
     (
-        "silent",
+        "unspoken",
+        "hiroba_handshakes_unspoken",
+        "Handshakes answered with 101 that offered only subprotocols which nobody here speaks: browsers hang up then.",
+    ),
+    (
+        "displaced",
+        "hiroba_connections_displaced",
+        "HTTP connections closed for a new one, for there was space for no more: those that idled longest.",
+    ),
+    (
+        "stalled_visits",
         "hiroba_connections_silent",
         "Connections cut off because no whole request came, or no answer was taken, for handshake_timeout_s.",
     ),
@@ -98,6 +108,12 @@ LABELLED = (
     ("closes", "hiroba_closes", "reason", "Connections ended, by reason (docs/protocol.md)."),
     ("handshakes_refused", "hiroba_handshakes_refused", "reason", "WebSocket handshakes refused, by reason."),
     ("nonsense", "hiroba_broker_nonsense", "what", "Things heard from the broker that nobody of ours wrote, by kind."),
+    (
+        "requests_refused",
+        "hiroba_requests_refused",
+        "reason",
+        "What came on a port and was no HTTP request: head (431, above head_bytes_max), malformed (400).",
+    ),
     ("broker_reconnects", "hiroba_broker_reconnects", "lane", "Broken or failed connections to the broker, by lane."),
 )
 
@@ -124,7 +140,9 @@ class Metrics:
     received: int
     received_bytes: int
     handshakes: int
-    silent: int
+    unspoken: int
+    displaced: int
+    stalled_visits: int
     publish_calls: int
     publish_retries: int
     publish_queue_full: int
@@ -153,6 +171,7 @@ class Metrics:
     publishes_refused: Counter[str]
     closes: Counter[str]
     handshakes_refused: Counter[str]
+    requests_refused: Counter[str]
     broker_reconnects: Counter[str]
     nonsense: Counter[str]
     publish_latency: Histogram

@@ -6,38 +6,37 @@ browser → edge.client → rooms.hub.publish → broker.publisher → Redis (pu
 
 import asyncio
 import gc
-import os
 import platform
 import resource
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from gateway import __version__, logs, metrics
+from gateway import __version__, logs, metrics, ports
 from gateway.broker.broker import Broker
 from gateway.clock import Clock
 from gateway.config import NODE_BROKER_URL, Settings
 from gateway.drain import drain
-from gateway.edge.app import ops_app, public_app
+from gateway.edge.app import Door, ops_app, public_app
 from gateway.edge.context import Context
-from gateway.edge.edge import Edge
+from gateway.edge.edge import VISITS_SPARE, Edge
 from gateway.ports import BACKLOG, PortTaken
 from gateway.rooms.hub import Hub
 
 # Python's own collector walks every connection again and again: half of the CPU in small rooms. Rarely is enough.
 GC_THRESHOLDS = (50_000, 20, 50)
 CONNECTIONS_MAX = 15_000
-# Descriptors that are no client's: listeners, broker, files.
-DESCRIPTORS_SPARE = 128
-# An HTTP connection may stay so long for its next request: longer than the 60 s for which nginx means to use it.
-KEEPALIVE_S = 75.0
+# HTTP connections of the ops port: probes and scrapes, which come and go.
+OPS_VISITS_MAX = 32
+# Descriptors that are no WebSocket's: HTTP connections of both ports, and 96 for listeners, broker, files.
+DESCRIPTORS_SPARE = VISITS_SPARE + OPS_VISITS_MAX + 96
 
 log = structlog.get_logger()
 
@@ -55,6 +54,7 @@ class Node:
         self.hub = Hub(self.broker, settings, self.metrics, self.keep)
         context = Context(id, settings, self.broker, self.hub, self.clock, self.metrics)
         self.edge = Edge(context, connections_max(settings), self.keep)
+        self._doors: tuple[Door, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -86,15 +86,14 @@ class Node:
     async def run(self) -> int:
         """Serve until told to stop. Returns the exit code."""
         self._listen_to_signals()
-        ops, public = await self._serve_ops(), await self._serve_public()
-        assert public.server is not None
+        ops, public = self._doors = await self._serve_ops(), await self._serve_public()
         self.metrics.watch_gc()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.collect()
         gc.freeze()
         self.essential("clock", self.clock.run())
         self.essential("wheel", self.edge.wheel.run())
-        self.essential("stalled and silent", self.edge.patrol(public.server))
+        self.essential("stalled", self.edge.end_stalled((ops.visits, public.visits)))
         self.essential("broker", self.broker.run(self.essential))
         await self._stop.wait()
         log.info("stopping", hurry=self._hurry.is_set())
@@ -141,36 +140,32 @@ class Node:
         loop.add_signal_handler(signal.SIGTERM, terminate)
         loop.add_signal_handler(signal.SIGINT, interrupt)
 
-    async def _serve_public(self) -> web.AppRunner:
-        runner = web.AppRunner(
-            public_app(self.edge), access_log=None, shutdown_timeout=0.1, keepalive_timeout=KEEPALIVE_S
-        )
-        await runner.setup()
+    async def _serve_public(self) -> Door:
         settings = self.settings
-        if settings.fd is not None:
-            site: web.BaseSite = web.SockSite(runner, socket.socket(fileno=settings.fd), backlog=BACKLOG)
+        if settings.fd:
+            sockets = [socket.socket(fileno=fd) for fd in settings.fd]
         else:
-            site = web.TCPSite(
-                runner, settings.host, settings.port, backlog=BACKLOG, reuse_port=settings.reuse_port or None
-            )
-        await _start(site, settings.host, settings.port, "--port")
-        log.info("listening", url=f"http://{_address(runner)}/chat/", version=__version__)
-        return runner
+            sockets = ports.bound(settings.host, settings.port, "--port", shared=settings.reuse_port)
+        door = await self._open(public_app(self.edge), sockets, self.edge.visits_max)
+        log.info("listening", url=_urls(sockets, "/chat/"), version=__version__)
+        return door
 
-    async def _serve_ops(self) -> web.AppRunner:
-        registry = self._registry()
-        app = ops_app(self.edge, registry, self.unready, self.restriction)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        settings = self.settings
-        await _start(
-            web.TCPSite(runner, settings.ops_host, settings.ops_port),
-            settings.ops_host,
-            settings.ops_port,
-            "--ops-port",
-        )
-        log.info("ops", url=f"http://{_address(runner)}/metrics", broker=str(self.broker.endpoint))
-        return runner
+    async def _serve_ops(self) -> Door:
+        sockets = ports.bound(self.settings.ops_host, self.settings.ops_port, "--ops-port")
+        app = ops_app(self.edge, self._registry(), self.unready, self.restriction)
+        door = await self._open(app, sockets, lambda: OPS_VISITS_MAX)
+        log.info("ops", url=_urls(sockets, "/metrics"), broker=str(self.broker.endpoint))
+        return door
+
+    async def _open(self, app: web.Application, sockets: list[socket.socket], space: Callable[[], int]) -> Door:
+        door = Door(app, self.edge.context, space)
+        await door.setup()
+        for sock in sockets:
+            await web.SockSite(door, sock, backlog=BACKLOG).start()
+        return door
+
+    def _visiting(self) -> float:
+        return sum(len(door.visits) for door in self._doors)
 
     def _registry(self) -> CollectorRegistry:
         def live() -> float:
@@ -183,7 +178,8 @@ class Node:
             ("hiroba_sessions_live", "Sessions that stand at the top of their room's log.", live),
             ("hiroba_sessions_behind", "Sessions that are walked towards the top of their room's log.", behind),
             ("hiroba_connections", "WebSockets, handshakes under way included.", lambda: self.edge.connections),
-            ("hiroba_connections_max", "Connections that this node takes.", lambda: self.edge.connections_max),
+            ("hiroba_connections_max", "WebSockets that this node takes.", lambda: self.edge.connections_max),
+            ("hiroba_http_connections", "Connections of both ports that are no WebSocket.", self._visiting),
             ("hiroba_rooms", "Rooms open on this node.", lambda: len(self.hub.rooms)),
             ("hiroba_tails_bytes", "Memory of the rooms' tails.", self.hub.tail_bytes),
             ("hiroba_publish_queue_entries", "Publishes not answered yet.", self.broker.publisher.queued),
@@ -197,20 +193,8 @@ class Node:
         return metrics.registry(self.metrics, readings, build)
 
 
-async def _start(site: web.BaseSite, host: str, port: int, flag: str) -> None:
-    try:
-        await site.start()
-    except OSError as exc:
-        # A loop words a taken port in its own way; only getaddrinfo's numbers are none of strerror(3).
-        reason = exc.strerror or str(exc)
-        if exc.errno is not None and not isinstance(exc, socket.gaierror):
-            reason = os.strerror(exc.errno)
-        raise PortTaken(f"cannot listen on {host}:{port}: {reason}; choose another with {flag}") from exc
-
-
-def _address(runner: web.AppRunner) -> str:
-    host, port = runner.addresses[0][:2]
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+def _urls(sockets: Iterable[socket.socket], path: str) -> str:
+    return " ".join(f"http://{ports.shown(sock.getsockname())}{path}" for sock in sockets)
 
 
 def connections_max(settings: Settings) -> int:

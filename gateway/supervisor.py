@@ -115,7 +115,7 @@ class Supervisor:
 
     async def _launch(self, n: int) -> Process:
         """Node n: all settings by its environment, except where it differs from the others."""
-        fd = None if self._balances else self._sockets[0].fileno()
+        fd = () if self._balances else tuple(sock.fileno() for sock in self._sockets)
         if not self._settings.ops_port:
             self._ops_ports[n] = ports.free(self._settings.ops_host, "--ops-port")
         settings = self._settings.model_copy(
@@ -125,14 +125,14 @@ class Supervisor:
             # -P: a directory called `gateway` where we were started must not pass for ours.
             [sys.executable, "-P", "-m", "gateway", "node"],
             env={**os.environ, **_import_path(), **settings.to_environ()},
-            pass_fds=() if fd is None else (fd,),
+            pass_fds=fd,
         )
 
     # ---- whether a node lives ----
 
     async def _hangs(self, n: int) -> str:
         """Returns, with the reason, when node n has not answered for `hang_s`; for START_S while nobody listens yet."""
-        host, port, hang_s = self._settings.ops_host, self._ops_ports[n], self._settings.hang_s
+        host, port, hang_s = self._settings.ops_host[0], self._ops_ports[n], self._settings.hang_s
         ask_s, silent_s, listens = hang_s / ASKS, 0.0, False
         while silent_s < (hang_s if listens else START_S):
             asked_at = time.monotonic()
@@ -161,10 +161,10 @@ class Supervisor:
         """The line with the URL to click, once every node has proven its road to the broker."""
         settings = self._settings
         for n in range(settings.nodes):
-            while await _ask(settings.ops_host, self._ops_ports[n], "/readyz", 2.0) != 200:  # noqa: ASYNC110 - its event is not ours
+            while await _ask(settings.ops_host[0], self._ops_ports[n], "/readyz", 2.0) != 200:  # noqa: ASYNC110 - its event is not ours
                 await asyncio.sleep(0.1)
-        ops = " ".join(_url(settings.ops_host, port) for port in self._ops_ports)
-        log.info("ready", url=f"{_url(settings.host, settings.port)}chat/", ops=ops)
+        ops = " ".join(_url(settings.ops_host[0], port) for port in self._ops_ports)
+        log.info("ready", url=f"{_url(settings.host[0], settings.port)}chat/", ops=ops)
 
     # ---- the end ----
 

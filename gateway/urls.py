@@ -5,6 +5,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from broker_config.urls import SCHEMES, check_server_url, check_spelling
+from gateway.core.origins import OPAQUE, parse_origin
 
 _SENTINEL = "redis+sentinel"
 _SENTINEL_PORT = 26379
@@ -14,6 +15,8 @@ _NOT_YET = {
     "rediss+sentinel": "this version can't speak rediss+sentinel://; where TLS is a must, "
     "name an address that follows the master with rediss://",
 }
+# What an Origin never begins with: a page's scheme is http or https, whatever it opens.
+_NO_PAGES = {"ws", "wss", "file", "ftp"}
 _USERINFO = re.compile(r"://(?:(?!://)\S)*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:sentinel_|ssl_)?password=)[^&#\s]*", re.IGNORECASE)
 
@@ -90,9 +93,19 @@ def _host_port(host: str) -> tuple[str, int]:
     return parts.hostname, parts.port or _SENTINEL_PORT
 
 
-def check_origin(origin: str) -> str:
-    """`origin` in lower case: `https://host[:port]`, or `host[:port]` for any scheme. Else ValueError."""
-    parts = urlsplit(origin if "://" in origin else f"//{origin}")
-    if not parts.hostname or parts.path or parts.query or parts.fragment or "@" in origin or "*" in origin:
+def check_origin(text: str) -> str:
+    """`text` in lower case: `https://host[:port]`, or `host[:port]` for any scheme. ValueError: no page has it."""
+    origin = text.lower()
+    try:
+        parsed = parse_origin(origin)
+    except ValueError:
+        parsed = OPAQUE
+    if parsed.scheme in _NO_PAGES:
+        raise ValueError(f"can match no page: write https:// for {parsed.scheme}://, as browsers do")
+    if origin == "null":
+        raise ValueError("can't be told from any other: every sandboxed page and every file has the origin null")
+    if not origin.isascii():
+        raise ValueError("can match no page: browsers send its host in ASCII, as xn--…")
+    if parsed is OPAQUE or parsed.port == 0:
         raise ValueError("is not an origin: write https://chat.example.org or chat.example.org:8443")
-    return origin.lower()
+    return origin

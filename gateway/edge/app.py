@@ -1,27 +1,18 @@
 """The two HTTP applications of a node: the public one (pages, WebSocket) and the operator's (metrics, health)."""
 
-import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.log import server_logger
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from gateway.edge import pages, ws
+from gateway.edge.context import Context
 from gateway.edge.edge import Edge
+from gateway.edge.visits import KEEPALIVE_S, Visits
 from gateway.logs import access
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def _quiet(record: logging.LogRecord) -> bool:
-    """What is no HTTP gets its 400; aiohttp's error line with a traceback for each would be the sender's to order."""
-    exc = record.exc_info[1] if record.exc_info else None
-    if isinstance(exc, HttpProcessingError):
-        record.levelno, record.exc_info = logging.DEBUG, None
-    return True
 
 
 def public_app(edge: Edge) -> web.Application:
@@ -39,12 +30,10 @@ def public_app(edge: Edge) -> web.Application:
             return response
         except web.HTTPException as answer:
             status = answer.status
-            answer.headers.update(pages.SECURITY_HEADERS)  # aiohttp's own 404 too
             raise
         finally:
             access.http(request.method, request.path, status, time.monotonic() - started_at, edge.callers.peer(request))
 
-    server_logger.addFilter(_quiet)
     settings = edge.settings
     app = web.Application(middlewares=[log_access])
     app.add_routes(
@@ -79,6 +68,31 @@ def ops_app(
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
     return app
+
+
+class Door(web.AppRunner):
+    """Serves an app on connections that we count: `visits`."""
+
+    def __init__(self, app: web.Application, context: Context, space: Callable[[], int]) -> None:
+        """`space`: how many HTTP connections there may be now."""
+        head_bytes_max = context.settings.head_bytes_max
+        super().__init__(
+            app,
+            access_log=None,
+            shutdown_timeout=0.1,
+            keepalive_timeout=KEEPALIVE_S,
+            max_line_size=head_bytes_max,
+            max_field_size=head_bytes_max,
+            # Nobody here reads a body: what comes as one is neither waited for nor unpacked.
+            lingering_time=0.0,
+            auto_decompress=False,
+        )
+        self._context = context
+        self._space = space
+
+    async def _make_server(self) -> Visits:
+        self.visits = Visits(await super()._make_server(), self._context, self._space)
+        return self.visits
 
 
 async def healthz(request: web.Request) -> web.Response:

@@ -4,24 +4,25 @@ import asyncio
 import random
 import socket as sockets
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from socket import IPPROTO_TCP
-
-from aiohttp import web
 
 from gateway.core.closes import Close
 from gateway.edge.callers import Callers
 from gateway.edge.client import Client
 from gateway.edge.context import Context
-from gateway.edge.silent import Silent
+from gateway.edge.visits import Visits
 from gateway.edge.wheel import Wheel
 from gateway.logs import access
 from gateway.rooms.hub import Keep
 
 # A v1 client told to reconnect comes back within so many seconds after its close: enough to spread a whole node.
 RECONNECT_AFTER_MAX_S = 2.0
-# How often the sessions that are behind, and the connections that say nothing, are looked at.
+# How often the sessions that are behind, and the HTTP connections, are looked at.
 LOOK_S = 1.0
+# HTTP connections of the public port beside as many WebSockets as may be: to answer pages, /healthz and 503s.
+VISITS_SPARE = 128
 # Bytes that the kernel may hold of a session beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT; Linux, macOS).
 NOTSENT_BYTES = 16_384
 NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
@@ -40,9 +41,10 @@ class Edge:
         self.connections_max = connections_max
         self.callers = Callers(context.settings)
         self.wheel = Wheel(context.settings, context.clock, context.metrics)
-        self.silent = Silent(context.settings.handshake_timeout_s, context.clock, context.metrics)
-        # Handshakes under way count: the limit must hold in a connect storm too.
+        # WebSockets. Handshakes under way count: the limit must hold in a connect storm too.
         self.connections = 0
+        # Those under way, by their deadlines: they wait for the broker.
+        self.entering: set[asyncio.Timeout] = set()
         self.draining = False
         self._emptied = asyncio.Event()
 
@@ -51,6 +53,10 @@ class Edge:
     @property
     def overloaded(self) -> bool:
         return self.connections >= self.connections_max
+
+    def visits_max(self) -> int:
+        """HTTP connections that the public port may have now, handshakes under way included."""
+        return self.connections_max + VISITS_SPARE - (self.connections - len(self.entering))
 
     # ---- who is in ----
 
@@ -95,19 +101,23 @@ class Edge:
             bytes_out=client.sent_bytes,
         )
 
-    async def patrol(self, server: web.Server) -> None:
-        """Judge the sessions that are behind, and the server's connections that say nothing, until cancelled."""
+    async def end_stalled(self, ports: Collection[Visits]) -> None:
+        """End, until cancelled, the sessions that are behind and the HTTP connections of `ports` that stand still."""
         while True:
             await asyncio.sleep(LOOK_S)
-            self.silent.judge(server.connections)
+            for visits in ports:
+                visits.cut_stalled()
             behind = [session for room in self.hub.rooms.values() for session in room.behind]
             self.wheel.judge_stalled(session for session in behind if isinstance(session, Client))
 
     # ---- how all are sent away ----
 
     async def drain(self, drain_s: float) -> None:
-        """Send every client away, spread over `drain_s` in random order. New ones are refused from now on."""
+        """Send every client away, spread over `drain_s` in random order. Who is not in yet is refused from now on."""
         self.draining = True
+        for deadline in self.entering:
+            if not deadline.expired():
+                deadline.reschedule(asyncio.get_running_loop().time())
         clients = self.wheel.clients()
         random.shuffle(clients)
         started_at = time.monotonic()

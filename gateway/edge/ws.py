@@ -3,7 +3,8 @@
 import asyncio
 import time
 
-from aiohttp import web
+import structlog
+from aiohttp import HttpVersion11, web
 
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.core import handshake, wires
@@ -11,22 +12,26 @@ from gateway.core.closes import Close
 from gateway.core.entry import EntryId, parse_id
 from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire
+from gateway.edge.callers import NoOrigin
 from gateway.edge.client import Client
 from gateway.edge.edge import Edge
-from gateway.edge.pages import SECURITY_HEADERS
 from gateway.edge.takeover import Upgraded, take_over
 from gateway.logs import access
 from gateway.rooms.hub import HubFull, Place
 
+log = structlog.get_logger()
+
 RETRY_AFTER_S = 2
+# Of what a client wrote, in a log line.
+TOLD_CHARS_MAX = 200
 # An id above every possible one: what a malformed `after` becomes, for nothing can be recovered from it.
 _NOWHERE = EntryId(2**62, 0)
 
 
 # Every `label` of a Refused.
 REASONS = (
-    "path", "room_name", "origin", "no_websocket", "version", "key", "draining", "connections", "history", "rooms",
-    "broker",
+    "path", "room_name", "bad_origin", "origin", "http_version", "no_websocket", "version", "key", "draining",
+    "connections", "history", "rooms", "broker",
 )  # fmt: skip
 
 
@@ -40,11 +45,15 @@ class Refused(Exception):
         self.headers = headers
 
     def response(self) -> web.Response:
-        return web.Response(status=self.status, text=f"{self.args[0]}\n", headers=SECURITY_HEADERS | self.headers)
+        return web.Response(status=self.status, text=f"{self.args[0]}\n", headers=self.headers)
 
 
 def _busy(label: str, text: str) -> Refused:
     return Refused(503, label, text, **{"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _draining() -> Refused:
+    return _busy("draining", "this node is going away")
 
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
@@ -52,18 +61,27 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
     edge.metrics.known("handshakes_refused", REASONS)
 
     async def chat(request: web.Request) -> web.StreamResponse:
-        access.ws("HANDSHAKING", request.path, edge.callers.peer(request))
+        peer = edge.callers.peer(request)
+        access.ws("HANDSHAKING", request.path, peer)
         try:
-            return await _chat(edge, request)
+            return await _chat(edge, request, peer)
         except Refused as refused:
             edge.metrics.handshakes_refused[refused.label] += 1
-            access.ws("REJECT", request.path, edge.callers.peer(request), reason=refused.label, status=refused.status)
+            access.ws(
+                "REJECT",
+                request.path,
+                peer,
+                reason=refused.label,
+                status=refused.status,
+                origin=_told(request, "Origin"),
+                host=_told(request, "Host"),
+            )
             return refused.response()
 
     return [web.route("*", path, chat) for path in ("/ws/chat/{room}/", "/ws/{nothing:.*}")]
 
 
-async def _chat(edge: Edge, request: web.Request) -> web.StreamResponse:
+async def _chat(edge: Edge, request: web.Request, peer: str) -> web.StreamResponse:
     name = _checked(edge, request)
     wire = _wire(request)
     after, history = _start(edge, request)
@@ -74,7 +92,7 @@ async def _chat(edge: Edge, request: web.Request) -> web.StreamResponse:
         edge.went()
         raise
     try:
-        return _join(edge, request, wire, place)
+        return _join(edge, request, peer, wire, place)
     finally:
         edge.context.hub.release(place.room)
 
@@ -87,8 +105,13 @@ def _checked(edge: Edge, request: web.Request) -> RoomName:
         name = room_name(request.match_info["room"], edge.settings.room_name_chars_max)
     except BadRoomName as exc:
         raise Refused(404, "room_name", str(exc)) from None
-    if not edge.callers.may_come(request):
-        raise Refused(403, "origin", "this page may not open a WebSocket here: allowed_origins")
+    try:
+        if not edge.callers.may_come(request):
+            raise Refused(403, "origin", "this page may not open a WebSocket here: allowed_origins")
+    except NoOrigin as exc:
+        raise Refused(400, "bad_origin", str(exc)) from None
+    if request.version < HttpVersion11:  # may not upgrade (RFC 9110 §7.8); nginx's default towards a node
+        raise Refused(426, "http_version", "a WebSocket needs HTTP/1.1; nginx: proxy_http_version 1.1")
     upgrades = "websocket" in _tokens(request, "Upgrade") and "upgrade" in _tokens(request, "Connection")
     if request.method != "GET" or not upgrades:
         raise Refused(426, "no_websocket", "this is a WebSocket's address", Upgrade="websocket", Connection="Upgrade")
@@ -97,7 +120,7 @@ def _checked(edge: Edge, request: web.Request) -> RoomName:
     if not handshake.good_key(request.headers.get("Sec-WebSocket-Key", "")):
         raise Refused(400, "key", "Sec-WebSocket-Key is not 16 bytes in base64")
     if edge.draining:
-        raise _busy("draining", "this node is going away")
+        raise _draining()
     if edge.overloaded:
         raise _busy("connections", "this node is full: connections_max")
     return name
@@ -114,6 +137,11 @@ def _wire(request: web.Request) -> Wire:
 def _lines(request: web.Request, header: str) -> str:
     """A header's value; sent in several lines it is one list (RFC 9110 §5.3, RFC 6455 §11.3.4)."""
     return ",".join(request.headers.getall(header, ()))
+
+
+def _told(request: web.Request, header: str) -> str | None:
+    value = request.headers.get(header)
+    return None if value is None else value[:TOLD_CHARS_MAX]
 
 
 def _tokens(request: web.Request, header: str) -> list[str]:
@@ -135,30 +163,44 @@ def _start(edge: Edge, request: web.Request) -> tuple[EntryId | None, int]:
 
 async def _enter(edge: Edge, name: RoomName, after: EntryId | None, history: int) -> Place:
     started_at = time.monotonic()
+    deadline = asyncio.timeout(edge.settings.handshake_timeout_s)
     try:
-        async with asyncio.timeout(edge.settings.handshake_timeout_s):
-            return await edge.context.hub.enter(name, after, history)
+        async with deadline:
+            edge.entering.add(deadline)
+            place = await edge.context.hub.enter(name, after, history)
     except HubFull:
         raise _busy("rooms", "this node has too many rooms open: rooms_max") from None
     except TimeoutError:
+        if edge.draining:
+            raise _draining() from None
         waited_s = time.monotonic() - started_at
         raise _busy("broker", f"the broker did not answer within {waited_s:.1f} s") from None
     except (BrokerGone, BrokerRefused):
         raise _busy("broker", "the broker is away") from None
+    finally:
+        edge.entering.discard(deadline)
+    if edge.draining:  # since just now: nobody would send this one away
+        edge.context.hub.release(place.room)
+        raise _draining()
+    return place
 
 
-def _join(edge: Edge, request: web.Request, wire: Wire, place: Place) -> web.StreamResponse:
+def _join(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place) -> web.StreamResponse:
     """From the 101 to the room without an await between: the cursor was fixed before the 101."""
     transport = request.transport
     if transport is None or transport.is_closing():  # gone while we asked the broker
         edge.went()
         return Upgraded()
-    client = Client(edge.context, transport, request.path, edge.callers.peer(request), wire, place.room)
+    client = Client(edge.context, transport, request.path, peer, wire, place.room)
     client.cursor = place.cursor
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
         recovered, ping_s = bool(place.recovered), edge.settings.ping_s
         client.write(wires.welcome(client.id, edge.context.node, place.room.name, place.room.newest, recovered, ping_s))
+    if wire.subprotocol is None and "Sec-WebSocket-Protocol" in request.headers:
+        edge.metrics.unspoken += 1
+        offered = _told(request, "Sec-WebSocket-Protocol")
+        log.info("no subprotocol in common: browsers hang up", session=client.id, peer=peer, offered=offered)
     edge.welcome(client)
     response = take_over(request, client)
     if client.closing is None:

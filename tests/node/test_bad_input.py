@@ -181,7 +181,7 @@ async def test_half_handshakes_and_other_protocols_harm_nobody(node: Node, crowd
         client.write(data)
         half.append(client)
     huge = await crowd.connect(node)
-    assert await huge.ask(b"GET /ws/chat/r/ HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n") == 400
+    assert await huge.ask(b"GET /ws/chat/r/ HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000 + b"\r\n\r\n") == 431
     await witness.say("still here")
     await witness.hears("still here")
     for client in half:

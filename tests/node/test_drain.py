@@ -13,7 +13,7 @@ from tests.node.conftest import redis_only
 from tests.support.broker import Broker
 from tests.support.client import Client, Crowd
 from tests.support.node import Node
-from tests.support.raw import handshake
+from tests.support.raw import Raw, handshake
 from tests.support.until import until
 
 pytestmark = redis_only
@@ -58,6 +58,58 @@ async def test_a_drain_from_its_first_word_to_its_last(broker: Broker, start_nod
     events = [json.loads(line)["event"] for line in node.lines()]
     assert events[-1] == "stopped"
     assert "stopping" in events
+
+
+async def test_a_handshake_under_way_when_the_drain_begins_is_refused(
+    broker: Broker, start_node: NodeFactory, crowd: Crowd
+) -> None:
+    """At once, with a word: let in, it would be in nobody's list, and be cut without a close frame at the end."""
+    node = await start_node(lb_wait_s=0, drain_s=0.2, close_s=0.5, probe_s=60, publish_timeout_s=1)
+    member = await crowd.join(node, "r")
+    broker.pause()
+    waiting = [await crowd.connect(node) for _ in range(5)]
+    asked = [asyncio.create_task(raw.ask(handshake(f"room{n}"))) for n, raw in enumerate(waiting)]
+
+    async def under_way() -> bool:
+        return await node.metric("hiroba_connections") == 6
+
+    await until(under_way, "they wait for the broker")
+    node.process.signal(signal.SIGTERM)
+    assert await asyncio.gather(*asked) == [503] * 5
+    assert all(b"Retry-After: " in raw.head for raw in waiting)
+    assert all(b"going away" in raw.data for raw in waiting)
+    assert (await member.closed())[0] == 1012
+    assert await node.process.ended() == 0
+    broker.cont()
+    refused = [line for line in map(json.loads, node.lines()) if line.get("reason") == "draining"]
+    assert len(refused) == 5
+
+
+async def test_nobody_is_let_in_and_then_cut_without_a_word(start_node: NodeFactory, crowd: Crowd) -> None:
+    """Handshakes all through a drain: each ends with a status, or a close frame. A reset only where no 101 was."""
+    node = await start_node(lb_wait_s=0.2, drain_s=0.3, close_s=0.5)
+    came: list[Raw] = []
+
+    async def keep_coming(number: int) -> None:
+        for n in range(1_000):
+            try:
+                raw = await crowd.connect(node)
+            except OSError:
+                return
+            came.append(raw)
+            raw.write(handshake(f"room{number}_{n}"))
+            await until(lambda raw=raw: raw.head or raw.over.done(), "an answer", every_s=0.001)
+
+    coming = asyncio.gather(*(keep_coming(number) for number in range(4)))
+    await until(lambda: len(came) > 20, "a crowd")
+    node.process.signal(signal.SIGTERM)
+    await coming
+    assert await node.process.ended() == 0
+    await until(lambda: all(raw.over.done() for raw in came), "all are over")
+    let_in = [raw for raw in came if raw.head and raw.status == 101]
+    assert len(let_in) > 20
+    assert [raw.close_frame() for raw in let_in] == [(1012, Close.DRAIN.text)] * len(let_in)
+    assert {raw.status for raw in came if raw.head} <= {101, 503}
 
 
 async def test_closes_are_paced(start_node: NodeFactory, crowd: Crowd) -> None:

@@ -42,10 +42,29 @@ def test_a_name_stands_for_all_its_addresses_on_one_port() -> None:
         sock.close()
 
 
+@pytest.mark.parametrize("hosts", [["::"], ["::", "0.0.0.0"], ["127.0.0.1", "::1"]], ids=str)
+def test_several_addresses_have_one_port(hosts: list[str]) -> None:
+    """`::` takes IPv4 too, by a socket of its own: an address of IPv4 never looks like one of IPv6."""
+    for held in (ports.hold(hosts, 0, "--port"), ports.listen(hosts, 0, "--port", 16)):
+        assert sorted(sock.family for sock in held) == [socket.AF_INET, socket.AF_INET6]
+        assert len({sock.getsockname()[1] for sock in held}) == 1
+        for sock in held:
+            sock.close()
+
+
+def test_one_address_that_is_taken_gives_the_others_back() -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ports.PortTaken, match=f"127.0.0.1:{port}: Address already in use.*--port"):
+            ports.bound(["::1", "127.0.0.1"], port, "--port")
+        for sock in ports.bound(["::1"], port, "--port"):
+            sock.close()
+
+
 def test_a_host_that_is_not_ours_names_its_flag() -> None:
     with pytest.raises(ports.PortTaken, match=r"no\.such\.host\.invalid.*--ops-host"):
         ports.check("no.such.host.invalid", 0, "--ops-port")
-    with pytest.raises(ports.PortTaken, match=r"192\.0\.2\.1"):
+    with pytest.raises(ports.PortTaken, match=r"192\.0\.2\.1.*--host"):
         ports.check("192.0.2.1", 0, "--port")
 
 

@@ -132,6 +132,10 @@ async def connect(node: Node, receive_bytes: int | None = None) -> Raw:
     if receive_bytes is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(sock, ("127.0.0.1", node.port))
+    try:
+        await loop.sock_connect(sock, ("127.0.0.1", node.port))
+    except OSError:
+        sock.close()
+        raise
     _, raw = await loop.create_connection(Raw, sock=sock)
     return raw

@@ -33,7 +33,7 @@ def other(name: str, part: float = 0.5) -> Any:
     """A valid value of the field `name` that is not its default, as TOML has it."""
     texts = {
         "broker_url": f"redis://app:pass-{part}@broker:6379/1",
-        "host": f"host-{part}",
+        "host": [f"host-{part}", "::"],
         "ops_host": f"ops-{part}",
         "data": f"dir-{part}",
         "allowed_origins": ["https://a.example", f"b{part}.example:8443"],
@@ -190,6 +190,12 @@ WRONG = [
     ("key_prefix", "a*", "--key-prefix 'a*' is no prefix of keys"),
     ("key_prefix", "a:", "--key-prefix 'a:' is no prefix of keys"),
     ("key_prefix", "", "--key-prefix '' is no prefix of keys"),
+    ("allowed_origins", "wss://a", "--allowed-origins 'wss://a' can match no page: write https:// for wss://"),
+    ("allowed_origins", "file://a", "--allowed-origins 'file://a' can match no page"),
+    ("allowed_origins", "https://a:99999", "--allowed-origins 'https://a:99999' is not an origin: write"),
+    ("allowed_origins", "https://[::1", "--allowed-origins 'https://[::1' is not an origin: write"),
+    ("allowed_origins", "https://ひろば.example", "--allowed-origins 'https://ひろば.example' can match no page"),
+    ("allowed_origins", "null", "--allowed-origins 'null' can't be told from any other"),
     ("broker_url", "http://h", "--broker-url must begin with redis://, rediss://, unix:// or redis+sentinel://"),
     ("broker_url", "redis:h", "--broker-url must begin with redis://, rediss://, unix:// or redis+sentinel://"),
     ("broker_url", "redis://", "--broker-url must name a host: redis://host:6379/0"),
