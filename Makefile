@@ -6,7 +6,7 @@ PY := .venv/bin/python
 PYTEST :=
 BENCH :=
 NODES := 2
-STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-exporter
+STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-exporter redis-tools socat
 
 .DEFAULT_GOAL := help
 .PHONY: help run stack compose-test secrets test test-long check bench profile clean packages

@@ -59,7 +59,11 @@ async def _run(stack: Stack) -> None:
             await starting
         return
     await starting
-    print(f"{stack.table()}\n\nUp in {time.monotonic() - began:.0f} s. Ctrl-C takes all down.", flush=True)
+    print(
+        f"{stack.table()}\n\n{await stack.consoles()}\n\n"
+        f"Up in {time.monotonic() - began:.0f} s. Ctrl-C takes all down.",
+        flush=True,
+    )
     await stopping
     print("Stopping …", flush=True)
     await stack.stop()

@@ -22,6 +22,9 @@ PACKAGES = {
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "prometheus-redis-exporter": "prometheus-redis-exporter",
+    # What docs/operations.md tells people to type.
+    "redis-cli": "redis-tools",
+    "socat": "socat",
 }
 
 
@@ -135,12 +138,20 @@ def prometheus(directory: Path, targets: Mapping[str, Sequence[int]], port: int)
     rules.unlink(missing_ok=True)
     rules.symlink_to(DEPLOY / "prometheus" / "rules")
     for job, ports in targets.items():
-        listed = "".join(f"    - {HOST}:{number}\n" for number in ports)
-        (directory / "targets" / f"{job}.yml").write_text(f"- targets:\n{listed}", "utf-8")
+        target(directory, job, ports)
     argv = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"]
     argv += [f"--web.listen-address={HOST}:{port}", "--log.level=warn"]
     address = f"http://{HOST}:{port}"
     return Part("prometheus", argv, ready=f"{address}/-/ready", address=address)
+
+
+def target(directory: Path, job: str, ports: Sequence[int]) -> None:
+    """What Prometheus scrapes as `job` from now on (file_sd_configs); no port, no target."""
+    listed = "".join(f"    - {HOST}:{number}\n" for number in ports)
+    file = directory / "targets" / f"{job}.yml"
+    fresh = file.with_suffix(".new")
+    fresh.write_text(f"- targets:\n{listed}" if listed else "[]\n", "utf-8")
+    fresh.replace(file)  # in one step: half a file would be no file
 
 
 def alertmanager(directory: Path, port: int, webhook: str | None = None) -> Part:

@@ -17,6 +17,8 @@ from gateway.broker.embedded import find_server
 from gateway.child import Kept, spawn
 
 START_S = 30.0
+# How often a load test is looked for.
+LOOK_S = 1.0
 STOP_S = 10.0
 
 
@@ -63,6 +65,7 @@ class Stack:
         self._passwords = passwords
         self._webhook = webhook
         self.kept: dict[str, tuple[Part, Kept]] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Stack":
         for port in self.ports.listening():
@@ -74,6 +77,7 @@ class Stack:
             await self._start([broker])
             await self._start(self._nodes())
             await self._start(self._around())
+            self._looking = asyncio.create_task(self._look_for_a_load_test(), name="look for a load test")
         except BaseException:
             await self.stop()
             raise
@@ -94,7 +98,7 @@ class Stack:
             "broker": [ports.exporter],
             "prometheus": [ports.prometheus],
             "alertmanager": [ports.alertmanager],
-            "loadtest": [ports.loadtest],
+            "loadtest": [],
         }
         return [
             parts.haproxy(self.directory / "haproxy", ports.nodes, ports.public, ports.haproxy),
@@ -141,8 +145,19 @@ class Stack:
             lines = log.read().decode(errors="replace").splitlines()
         return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
 
+    async def _look_for_a_load_test(self) -> None:
+        """A load test is a target while it runs; else it would be a red one, and nothing is wrong."""
+        known = False
+        while True:
+            if (seen := await _listens(self.ports.loadtest)) != known:
+                known = seen
+                parts.target(self.directory / "prometheus", "loadtest", [self.ports.loadtest] if seen else [])
+            await asyncio.sleep(LOOK_S)
+
     async def stop(self) -> None:
         """The last started first; nodes in a hurry, for nobody waits for a drain at Ctrl-C."""
+        if self._looking is not None:
+            self._looking.cancel()
         names = list(reversed(self.kept))
         nodes = [name for name in names if name.startswith("node")]
         for together in ([name for name in names if name not in (*nodes, "broker")], nodes, ["broker"]):
@@ -151,6 +166,27 @@ class Stack:
     async def _stop(self, name: str) -> None:
         _, kept = self.kept.pop(name)
         await kept.stop(signal.SIGINT if name.startswith("node") else signal.SIGTERM, STOP_S)
+
+    async def consoles(self) -> str:
+        """Where a person looks, one line each: pages that answer here, and commands where there is no page.
+
+        Debian's Prometheus has only its old pages, and its Alertmanager none.
+        """
+        ports = self.ports
+        prometheus = f"http://{HOST}:{ports.prometheus}"
+        alerts = f"{prometheus}/alerts"
+        if not await _answers(alerts):
+            alerts = f"{prometheus}/classic/alerts"
+        rows = (
+            ("chat", f"http://{HOST}:{ports.public}/chat/"),
+            ("nodes as HAProxy sees them", f"http://{HOST}:{ports.haproxy}/stats"),
+            ("alarms, queries, targets", alerts),
+            ("who is told", f"amtool --alertmanager.url=http://{HOST}:{ports.alertmanager} alert"),
+            ("broker", f"REDISCLI_AUTH=… redis-cli -p {ports.broker} --user operator"),
+            ("take a node out", f"echo 'show servers state' | socat - /tmp/hiroba-haproxy-{ports.public}.sock"),
+        )
+        width = max(len(what) for what, _ in rows)
+        return "\n".join(f"{what.ljust(width)}  {where}" for what, where in rows)
 
     def table(self) -> str:
         """What runs, where, and where its log is."""
@@ -168,6 +204,15 @@ async def _answers(url: str) -> bool:
             return answer.status == 200
     except (aiohttp.ClientError, OSError, TimeoutError):
         return False
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(HOST, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _pongs(url: str) -> bool:

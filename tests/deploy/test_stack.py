@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import stat
 import sys
@@ -75,6 +76,8 @@ async def test_the_stack_comes_up_is_scraped_and_goes_down(tmp_path: Path) -> No
             assert [sample["value"][1] for sample in result] == [value], query
         alertmanagers = (await asked(http, first + 4, "/api/v1/alertmanagers"))["data"]["activeAlertmanagers"]
         assert len(alertmanagers) == 1
+        await consoles_work(http, said, {"REDISCLI_AUTH": "geheim-OPERATOR"})
+        await a_load_test_is_a_target_while_it_runs(http, first)
 
     # No secret where other users of the machine, or readers of logs, see it.
     texts = [" ".join(part.cmdline()) for part in parts]
@@ -84,6 +87,49 @@ async def test_the_stack_comes_up_is_scraped_and_goes_down(tmp_path: Path) -> No
     running.signal(signal.SIGINT)
     assert await running.ended(60) == 0
     assert [part for part in parts if part.is_running() and part.status() != psutil.STATUS_ZOMBIE] == []
+
+
+async def consoles_work(http: aiohttp.ClientSession, said: str, secrets: dict[str, str]) -> None:
+    """Each line that `make stack` prints for a person to open or to type."""
+    opened, typed = 0, 0
+    for line in said.partition("\n\n")[2].partition("\n\n")[0].splitlines():
+        where = re.split(r"\s{2,}", line, maxsplit=1)[1]
+        if where.startswith("http"):
+            async with http.get(where) as page:
+                assert page.status == 200 and "<html" in (await page.text()).lower(), where
+            opened += 1
+            continue
+        command = where.replace("REDISCLI_AUTH=… ", "")
+        command += " PING" if "redis-cli" in command else ""
+        await until(lambda command=command: typed_right(command, secrets), f"{command} answers", 60, every_s=0.5)  # type: ignore[misc]
+        typed += 1
+    assert (opened, typed) == (3, 3)
+
+
+async def typed_right(command: str, secrets: dict[str, str]) -> bool:
+    """Prometheus works alarms out every 10 s: the first may still be to come."""
+    typing = await asyncio.create_subprocess_shell(
+        command, env=os.environ | secrets, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    answer, _ = await asyncio.wait_for(typing.communicate(), 30)
+    assert typing.returncode == 0, answer
+    return bool(re.search(rb"HirobaWatchdog|PONG|node0", answer))
+
+
+async def a_load_test_is_a_target_while_it_runs(http: aiohttp.ClientSession, first: int) -> None:
+    async def known() -> bool:
+        targets = (await asked(http, first + 4, "/api/v1/targets"))["data"]["activeTargets"]
+        return "loadtest" in {target["labels"]["job"] for target in targets}
+
+    assert not await known()
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", first + 6)
+    async with server:
+        await until(known, "a load test is scraped", within_s=60, every_s=0.2)
+
+    async def forgotten() -> bool:
+        return not await known()
+
+    await until(forgotten, "its target is gone with it", within_s=60, every_s=0.2)
 
 
 async def test_what_stops_the_stack_is_said_in_a_sentence(tmp_path: Path) -> None:
