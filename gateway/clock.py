@@ -16,12 +16,20 @@ class Clock:
         self._observe = observe
         self._paused_s = 0.0
         self._ticked_at = time.monotonic()
+        # Of the last pause, by the world's clock.
+        self._pause_began_at = self._pause_ended_at = float("-inf")
         # Called with the length of each pause, once it is over.
         self.on_pause: list[Callable[[float], None]] = []
 
     def now(self) -> float:
         """Monotonic seconds less what any turn took beyond PAUSE_S. Stands still from then on; never steps back."""
         return self._ticked_at - self._paused_s + min(time.monotonic() - self._ticked_at, PAUSE_S)
+
+    def awake_at(self, now: float) -> float:
+        """The world's `now`; during a pause and shortly behind it when it began: what comes in waits since then."""
+        if now - self._ticked_at > PAUSE_S:
+            return self._ticked_at  # nobody noticed yet
+        return now if now - self._pause_ended_at > PAUSE_S else self._pause_began_at
 
     async def run(self) -> None:
         """Tick until cancelled."""
@@ -34,7 +42,8 @@ class Clock:
         self._observe(max(0.0, turn_s - TICK_S))
         paused_s = max(0.0, turn_s - PAUSE_S)
         self._paused_s += paused_s
-        self._ticked_at = at
+        began_at, self._ticked_at = self._ticked_at, at
         if paused_s:
+            self._pause_began_at, self._pause_ended_at = began_at, at
             for tell in self.on_pause:
                 tell(paused_s)

@@ -135,10 +135,17 @@ class Limits(Section):
     KiB is a long letter, and small against a batch; Centrifugo 64 KiB, Socket.IO 1 MB, websockets 1 MiB,
     aiohttp 4 MiB."""
     messages_per_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
-    """Messages per second of one connection, on average; more is closed 1008. 0 is no limit. A person
-    types far less; a paste or a game may not."""
+    """Messages per second of one connection, on average; above it its socket is read more slowly. Every other
+    frame counts as a message, a ping too. 0 is no limit. A person types far less; a paste or a game may not.
+    RFC 1459 §8.10 slows IRC clients the same way; Discord takes 2."""
     messages_burst: Count = 40
     """Messages that one connection may send at once before `messages_per_s` holds it: two seconds' worth."""
+    message_weight_bytes: Count = 4_096
+    """Bytes that count as one message; a longer one counts as many as it has of these, inflated: the longest
+    as 16. With `messages_per_s`, 80 KiB a second."""
+    flood_s: Seconds = 60.0
+    """Who was slowed down for so long without a break, with more than 16 KiB still waiting to be read, is
+    closed 1008."""
     outgoing_bytes_max: Count = 131_072
     """Bytes waiting in one session's socket; above it the session falls behind and is walked at its own
     pace instead of growing. Two of the largest messages; Centrifugo queues 1 MiB, then disconnects."""

@@ -72,6 +72,7 @@ COUNTERS = (
     ("publish_retries", "hiroba_publish_retries", "Publish calls sent again after a lost connection."),
     ("publish_queue_full", "hiroba_publish_queue_full", "Times a session had to wait for space in the publish queue."),
     ("window_full", "hiroba_publish_window_full", "Times a session had to wait because its publish window was full."),
+    ("slowed", "hiroba_frames_slowed", "Frames of clients that had to wait because of messages_per_s."),
     ("scripts_loaded", "hiroba_scripts_loaded", "Times the publish script had to be loaded: at start, after a flush."),
     ("doorbells", "hiroba_doorbells", "Doorbells heard: a room's log grew."),
     ("reads", "hiroba_reads", "XREADGROUP calls."),
@@ -147,6 +148,7 @@ class Metrics:
     publish_retries: int
     publish_queue_full: int
     window_full: int
+    slowed: int
     scripts_loaded: int
     doorbells: int
     reads: int

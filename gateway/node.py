@@ -52,8 +52,8 @@ class Node:
         url = settings.broker_url or NODE_BROKER_URL
         self.broker = Broker(id, url, settings, self.clock, self.metrics)
         self.hub = Hub(self.broker, settings, self.metrics, self.keep)
-        context = Context(id, settings, self.broker, self.hub, self.clock, self.metrics)
-        self.edge = Edge(context, connections_max(settings), self.keep)
+        context = Context(id, settings, self.broker, self.hub, self.clock, self.metrics, self.keep)
+        self.edge = Edge(context, connections_max(settings))
         self._doors: tuple[Door, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()

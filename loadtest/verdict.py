@@ -24,7 +24,7 @@ OWN_DELAY_PART_MAX = 0.5
 
 # What the server says when one of its settings was the limit, and which setting that is.
 ADVICE = {
-    "1008": "the server closes whoever speaks too fast: raise messages_per_s (0 = no limit), or lower --rate",
+    "1008": "the server closes whoever goes on speaking too fast: raise messages_per_s (0 = no limit), or lower --rate",
     "1009": "the message was too long for the server: raise message_bytes_max, or lower --message-bytes",
     "1013": "the server's broker was away or too slow: look there, or raise publish_timeout_s",
     "4008": "the server gave up on readers that made no progress: raise stall_s, or read faster",

@@ -94,7 +94,7 @@ BOARD = Board(
             ),
             graph(
                 "Closed for rate",
-                "Clients that sent more than messages_per_s (1008).",
+                "Clients that kept on far above messages_per_s for flood_s (1008).",
                 "cps",
                 (closes("rate"), "{{job}}"),
                 alarm="HirobaClosedForRate",

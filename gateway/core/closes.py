@@ -10,7 +10,7 @@ class Close(Enum):
     BINARY = (1003, "text frames only", False)
     LOST = (1006, "the connection broke", True)
     BAD_DATA = (1007, "send a JSON object with a key 'message'", False)
-    RATE = (1008, "too many messages: messages_per_s", True)
+    RATE = (1008, "far above messages_per_s for longer than flood_s", True)
     TOO_LONG = (1009, "message too long: message_bytes_max", False)
     ERROR = (1011, "internal error, see the node's log", True)
     DRAIN = (1012, "this node is going away, connect again", True)

@@ -1,44 +1,33 @@
-"""A session on a WebSocket: what comes in, what goes out beside the room's frames, and how it ends.
+"""A session on a WebSocket: its socket, what it says, what it hears beside the room's frames, and how it ends.
 
-Every frame is core's, written straight to the transport; aiohttp's parser reads what comes in. One task per client
-listens; nothing else here waits.
+Every frame is core's, written straight to the transport. What comes in is read and held back by `intake.py`. A client
+that only listens has neither a task nor a buffer.
 """
 
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
-from aiohttp import WSCloseCode, WSMessage, WSMsgType
-from aiohttp._websocket.models import WSMessageTextBytes
-from aiohttp._websocket.reader import WebSocketDataQueue  # aiohttp.http has the reader, but not what it feeds
-from aiohttp.http import WebSocketError, WebSocketReader
-from aiohttp.streams import EofStream
-
-from gateway.core import frames, wires
-from gateway.core.bucket import TokenBucket
+from gateway.core import frames, inbound, wires
 from gateway.core.closes import Close
+from gateway.core.inbound import Frame, Opcode
 from gateway.core.wires import Asked, BadMessage, Wire
 from gateway.edge.context import Context
+from gateway.edge.intake import READ_BYTES, Intake
 from gateway.rooms.room import Room
 from gateway.rooms.session import Session
 
-# Parsed frames that may wait while the window is full; above twice that the socket is not read.
-INBOX_BYTES = 65_536
-
-# What aiohttp's parser found wrong, by its close code (RFC 6455 §7.4.1).
-_PARSER_CLOSES = {
-    WSCloseCode.PROTOCOL_ERROR: Close.PROTOCOL,
-    WSCloseCode.INVALID_TEXT: Close.BAD_DATA,
-    WSCloseCode.MESSAGE_TOO_BIG: Close.TOO_LONG,
-}
+# What the loop reads into, of every socket: it is taken out before the next one is read.
+_READ = bytearray(READ_BYTES)
 
 
-class Client(Session, asyncio.Protocol):
+class Client(Session, asyncio.BufferedProtocol):
     """One connection, from the 101 to its last byte."""
 
     __slots__ = (
-        "_abort_timer", "_bucket", "_context", "_inbox", "_lost", "_parser", "_reading_paused", "_writable",
-        "heard", "opened_at", "path", "peer", "pinged", "received", "received_bytes", "room", "slot",
+        "_abort_timer", "_close_written", "_context", "_intake", "_writable",
+        "gone", "opened_at", "path", "peer", "quiet_looks", "received", "received_bytes", "room", "slot",
     )  # fmt: skip
 
     transport: asyncio.Transport
@@ -47,48 +36,56 @@ class Client(Session, asyncio.Protocol):
         self, context: Context, transport: asyncio.Transport, path: str, peer: str, wire: Wire, room: Room
     ) -> None:
         super().__init__(wire, transport)
-        loop = asyncio.get_running_loop()
         self.path = path
         self.peer = peer
         self.room = room
         self.opened_at = time.monotonic()
         self.received = 0
         self.received_bytes = 0
-        # Whether the client spoke since the wheel last looked, and whether a ping waits for its pong.
-        self.heard = True
-        self.pinged = False
+        # How often the wheel looked since the last byte came.
+        self.quiet_looks = 0
         # Where the wheel has this client.
         self.slot = 0
+        # Told once, when the socket is closed.
+        self.gone: Callable[[Client], None] | None = None
         self._context = context
-        # The parser's queue asks its protocol (us) not to read on; it looks at `_reading_paused`.
-        self._reading_paused = False
-        self._inbox = WebSocketDataQueue(self, INBOX_BYTES, loop=loop)  # type: ignore[arg-type]
-        # The first length refused, before the frame's payload is read; of what it inflates to as well.
-        too_long = context.settings.message_bytes_max + 1
-        self._parser = WebSocketReader(self._inbox, too_long, compress=wire.deflates, decode_text=True)
+        self._intake: Intake | None = None
         # While the socket's buffer is above its high-water mark: done when it is below the low one.
         self._writable: asyncio.Future[None] | None = None
-        self._lost: asyncio.Future[None] | None = None
-        # Made at the first message: most clients only listen.
-        self._bucket: TokenBucket | None = None
         self._abort_timer: asyncio.TimerHandle | None = None
+        self._close_written = False
 
     # ---- the transport's protocol ----
 
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return _READ
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.take(_READ[:nbytes])
+
+    def take(self, data: bytes | bytearray) -> None:
+        """What was read of the socket, at most READ_BYTES."""
+        self.quiet_looks = 0
+        if self.closing is not None:
+            self._drop()
+            return
+        if len(data) > READ_BYTES:  # behind the handshake, in the same read
+            self.end(Close.PROTOCOL, "wait for the 101 (RFC 6455 section 4.1)")
+            return
+        if self._intake is None:
+            self._intake = Intake(self, self._context)
+        self._intake.take(data)
 
     def eof_received(self) -> None:
         return None  # the transport closes itself; connection_lost follows
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._inbox.feed_eof()
         if self._abort_timer is not None:
             self._abort_timer.cancel()
-        for waiter in (self._writable, self._lost):
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+        self.resume_writing()
         self.end(Close.LOST)
+        if self.gone is not None:
+            self.gone(self)
 
     def pause_writing(self) -> None:
         if self._writable is None or self._writable.done():
@@ -98,71 +95,48 @@ class Client(Session, asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
-    def pause_reading(self) -> None:
-        self._reading_paused = True
-        self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._reading_paused = False
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
-
     async def drained(self) -> None:
         if self._writable is not None:
             await asyncio.shield(self._writable)
 
+    @property
+    def held(self) -> bool:
+        """Whether its socket is not read at present, so that its silence means nothing."""
+        return self._intake is not None and self._intake.held
+
+    def read_on(self) -> None:
+        """Read the socket again; only a socket that is read hears of its end."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
     # ---- what comes in ----
 
-    async def listen(self) -> None:
-        """Serve what the client sends until the connection is over. Never raises for what a client does."""
-        try:
-            while await self._hear(await self._inbox.read()):
-                if self.waiting_bytes() > self._context.settings.outgoing_bytes_max and self.closing is None:
-                    # Acks and pongs to somebody who sends and never reads must not pile up.
-                    await self.drained()
-        except EofStream:
-            return
-        except WebSocketError as exc:
-            self.end(_PARSER_CLOSES.get(WSCloseCode(exc.code), Close.PROTOCOL))
-        # The client may still be sending what was refused: closing now would reset it before it reads our close
-        # frame (RFC 6455 §7.1.1). It closes, or the abort timer does.
-        if self.transport.is_closing():
-            return
-        self.transport.write_eof()
-        self._lost = asyncio.get_running_loop().create_future()
-        await self._lost
-
-    async def _hear(self, message: WSMessage | WSMessageTextBytes) -> bool:
-        """One frame. False: it was the last."""
-        if message.type is WSMsgType.CLOSE:
-            self.end(Close.CLIENT)
-            return False
-        if message.type is WSMsgType.PONG:
-            self.pinged = False
-        if self.closing is not None:
-            return True
-        if message.type is WSMsgType.TEXT:
-            self.heard = True
-            await self._say(message.data)
-        elif message.type is WSMsgType.PING:
-            self.heard = True
-            self.write(frames.pong(bytes(message.data)))
-        elif message.type is WSMsgType.BINARY:
+    def hear(self, frame: Frame) -> None:
+        """One frame that is neither a ping nor broken. Raises Broken if what it says is."""
+        if frame.opcode is Opcode.TEXT:
+            self._say(frame.payload)
+        elif frame.opcode is Opcode.BINARY:
             self.end(Close.BINARY)
-        return True
+        elif frame.opcode is Opcode.CLOSE:
+            self._answer_close(frame.payload)
 
-    async def _say(self, text: str) -> None:
+    def _answer_close(self, payload: bytes) -> None:
+        """RFC 6455 §5.5.1: the client's code comes back to it."""
+        code, reason = inbound.close_code(payload)
+        if code is None:
+            self.end(Close.CLIENT)
+        else:
+            self.end(Close.CLIENT, reason, code)
+        self.transport.write_eof()
+
+    def _say(self, payload: bytes) -> None:
         context = self._context
-        size = len(text) if text.isascii() else len(text.encode())
         self.received += 1
-        self.received_bytes += size
+        self.received_bytes += len(payload)
         context.metrics.received += 1
-        context.metrics.received_bytes += size
-        if not self._may_speak():
-            self.end(Close.RATE)
-            return
+        context.metrics.received_bytes += len(payload)
         try:
-            said = self.wire.parse(text)
+            said = self.wire.parse(inbound.text(payload))
         except BadMessage as exc:
             if self.wire.answers:
                 self.write(wires.error("bad_json", exc.args[0], exc.ref))
@@ -171,34 +145,18 @@ class Client(Session, asyncio.Protocol):
             return
         if isinstance(said, Asked):
             self.write(wires.pong(said.ref))
-            return
-        if self.in_flight >= context.settings.publish_window:
-            context.metrics.window_full += 1
-            await self._window()
-        if context.broker.publisher.full(self.id):
-            await context.broker.publisher.space(self.id)
-        if self.closing is None:
+        else:
             context.hub.publish(self.room, self, said.message, said.ref)
 
-    def _may_speak(self) -> bool:
-        rate = self._context.settings.messages_per_s
-        if not rate:
-            return True
-        # The world's clock, not the node's: what a client sent while this process was paused was no burst of its.
-        now = time.monotonic()
-        if self._bucket is None:
-            self._bucket = TokenBucket(rate, self._context.settings.messages_burst, now)
-        return self._bucket.take(now)
-
-    async def _window(self) -> None:
-        """Wait until a publish of this client is answered. Nothing more is read from it meanwhile."""
-        while self.in_flight >= self._context.settings.publish_window and self.closing is None:
+    async def window(self) -> None:
+        """Wait until a publish of this client is answered."""
+        if self.closing is None:
             self.window_open = asyncio.get_running_loop().create_future()
             await self.window_open
 
     # ---- how it ends ----
 
-    def end(self, close: Close, text: str | None = None) -> None:
+    def end(self, close: Close, text: str | None = None, code: int | None = None) -> None:
         if self.closing is not None:
             return
         self.closing = close
@@ -208,18 +166,30 @@ class Client(Session, asyncio.Protocol):
         if close in (Close.LOST, Close.DEAD):
             self.transport.abort()
             return
+        self.read_on()
+        farewell = frames.close(code or close.code, close.text if text is None else text)
         # A gap hits a whole room at once; its sessions must not come back all at once.
         close_s = self._context.settings.close_s
         after_s = random.uniform(0, close_s) if close is Close.GAP else 0.0
         loop = asyncio.get_running_loop()
         if after_s:
-            loop.call_later(after_s, self._write_close, close, text)
+            loop.call_later(after_s, self._write_close, farewell)
         else:
-            self._write_close(close, text)
+            self._write_close(farewell)
         self._abort_timer = loop.call_later(after_s + close_s, self.transport.abort)
 
-    def _write_close(self, close: Close, text: str | None) -> None:
-        self.write(frames.close(close.code, close.text if text is None else text))
+    def _write_close(self, farewell: bytes) -> None:
+        self.write(farewell)
+        self._close_written = True
+
+    def _drop(self) -> None:
+        """What comes behind our close frame is not looked at: it is the client's own, or of no interest.
+
+        We say that nothing follows, and read on: closing now would reset a client that is still sending before it reads
+        our close frame (RFC 6455 §7.1.1). It closes, or the abort timer does.
+        """
+        if self._close_written and not self.transport.is_closing():
+            self.transport.write_eof()
 
     def go_away(self, after_s: float) -> None:
         """This node drains: come back elsewhere."""

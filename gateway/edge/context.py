@@ -6,7 +6,7 @@ from gateway.broker.broker import Broker
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.metrics import Metrics
-from gateway.rooms.hub import Hub
+from gateway.rooms.hub import Hub, Keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +19,5 @@ class Context:
     hub: Hub
     clock: Clock
     metrics: Metrics
+    # Starts a task that the node owns.
+    keep: Keep

@@ -15,7 +15,6 @@ from gateway.edge.context import Context
 from gateway.edge.visits import Visits
 from gateway.edge.wheel import Wheel
 from gateway.logs import access
-from gateway.rooms.hub import Keep
 
 # A v1 client told to reconnect comes back within so many seconds after its close: enough to spread a whole node.
 RECONNECT_AFTER_MAX_S = 2.0
@@ -31,8 +30,7 @@ NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
 class Edge:
     """The clients of this node."""
 
-    def __init__(self, context: Context, connections_max: int, keep: Keep) -> None:
-        self._keep = keep
+    def __init__(self, context: Context, connections_max: int) -> None:
         self.context = context
         self.settings = context.settings
         self.metrics = context.metrics
@@ -70,18 +68,15 @@ class Edge:
                 socket.setsockopt(IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
     def welcome(self, client: Client) -> None:
-        """Take a client in whose 101 is written. Its task ends with its connection."""
+        """Take a client in whose 101 is written. It counts, and is looked after, until its socket is closed."""
         self.metrics.handshakes += 1
         self.tune(client.transport)
         self.wheel.add(client)
         access.ws("CONNECT", client.path, client.peer)
-        task = self._keep(f"client {client.id}", client.listen())
-        task.add_done_callback(lambda done: self._farewell(client, done))
+        client.gone = self._farewell
 
-    def _farewell(self, client: Client, done: "asyncio.Task[None]") -> None:
+    def _farewell(self, client: Client) -> None:
         """The one line that says how a connection was."""
-        if not done.cancelled() and done.exception() is not None:
-            client.end(Close.ERROR)
         self.wheel.remove(client)
         self.went()
         close = client.closing or Close.LOST

@@ -4,9 +4,9 @@ aiohttp keeps the request, its parser and two nested tasks for as long as a hand
 WebSocket. So the handler answers the 101 by itself, takes the transport over, and returns.
 """
 
-import asyncio
-
 from aiohttp import web
+
+from gateway.edge.client import Client
 
 
 class Upgraded(web.StreamResponse):
@@ -33,8 +33,8 @@ class _Tail:
         pass
 
 
-def take_over(request: web.Request, protocol: asyncio.Protocol) -> web.StreamResponse:
-    """Give the request's transport to `protocol`, with what was read already, and make aiohttp forget it.
+def take_over(request: web.Request, client: Client) -> web.StreamResponse:
+    """Give the request's transport to `client`, with what was read already, and make aiohttp forget it.
 
     The transport must still be there, and no await may lie between the 101 and this.
     """
@@ -42,10 +42,10 @@ def take_over(request: web.Request, protocol: asyncio.Protocol) -> web.StreamRes
     assert transport is not None
     tail = _Tail()
     http.set_parser(tail)  # type: ignore[arg-type]  # only these two methods are used
-    transport.set_protocol(protocol)
+    transport.set_protocol(client)
     http.transport = None  # else it would close what it forgets
     http.connection_lost(None)
-    protocol.connection_made(transport)
+    client.connection_made(transport)
     if tail.data:
-        protocol.data_received(tail.data)
+        client.take(tail.data)
     return Upgraded()

@@ -1,4 +1,8 @@
-"""One shared wheel instead of a timer per connection: pings who is quiet, ends who is dead or stuck."""
+"""One shared wheel instead of a timer per connection: pings who is quiet, ends who is dead or stuck.
+
+Alive is who sends bytes, whichever. A client is looked at twice per ping_s, a little more often: at the second look
+since its last byte it is pinged, so within ping_s always, and at the fourth it was silent for as long again.
+"""
 
 import asyncio
 import itertools
@@ -11,18 +15,24 @@ from gateway.core.closes import Close
 from gateway.edge.client import Client
 from gateway.metrics import Metrics
 
-# The wheel turns one slot in so many seconds.
-TURN_S = 1.0
+# The wheel turns by one slot this many times per ping_s.
+TURNS_PER_PING = 25
+# Less than half of them: two rounds are over before ping_s is.
+SLOTS = 12
+# Looks since the last byte.
+PING_AT = 2
+DEAD_AT = 4
 
 
 class Wheel:
-    """Every client is looked at once per ping_s."""
+    """Every client is looked at once a round."""
 
     def __init__(self, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self._stall_s = settings.stall_s
+        self._turn_s = settings.ping_s / TURNS_PER_PING
         self._clock = clock
         self._metrics = metrics
-        self._slots: list[set[Client]] = [set() for _ in range(max(2, round(settings.ping_s / TURN_S)))]
+        self._slots: list[set[Client]] = [set() for _ in range(SLOTS)]
         self._fill = itertools.cycle(range(len(self._slots)))
 
     def add(self, client: Client) -> None:
@@ -38,8 +48,12 @@ class Wheel:
 
     async def run(self) -> None:
         """Turn until cancelled."""
+        loop = asyncio.get_running_loop()
+        turn_at = loop.time()
         for slot in itertools.cycle(self._slots):
-            await asyncio.sleep(TURN_S)
+            # By the clock, not from turn to turn, or a busy node would ping late; what was missed is not made up for.
+            turn_at = max(turn_at + self._turn_s, loop.time())
+            await asyncio.sleep(turn_at - loop.time())
             now = self._clock.now()
             for client in list(slot):
                 self._look(client, now)
@@ -56,14 +70,13 @@ class Wheel:
             return
         if client.stalled(now, self._stall_s):
             client.end(Close.SLOW)
-        elif client.waiting_bytes() or client.in_flight:
-            # A ping would wait behind the rest; and nobody reads the pong of a client that waits on its window.
-            client.pinged = False
-        elif client.heard:
-            client.heard = client.pinged = False
-        elif client.pinged:
-            client.end(Close.DEAD)
+        elif client.waiting_bytes() or client.held:
+            # A ping would wait behind the rest; and nobody reads the pong of a client that is held back.
+            client.quiet_looks = 0
         else:
-            client.pinged = True
-            self._metrics.pings += 1
-            client.write(frames.PING)
+            client.quiet_looks += 1
+            if client.quiet_looks == PING_AT:
+                self._metrics.pings += 1
+                client.write(frames.PING)
+            elif client.quiet_looks >= DEAD_AT:
+                client.end(Close.DEAD)

@@ -119,7 +119,7 @@ class Mishaps:
             closed = await node.metric("hiroba_closes_total", reason="rate") + ENOUGH
             for number in range(ENOUGH):
                 raw = await self._crowd.member(node, f"fast{number}")
-                raw.write(frame(b'{"message": 1}') * 60)
+                raw.write(frame(b'{"message": 1}') * 10_000)
             await self._until_counted(node, "rate", closed)
 
     async def _until_counted(self, node: Node, reason: str, wanted: float) -> None:

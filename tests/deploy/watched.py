@@ -65,7 +65,7 @@ class Watched:
         )
         # A quiet client is nobody's business here; b gives slow readers little patience.
         self.nodes = [
-            self.node("a", ping_s=600, lb_wait_s=0, drain_s=0.5),
+            self.node("a", ping_s=600, lb_wait_s=0, drain_s=0.5, flood_s=1),
             self.node("b", ping_s=600, lb_wait_s=0, drain_s=0.5, stall_s=1),
         ]
         self.loadtest_port = free_port()

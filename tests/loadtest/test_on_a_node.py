@@ -93,9 +93,10 @@ async def test_a_server_that_limits_the_rate_is_named_with_its_setting(
     start_broker: BrokerFactory, tmp_path: Path
 ) -> None:
     broker: Broker = await start_broker(kind="redis")
-    node = Node(broker.url, tmp_path, "strict", messages_per_s=2)
+    node = Node(broker.url, tmp_path, "strict", messages_per_s=2, flood_s=0.2)
     await node.start()
-    outcome = await run(tmp_path, *urls([node]), "-u", "3", "--rooms", "1", "--rate", "200", "-t", "3s")
+    loud = ("--rate", "200", "--message-bytes", "2000")
+    outcome = await run(tmp_path, *urls([node]), "-u", "3", "--rooms", "1", *loud, "-t", "3s")
     await node.kill()
     assert any("1008" in note and "messages_per_s" in note for note in outcome.result["notes"])
 

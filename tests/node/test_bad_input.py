@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.client import Crowd
 from tests.support.node import Node
-from tests.support.raw import BINARY, PING, PONG, frame, frames_in, handshake
+from tests.support.raw import BINARY, CLOSE, PING, PONG, frame, frames_in, handshake
 from tests.support.until import until
 
 SETTINGS = {"close_s": 1, "linger_s": 0.1}
@@ -131,6 +131,7 @@ async def test_garbage_in_place_of_frames_closes_1002_and_harms_nobody(node: Nod
         frame(b"x", opcode=PING, fin=False),  # a control frame in pieces
         frame(b"x", opcode=0),  # a continuation of nothing
         frame(b"a", fin=False) + frame(b"b"),  # a new message inside one
+        b"\x81\x05hello",  # not masked (§5.1)
         b"GET / HTTP/1.1\r\n\r\n",
     ]
     for data in rude:
@@ -192,9 +193,67 @@ async def test_half_handshakes_and_other_protocols_harm_nobody(node: Node, crowd
 
 async def test_pings_are_answered_with_their_payload(node: Node, crowd: Crowd) -> None:
     client = await crowd.member(node, "r")
-    client.write(frame(b"are you there?", opcode=PING) + frame(b"", opcode=PING))
-    await until(lambda: len(list(frames_in(client.data))) == 2, "two pongs")
+    for number, payload in enumerate((b"are you there?", b"")):
+        client.write(frame(payload, opcode=PING))
+        await until(lambda number=number: len(list(frames_in(client.data))) > number, "a pong")
     assert list(frames_in(client.data)) == [(PONG, b"are you there?"), (PONG, b"")]
+
+
+async def test_a_close_frame_is_answered_with_its_own_code(node: Node, crowd: Crowd) -> None:
+    """RFC 6455 §5.5.1, §7.4.2: an application's own codes (4000 to 4999) come back to it, and its reason."""
+    for payload, answer in [
+        (b"\x0f\xa0enough", (4000, "enough")),
+        (b"\x13\x87", (4999, "")),
+        (b"\x0b\xb8", (3000, "")),
+        (b"\x03\xe9", (1001, "")),
+        (b"", (1000, "the client closed")),
+    ]:
+        client = await crowd.member(node, "r")
+        client.write(frame(payload, opcode=CLOSE))
+        assert await client.closed() == answer
+        await until(client.over.done, "the server closes first", within_s=20)
+
+
+async def test_a_close_code_that_may_not_be_sent_is_a_protocol_error(node: Node, crowd: Crowd) -> None:
+    """§7.4.1: 1005, 1006 and 1015 say that no close frame came; 5000 and above mean nothing."""
+    for code in (999, 1004, 1005, 1006, 1015, 2999, 5000):
+        client = await crowd.member(node, "r")
+        client.write(frame(code.to_bytes(2), opcode=CLOSE))
+        close = await client.closed()
+        assert close is not None and close[0] == 1002, code
+
+
+async def test_broken_deflate_data_closes_1007_in_one_line(node: Node, crowd: Crowd) -> None:
+    """It was our bug: a traceback that any stranger could order, close 1011, alarms."""
+    before = await node.metric("hiroba_closes_total", reason="bad_data")
+    bug = await node.metric("hiroba_closes_total", reason="error")
+    client = await crowd.connect(node)
+    assert await client.ask(handshake("deflate", headers="Sec-WebSocket-Extensions: permessage-deflate\r\n")) == 101
+    broken = frame(b"this is no deflate data")
+    client.write(bytes((broken[0] | 0x40,)) + broken[1:])
+    assert await client.closed() == (1007, "deflate data that is broken")
+    client.transport.close()
+
+    def lines() -> list[str]:
+        return [line for line in node.lines() if "/ws/chat/deflate/" in line]
+
+    await until(lines, "its line")
+    assert len(lines()) == 1
+    assert json.loads(lines()[0])["reason"] == "bad_data" and json.loads(lines()[0])["level"] == "info"
+    assert not [line for line in node.lines() if "Traceback" in line]
+    assert await node.metric("hiroba_closes_total", reason="bad_data") == before + 1
+    assert await node.metric("hiroba_closes_total", reason="error") == bug
+
+
+async def test_who_speaks_at_length_before_the_101_is_refused(node: Node, crowd: Crowd) -> None:
+    """RFC 6455 §4.1: a client waits for the answer. What comes in the same read may be a message, and no flood."""
+    client = await crowd.connect(node)
+    assert await client.ask(handshake("early") + frame(b'{"message":"too early, but well"}')) == 101
+    await until(client.payloads, "its message")
+    flooder = await crowd.connect(node)
+    assert await flooder.ask(handshake("early") + frame(b"", PING) * 10_000) == 101
+    close = await flooder.closed()
+    assert close is not None and close[0] in (1002, 1008)
 
 
 async def test_an_unknown_path_or_an_impossible_room_is_404(node: Node, crowd: Crowd) -> None:

@@ -1,7 +1,5 @@
 """Limits: each has a number, a word for being full, and lets everybody else go on."""
 
-import asyncio
-
 from tests.conftest import NodeFactory
 from tests.node.conftest import redis_only
 from tests.support.broker import Broker
@@ -18,37 +16,6 @@ async def reaches(node: Node, metric: str, value: float, **labels: str) -> None:
         return await node.metric(metric, **labels) == value
 
     await until(reached, f"{metric} is {value:g}")
-
-
-async def test_messages_per_s_and_burst(start_node: NodeFactory, crowd: Crowd) -> None:
-    """The burst passes whole, the next one closes 1008; who keeps to the rate stays."""
-    node = await start_node(messages_per_s=2, messages_burst=10)
-    hasty, old, steady = await crowd.join(node, "r"), await crowd.join(node, "r", "plain"), await crowd.join(node, "r")
-    for client in (hasty, old):
-        for n in range(10):
-            await client.say(n)
-        await client.until(lambda client=client: len(client.messages) >= 10, "the burst")
-        for n in range(12):  # a busy machine may have earned it another token or ten
-            if client.close_code is None:
-                await client.say(n)
-        assert await client.closed() == (1008, "too many messages: messages_per_s")
-    for n in range(3):
-        await steady.say(n, ref=n)
-        await steady.answer(n)
-        await asyncio.sleep(0.5)
-    assert steady.close_code is None
-    assert await node.metric("hiroba_closes_total", reason="rate") == 2
-
-
-async def test_bad_messages_count_as_messages(start_node: NodeFactory, crowd: Crowd) -> None:
-    """Otherwise errors would be an amplifier without a limit."""
-    node = await start_node(messages_per_s=1, messages_burst=5)
-    client = await crowd.join(node, "r")
-    for _ in range(20):
-        if client.close_code is None:
-            await client.send("{")
-    assert (await client.closed())[0] == 1008
-    assert len(client.of_type("error")) < 10
 
 
 async def test_connections_max(start_node: NodeFactory, crowd: Crowd) -> None:
@@ -87,7 +54,7 @@ async def test_room_name_chars_max(start_node: NodeFactory, crowd: Crowd) -> Non
 async def test_the_publish_window_stops_reading_the_socket(
     broker: Broker, start_node: NodeFactory, crowd: Crowd
 ) -> None:
-    """With a frozen broker four are in flight and one waits; the rest stays in the client's socket, none is lost."""
+    """With a frozen broker four are in flight; the rest stays in the client's socket, none is lost."""
     node = await start_node(messages_per_s=0, publish_window=4, publish_timeout_s=60, probe_s=60)
     client, other = await crowd.join(node, "r"), await crowd.join(node, "r")
     broker.pause()
@@ -95,7 +62,7 @@ async def test_the_publish_window_stops_reading_the_socket(
         await client.say(n)
     await reaches(node, "hiroba_publish_window_full_total", 1)
     await other.say("also")
-    await reaches(node, "hiroba_messages_received_total", 6)
+    await reaches(node, "hiroba_messages_received_total", 5)
     broker.cont()
     await client.until(lambda: len(client.messages) == 51, "everything")
     assert [message for message in client.messages if message != "also"] == list(range(50))
@@ -137,7 +104,7 @@ async def test_a_loud_session_waits_behind_itself(broker: Broker, start_node: No
             await client.say([number, n, "x" * 60_000])
     await reaches(node, "hiroba_publish_window_full_total", 3)
     await quiet.say("a word")
-    await reaches(node, "hiroba_messages_received_total", 3 * 33 + 1)
+    await reaches(node, "hiroba_messages_received_total", 3 * 32 + 1)
     broker.cont()
     await quiet.until(lambda: len(quiet.messages) == 121, "everything")
     heard = quiet.messages

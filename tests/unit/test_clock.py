@@ -45,6 +45,21 @@ def test_time_passes_while_the_loop_turns(world: World) -> None:
     assert clock.now() - began == pytest.approx(50 * TICK_S + 0.04), "between two ticks too"
 
 
+def test_what_comes_in_behind_a_pause_was_sent_since_it_began(world: World) -> None:
+    """Whether the tick or the socket is served first when the process goes on; a second later it is over."""
+    clock = Clock()
+    turns_of(clock, world, TICK_S)
+    assert clock.awake_at(world.at + 0.5) == world.at + 0.5, "no pause"
+    began = world.at
+    assert clock.awake_at(world.at + 6) == began
+    turns_of(clock, world, 6)
+    assert clock.awake_at(world.at + 0.5) == began
+    turns_of(clock, world, TICK_S)
+    for _ in range(20):
+        turns_of(clock, world, TICK_S)
+    assert clock.awake_at(world.at) == world.at
+
+
 def test_a_pause_does_not_count(world: World) -> None:
     """SIGSTOP for an hour: nobody's deadline comes because of it."""
     clock = Clock()

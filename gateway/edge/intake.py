@@ -1,0 +1,158 @@
+"""What one client sends: read in small pieces, charged frame by frame, served as fast as its bounds allow.
+
+A client that is too fast is slowed down: what may not be served yet waits here, at most one read of it, and its socket
+is not read meanwhile, so that TCP slows the sender. The same way waits who has its window full.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.core import frames
+from gateway.core.bucket import TokenBucket
+from gateway.core.closes import Close
+from gateway.core.inbound import Broken, Frame, Inbound, Opcode
+from gateway.edge.context import Context
+
+if TYPE_CHECKING:
+    from gateway.edge.client import Client
+
+# What is read of a socket at once; it goes on in a later turn of the loop. A longer message comes in several reads.
+READ_BYTES = 16_384
+# Frames served in one turn of the loop: half a millisecond.
+TURN_FRAMES = 64
+# A timer of the loop may be so much early.
+TIMER_S = 0.002
+# What comes in so soon after a socket is read again may have waited for that.
+BACKLOG_S = 0.1
+
+log = structlog.get_logger()
+
+
+class Intake:
+    """Made when its client first speaks: most only listen."""
+
+    __slots__ = ("_backlog_until", "_bucket", "_client", "_context", "_flood_s", "_full", "_inbound", "_pong", "held")
+
+    def __init__(self, client: "Client", context: Context) -> None:
+        settings = context.settings
+        self._client = client
+        self._context = context
+        self._inbound = Inbound(settings.message_bytes_max, client.wire.deflates)
+        # None: no limit.
+        self._bucket: TokenBucket | None = None
+        if settings.messages_per_s:
+            self._bucket = TokenBucket(settings.messages_per_s, settings.messages_burst, client.opened_at)
+        # Until when what comes in may have waited until this socket was read again.
+        self._backlog_until = 0.0
+        # Whether the last read was full, so that more waits in the kernel.
+        self._full = False
+        # Seconds in a row that this client was slowed down while more than a read of it waited.
+        self._flood_s = 0.0
+        # The payload of the last ping that is not answered yet.
+        self._pong: bytes | None = None
+        # Whether something of this client waits, and its socket is not read.
+        self.held = False
+
+    def take(self, data: bytes | bytearray) -> None:
+        """Serve what was read, now or as soon as it may be served."""
+        # The world's clock, not the node's.
+        now = time.monotonic()
+        if self._bucket is not None and now > self._backlog_until:
+            self._bucket.rest(self._context.clock.awake_at(now))
+        self._full = len(data) >= READ_BYTES
+        if not self._full:
+            self._flood_s = 0.0
+        self._inbound.feed(data)
+        served = self._serve()
+        if self._client.closing is None and (self._full or not served):
+            self.held = True
+            self._client.transport.pause_reading()
+            self._context.keep(f"intake {self._client.id}", self._hold())
+
+    async def _hold(self) -> None:
+        """Serve the rest as it may be served, then read on."""
+        await asyncio.sleep(0)  # the others' turn
+        while not self._serve():
+            await self._wait()
+        self.held = False
+        self._backlog_until = time.monotonic() + BACKLOG_S
+        self._client.read_on()
+
+    def _serve(self) -> bool:
+        """Serve what may be served in one turn. True: nothing is left, or it is of no interest any more."""
+        client = self._client
+        try:
+            for _ in range(TURN_FRAMES):
+                if client.closing is not None or not self._inbound.waits:
+                    return True
+                if self._must_wait():
+                    return False
+                frame = self._inbound.next()
+                if frame is None:
+                    return True
+                self._charge(frame)
+                if frame.opcode is Opcode.PING:
+                    self._pong = frame.payload
+                else:
+                    client.hear(frame)
+        except Broken as exc:
+            client.end(exc.close, exc.args[0])
+            return True
+        except Exception:
+            log.exception("a client could not be served", session=client.id)
+            client.end(Close.ERROR)
+            return True
+        finally:
+            self.answer_ping()
+        return False
+
+    def answer_ping(self) -> None:
+        """One pong per read, or per part of a read that has to wait (§5.5.3)."""
+        pong, self._pong = self._pong, None
+        if pong is not None and self._client.closing is None:
+            self._client.write(frames.pong(pong))
+
+    def _charge(self, frame: Frame) -> None:
+        """Every frame costs a token, also one that says nothing; a long one as many as it is long."""
+        if self._bucket is not None:
+            self._bucket.take(max(1.0, frame.size / self._context.settings.message_weight_bytes))
+
+    # ---- what it has to wait for ----
+
+    def _must_wait(self) -> bool:
+        context, client = self._context, self._client
+        return (
+            (self._bucket is not None and self._bucket.wait_s(time.monotonic()) > 0)
+            or client.in_flight >= context.settings.publish_window
+            or context.broker.publisher.full(client.id)
+            # Answers to somebody who sends and never reads must not pile up.
+            or client.waiting_bytes() > context.settings.outgoing_bytes_max
+        )
+
+    async def _wait(self) -> None:
+        """Wait for the first of the bounds that is reached; if none is, for the others' turn."""
+        context, client = self._context, self._client
+        if client.in_flight >= context.settings.publish_window:
+            context.metrics.window_full += 1
+            await client.window()
+        elif context.broker.publisher.full(client.id):
+            await context.broker.publisher.space(client.id)
+        elif client.waiting_bytes() > context.settings.outgoing_bytes_max:
+            await client.drained()
+        elif self._bucket is not None and (wait_s := self._bucket.wait_s(time.monotonic())) > 0:
+            await self._slow_down(wait_s)
+        else:
+            await asyncio.sleep(0)
+
+    async def _slow_down(self, wait_s: float) -> None:
+        """The rate is used up. Who makes no pause at all, with more than a read waiting, is sent away in the end."""
+        if self._full:
+            self._flood_s += wait_s
+            if self._flood_s > self._context.settings.flood_s:
+                self._client.end(Close.RATE)
+                return
+        self._context.metrics.slowed += 1
+        await asyncio.sleep(wait_s + TIMER_S)
