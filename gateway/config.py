@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from broker_config import prefix
 from broker_config.retention import DEFAULT as RETENTION
-from gateway.urls import check_broker_url, check_origin
+from gateway.urls import check_base_path, check_broker_url, check_origin
 from gateway.urls import masked as masked
 
 ENV_PREFIX = "HIROBA_"
@@ -95,6 +95,9 @@ class Serving(Section):
     accident; behind a load balancer `0.0.0.0`, or `::`, which takes IPv4 as well."""
     port: Port = 8000
     """Public port: pages and WebSockets. 0 takes any free one."""
+    base_path: Annotated[str, AfterValidator(check_base_path)] = Field(default="", examples=["/talk"])
+    """Path in front of every public address, where a proxy gives hiroba a part of a site: `/talk`. It may
+    strip the prefix or pass it on."""
     ops_host: Hosts = ("127.0.0.1",)
     """Addresses of the ops ports. They show what happens inside: never on a public interface."""
     ops_port: Port = 9000

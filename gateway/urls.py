@@ -93,6 +93,22 @@ def _host_port(host: str) -> tuple[str, int]:
     return parts.hostname, parts.port or _SENTINEL_PORT
 
 
+# What a node serves at its root: a prefix that begins like one of these could not be told from it.
+_OWN_PATHS = ("chat", "healthz", "static", "ws")
+
+
+def check_base_path(path: str) -> str:
+    """`path` as `/talk`, without its last slash; `/` is empty. Else ValueError."""
+    parts = path.strip("/").split("/")
+    if parts == [""]:
+        return ""
+    if not all(re.fullmatch(r"[\w.~-]+", part, re.ASCII) and part.strip(".") for part in parts):
+        raise ValueError("must be a path of letters, digits and -._~ only: /talk")
+    if parts[0] in _OWN_PATHS:
+        raise ValueError(f"begins with /{parts[0]}, an address that hiroba has already: take another, such as /talk")
+    return "/" + "/".join(parts)
+
+
 def check_origin(text: str) -> str:
     """`text` in lower case: `https://host[:port]`, or `host[:port]` for any scheme. ValueError: no page has it."""
     origin = text.lower()

@@ -18,9 +18,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def public_app(edge: Edge) -> web.Application:
     """Port 8000."""
 
+    settings = edge.settings
+
     @web.middleware
     async def log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith("/ws/"):
+        if request.path.removeprefix(settings.base_path).startswith("/ws/"):
             return await handler(request)  # has lines of its own
         started_at = time.monotonic()
         status = 500
@@ -34,15 +36,17 @@ def public_app(edge: Edge) -> web.Application:
         finally:
             access.http(request.method, request.path, status, time.monotonic() - started_at, edge.callers.peer(request))
 
-    settings = edge.settings
     app = web.Application(middlewares=[log_access])
-    app.add_routes(
-        [
-            web.get("/healthz", healthz),
-            *ws.routes(edge),
-            *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s),
-        ]
-    )
+    routes = [
+        web.get("/healthz", healthz),
+        *ws.routes(edge),
+        *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s, settings.base_path),
+    ]
+    app.add_routes(routes)
+    if settings.base_path:  # a proxy may strip it or pass it on
+        below = web.Application()
+        below.add_routes(routes)
+        app.add_subapp(settings.base_path, below)
     return app
 
 

@@ -13,9 +13,8 @@ from aiohttp import web
 
 from deploy.stack.parts import DEPLOY
 from tests.conftest import NodeFactory
-from tests.support.need import need_tool
+from tests.support.nginx import nginx
 from tests.support.ports import free_port
-from tests.support.process import Process
 from tests.support.until import until
 
 DOCS = DEPLOY.parent / "docs"
@@ -29,16 +28,6 @@ def written(page: str, **ports: int) -> str:
         block, count = re.subn(named, str(ours), block)
         assert count == 1, name
     return str(block)
-
-
-def nginx(directory: Path, block: str) -> Process:
-    block = block.replace("listen ", "listen 127.0.0.1:")
-    temp = "".join(f"{kind}_temp_path {directory};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    conf = directory / "nginx.conf"
-    head = f"daemon off; pid {directory}/pid; error_log stderr; events {{ worker_connections 512; }}\n"
-    conf.write_text(f"{head}http {{ access_log off;\n{temp}{block}}}\n")
-    argv = [need_tool("nginx", "nginx"), "-p", str(directory), "-e", "stderr", "-c", str(conf)]
-    return Process("nginx", argv, directory / "nginx.log")
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)

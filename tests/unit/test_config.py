@@ -35,6 +35,7 @@ def other(name: str, part: float = 0.5) -> Any:
         "broker_url": f"redis://app:pass-{part}@broker:6379/1",
         "host": [f"host-{part}", "::"],
         "ops_host": f"ops-{part}",
+        "base_path": f"/talk-{part}",
         "data": f"dir-{part}",
         "allowed_origins": ["https://a.example", f"b{part}.example:8443"],
         "trusted_proxies": ["10.0.0.0/8", "fd00::/8", f"192.0.2.{int(part * 100)}/32"],
@@ -186,6 +187,9 @@ WRONG = [
     ("trusted_proxies", "10.0.0.1/8", "--trusted-proxies '10.0.0.1/8' is not a network such as 10.0.0.0/8"),
     ("allowed_origins", "https://a/b", "--allowed-origins 'https://a/b' is not an origin: write"),
     ("allowed_origins", "*", "--allowed-origins '*' is not an origin: write"),
+    ("base_path", "/talk?x", "--base-path '/talk?x' must be a path of letters, digits"),
+    ("base_path", "/a/../b", "--base-path '/a/../b' must be a path of letters, digits"),
+    ("base_path", "/chat/", "--base-path '/chat/' begins with /chat, an address that hiroba has already"),
     ("key_prefix", "a{1}", "--key-prefix 'a{1}' is no prefix of keys: 1 to 64 letters"),
     ("key_prefix", "a*", "--key-prefix 'a*' is no prefix of keys"),
     ("key_prefix", "a:", "--key-prefix 'a:' is no prefix of keys"),
@@ -355,6 +359,12 @@ def test_no_password_survives_masking(password: str) -> None:
     text = masked(f"can't reach redis://app:{password}@host/0 now")
     assert text == "can't reach redis://app:***@host/0 now"
     assert masked(text) == text
+
+
+@pytest.mark.parametrize("written", ["/talk", "talk", "/talk/"])
+def test_a_base_path_is_the_same_with_and_without_its_slashes(written: str) -> None:
+    assert load({"base_path": written}).settings.base_path == "/talk"
+    assert load({"base_path": "/"}).settings.base_path == ""
 
 
 def test_a_url_of_sentinels_is_read() -> None:

@@ -26,14 +26,17 @@ SECURITY_HEADERS: Final = {
 }
 
 
-def routes(name_chars_max: int = ROOM_NAME_CHARS_MAX, publish_timeout_s: float = 10.0) -> list[web.AbstractRouteDef]:
+def routes(
+    name_chars_max: int = ROOM_NAME_CHARS_MAX, publish_timeout_s: float = 10.0, base_path: str = ""
+) -> list[web.AbstractRouteDef]:
     """The routes of `/`, `/chat/…` and `/static/…`, for the app of the public port.
 
-    Both are the node's settings: the page says what a name may be, and knows from when on a text that got lost
-    with its connection can no longer appear.
+    All three are the node's settings: the page says what a name may be, knows from when on a text that got lost
+    with its connection can no longer appear, and where a browser has to ask.
     """
-    pages = _Pages(name_chars_max, publish_timeout_s)
+    pages = _Pages(name_chars_max, publish_timeout_s, base_path)
     return [
+        *([web.get(base_path, pages.to_choose)] if base_path else []),
         web.get("/", pages.to_choose),
         web.get("/chat", pages.to_choose),
         web.get("/chat/", pages.choose),
@@ -46,9 +49,10 @@ def routes(name_chars_max: int = ROOM_NAME_CHARS_MAX, publish_timeout_s: float =
 class _Pages:
     name_chars_max: int
     publish_timeout_s: float
+    base_path: str
 
     async def to_choose(self, request: web.Request) -> web.StreamResponse:
-        raise web.HTTPFound("/chat/", headers=SECURITY_HEADERS)
+        raise web.HTTPFound(f"{self.base_path}/chat/", headers=SECURITY_HEADERS)
 
     async def choose(self, request: web.Request) -> web.StreamResponse:
         return self._choose(request)
@@ -64,11 +68,12 @@ class _Pages:
         except BadRoomName:
             return self._choose(request, bad_name=asked.removesuffix("/"))
         if asked != f"{room}/":
-            raise web.HTTPFound(f"/chat/{quote(room)}/", headers=SECURITY_HEADERS)
-        return _page(request, _ROOM, {"room": room, "publish_timeout_s": str(self.publish_timeout_s)})
+            raise web.HTTPFound(f"{self.base_path}/chat/{quote(room)}/", headers=SECURITY_HEADERS)
+        values = {"base_path": self.base_path, "room": room, "publish_timeout_s": str(self.publish_timeout_s)}
+        return _page(request, _ROOM, values)
 
     def _choose(self, request: web.Request, bad_name: str | None = None) -> web.Response:
-        values = {"name": bad_name or "", "name_chars_max": str(self.name_chars_max)}
+        values = {"base_path": self.base_path, "name": bad_name or "", "name_chars_max": str(self.name_chars_max)}
         if bad_name is None:
             return _page(request, _CHOOSE, values)
         problem = "name_long" if len(bad_name) > self.name_chars_max else "name_impossible"

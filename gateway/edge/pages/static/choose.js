@@ -1,6 +1,6 @@
 // The page that asks for a room's name. What a name may be is said again by the server: core/names.py decides.
 
-import { confirmsConversion, fill } from "./page.js";
+import { address, confirmsConversion, fill } from "./page.js";
 
 const { texts: textsJson, nameCharsMax } = document.body.dataset;
 const texts = JSON.parse(textsJson);
@@ -19,7 +19,7 @@ function enter() {
   const wrong = complaint(name);
   say(wrong);
   if (wrong) input.focus();
-  else window.location.assign(`/chat/${encodeURIComponent(name)}/`);
+  else window.location.assign(address(`chat/${encodeURIComponent(name)}/`));
 }
 
 // What is wrong with a room name, in words; "" when nothing is. Python's \w is letters, numbers and _.

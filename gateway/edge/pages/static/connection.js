@@ -1,6 +1,8 @@
 // A room's connection: joins, comes back after a loss, resumes exactly behind the last entry seen.
 // It speaks wire v1 (docs/protocol.md) and knows nothing of the page, nor of what is waiting to be sent.
 
+import { address } from "./page.js";
+
 const SUBPROTOCOL = "hiroba.v1";
 // Entries shown on entering.
 const HISTORY = 50;
@@ -75,11 +77,11 @@ export class Connection {
   }
 
   #address() {
-    const { protocol, host } = window.location;
     const after = this.#last ?? this.#floor;
-    const query = after === null ? `history=${HISTORY}` : `after=${after}`;
-    const scheme = protocol === "https:" ? "wss" : "ws";
-    return `${scheme}://${host}/ws/chat/${encodeURIComponent(this.#room)}/?${query}`;
+    const url = address(`ws/chat/${encodeURIComponent(this.#room)}/`);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    url.search = after === null ? `history=${HISTORY}` : `after=${after}`;
+    return url;
   }
 
   #heard(frame) {

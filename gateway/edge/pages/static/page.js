@@ -1,4 +1,9 @@
-// What both pages need: filling a sentence, and telling Enter from Enter.
+// What both pages need: where things are, filling a sentence, and telling Enter from Enter.
+
+// The URL of one of hiroba's paths, "chat/lobby/": scripts lie in static/ beside it, under whatever prefix that is.
+export function address(path) {
+  return new URL(`../${path}`, import.meta.url);
+}
 
 // "— {lost} messages —" with { lost: 3 }: plain text in, plain text out.
 export function fill(sentence, values) {
