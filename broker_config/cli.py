@@ -1,6 +1,6 @@
 """`hiroba broker …`: makes a server what hiroba wants, says where it is not, makes its passwords.
 
-Exit codes: 0 done, nothing differs; 1 not reached, or it refused; 2 the command line is wrong; 3 something differs.
+Exit codes: 0 done, nothing differs; 1 not reached, or it would not tell; 2 the command line is wrong; 3 it differs.
 No line holds a password.
 """
 
@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import redis
 
 from broker_config import server, users
+from broker_config.prefix import DEFAULT, check_key_prefix
+from broker_config.urls import check_server_url
 
 DONE, FAILED, USAGE, DRIFT = 0, 1, 2, 3
 
@@ -26,10 +28,11 @@ TIMEOUT_S = 5.0
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     options = _parser().parse_args(argv)
+    prefixes = options.key_prefix or [DEFAULT]
     try:
         if options.command == "secrets":
-            return _secrets(options.file, options.acl)
-        return _broker(options.command, options.url, options.secrets)
+            return _secrets(options.file, options.acl, prefixes)
+        return _broker(options.command, options.url, options.secrets, prefixes)
     except (users.NoPasswords, OSError) as exc:
         return _fail(str(exc))
 
@@ -57,29 +60,49 @@ def _parser() -> argparse.ArgumentParser:
             "--secrets", metavar="FILE", type=Path, default=PASSWORDS_FILE,
             help="the users' passwords, where the environment has none (%(default)s)",
         )  # fmt: skip
+        _add_prefix(command)
     command = commands.add_parser("secrets", help="make passwords where there are none, and users.acl of them")
     command.add_argument("--file", metavar="FILE", type=Path, default=PASSWORDS_FILE, help="passwords (%(default)s)")
     command.add_argument("--acl", metavar="FILE", type=Path, default=ACL_FILE, help="their hashes (%(default)s)")
+    _add_prefix(command)
     return parser
 
 
-def _secrets(file: Path, acl: Path) -> int:
+def _add_prefix(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--key-prefix", metavar="PREFIX", action="append", type=_prefix,
+        help=f"what nodes' keys begin with: their setting key_prefix; one for each that shares the server ({DEFAULT})",
+    )  # fmt: skip
+
+
+def _prefix(text: str) -> str:
+    try:
+        return check_key_prefix(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"'{text}' {exc}") from None
+
+
+def _secrets(file: Path, acl: Path, prefixes: Sequence[str]) -> int:
     added = users.make_passwords(file)
     acl.parent.mkdir(parents=True, exist_ok=True)
-    acl.write_text(users.acl_file(users.passwords(file)), "utf-8")
+    acl.write_text(users.acl_file(users.passwords(file), prefixes), "utf-8")
     # Whatever the umask: a container's server reads it as another user, and hashes of 256 bits tell nothing.
     acl.chmod(0o644)
     print(f"{file}: " + (f"made {', '.join(added)}" if added else "kept as it is") + f"; {acl}: the users of it")
     return DONE
 
 
-def _broker(command: str, url: str, secrets: Path) -> int:
+def _broker(command: str, url: str, secrets: Path, prefixes: Sequence[str]) -> int:
     if "+" in url.partition("://")[0]:
         return _fail(
             f"{command} speaks to one server, and neither configuration nor users are replicated: "
             "name each in turn, the master and its replicas, as redis://operator@HOST:6379",
             USAGE,
         )
+    try:
+        check_server_url(url)
+    except ValueError as exc:
+        return _fail(f"URL {exc}", USAGE)
     try:
         passwords = users.passwords(secrets)
     except users.NoPasswords:
@@ -88,26 +111,27 @@ def _broker(command: str, url: str, secrets: Path) -> int:
         passwords = {}
     try:
         with server.client(url, passwords, TIMEOUT_S) as broker:
-            return _apply(broker, url, passwords) if command == "apply" else _check(broker, url, passwords)
-    except ValueError:  # its text may quote the password
-        return _fail("URL must be redis://[USER@]HOST:PORT, rediss://… or unix:///PATH", USAGE)
+            run = _apply if command == "apply" else _check
+            return run(broker, url, passwords, prefixes)
     except redis.AuthenticationError as exc:
         return _fail(f"{_place(url)} refused user {_user(url)}: {str(exc).partition(',')[0]}")
-    except redis.exceptions.NoPermissionError as exc:
-        return _fail(
-            f"{_place(url)} refused what user {_user(url)} asked: {exc}; name the operator: redis://operator@…"
-        )
+    except redis.ResponseError as exc:
+        return _fail(f"{_place(url)} refused what user {_user(url)} asked: {exc}")
     except redis.RedisError as exc:
         return _fail(f"no broker at {_place(url)}: {exc}")
 
 
-def _apply(broker: "redis.Redis", url: str, passwords: dict[str, str]) -> int:
-    before = [drift for drift in server.drifts(broker, passwords) if not drift.by_hand]
-    refused = list(server.apply(broker, passwords))
+def _apply(broker: "redis.Redis", url: str, passwords: dict[str, str], prefixes: Sequence[str]) -> int:
+    before = [drift for drift in server.drifts(broker, passwords, prefixes) if not drift.by_hand]
+    refused = list(server.apply(broker, passwords, prefixes))
     with server.client(url, passwords, TIMEOUT_S, user="operator") as operator:
-        refused += server.close(operator, passwords)
-        left = {drift.text for drift in server.drifts(operator, passwords)}
-        version = server.version(operator)
+        try:
+            refused += server.close(operator, passwords)
+            asked = operator
+        except redis.AuthenticationError:  # a server that lets nobody make users: then nobody is shut out, either
+            asked = broker
+        left = {drift.text for drift in server.drifts(asked, passwords, prefixes)}
+        version = server.version(asked)
     for drift in before:
         if drift.text not in left:
             print(f"mended: {drift.text}")
@@ -118,18 +142,21 @@ def _apply(broker: "redis.Redis", url: str, passwords: dict[str, str]) -> int:
     return DRIFT if left else DONE
 
 
-def _check(broker: "redis.Redis", url: str, passwords: dict[str, str]) -> int:
-    found = list(server.drifts(broker, passwords))
-    for drift in found:
-        print(f"drift: {drift.text}")
+def _check(broker: "redis.Redis", url: str, passwords: dict[str, str], prefixes: Sequence[str]) -> int:
+    told = list(server.drifts(broker, passwords, prefixes))
+    found, refused = [drift for drift in told if not drift.refused], [drift.refused for drift in told if drift.refused]
+    for drift in told:
+        print(f"{'unknown' if drift.refused else 'drift'}: {drift.text}")
+    if any(isinstance(exc, redis.exceptions.NoPermissionError) for exc in refused):
+        print(f"user {_user(url)} may not ask all: name the operator, redis://operator@…")
     if not passwords:
         print("the users' passwords were not compared: there are none here to compare with")
     if found:
         mend = "`hiroba broker apply` mends it" if not any(drift.by_hand for drift in found) else "not all by `apply`"
         print(f"{_place(url)} ({server.version(broker)}) differs in {len(found)}; {mend}")
         return DRIFT
-    print(f"{_place(url)} ({server.version(broker)}) is as hiroba wants it")
-    return DONE
+    print(f"{_place(url)} ({server.version(broker)}) is as hiroba wants it{', as far as it tells' if refused else ''}")
+    return FAILED if refused else DONE
 
 
 def _place(url: str) -> str:

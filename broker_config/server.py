@@ -4,7 +4,7 @@ Speaks to servers of any user's making: what a managed service refuses is named,
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,10 +19,18 @@ SCRIPTS = ("heartbeat", "publish")
 
 @dataclass(frozen=True)
 class Drift:
-    """Something is not as hiroba wants it. `by_hand`: what `apply` cannot mend."""
+    """Something is not as hiroba wants it, or the server would not tell."""
 
     text: str
+    # What `apply` cannot mend.
     by_hand: bool = False
+    # Why the server would not tell.
+    refused: redis.ResponseError | None = None
+
+    @classmethod
+    def of(cls, what: str, exc: redis.ResponseError) -> "Drift":
+        # What follows quotes the command, and with it hashes of passwords.
+        return cls(f"{what}: {str(exc).partition(', with args')[0]}", by_hand=True, refused=exc)
 
 
 def client(url: str, passwords: Mapping[str, str], timeout_s: float, user: str | None = None) -> "redis.Redis":
@@ -55,15 +63,23 @@ def version(server: "redis.Redis") -> str:
     return f"Redis {info['redis_version']}"
 
 
-def drifts(server: "redis.Redis", passwords: Mapping[str, str]) -> Iterator[Drift]:
-    """What differs. `passwords` may be empty: then they are not compared. Raises redis.RedisError."""
-    yield from _version_drift(server)
-    yield from _setting_drifts(server)
-    yield from _health(server)
-    yield from _user_drifts(server, passwords)
-    for name, known in zip(SCRIPTS, server.script_exists(*map(_sha, SCRIPTS)), strict=True):
-        if not known:
-            yield Drift(f"script {name}.lua is not loaded")
+def drifts(server: "redis.Redis", passwords: Mapping[str, str], prefixes: Sequence[str]) -> Iterator[Drift]:
+    """What differs. `passwords` may be empty: then they are not compared. Raises redis.RedisError.
+
+    What the server refuses to tell is one drift, and the rest is compared all the same.
+    """
+    yield from _as_far_as("its version could not be asked", _version_drift(server))
+    yield from _as_far_as("its settings could not be compared", _setting_drifts(server))
+    yield from _as_far_as("its disk could not be asked", _health(server))
+    yield from _as_far_as("its users could not be compared", _user_drifts(server, passwords, prefixes))
+    yield from _as_far_as("its scripts could not be asked", _script_drifts(server))
+
+
+def _as_far_as(what: str, found: Iterator[Drift]) -> Iterator[Drift]:
+    try:
+        yield from found
+    except redis.ResponseError as exc:
+        yield Drift.of(what, exc)
 
 
 def _version_drift(server: "redis.Redis") -> Iterator[Drift]:
@@ -71,6 +87,8 @@ def _version_drift(server: "redis.Redis") -> Iterator[Drift]:
     found = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
     if found < VERSION_MIN:
         yield Drift(f"{version(server)} is too old: sharded pub/sub came with Redis 7.0", by_hand=True)
+    if "cluster" in (info.get("redis_mode"), info.get("server_mode")):
+        yield Drift("it runs in cluster mode, which this version can't speak to: cluster-enabled no", by_hand=True)
 
 
 def _setting_drifts(server: "redis.Redis") -> Iterator[Drift]:
@@ -91,8 +109,14 @@ def _health(server: "redis.Redis") -> Iterator[Drift]:
             yield Drift(f"{field} is '{info[field]}': look at the server's log and its disk", by_hand=True)
 
 
-def _user_drifts(server: "redis.Redis", passwords: Mapping[str, str]) -> Iterator[Drift]:
-    for user, wanted in users.rules(passwords or dict.fromkeys(users.PASSWORDS, "")).items():
+def _script_drifts(server: "redis.Redis") -> Iterator[Drift]:
+    for name, known in zip(SCRIPTS, server.script_exists(*map(_sha, SCRIPTS)), strict=True):
+        if not known:
+            yield Drift(f"script {name}.lua is not loaded")
+
+
+def _user_drifts(server: "redis.Redis", passwords: Mapping[str, str], prefixes: Sequence[str]) -> Iterator[Drift]:
+    for user, wanted in users.rules(passwords or dict.fromkeys(users.PASSWORDS, ""), prefixes).items():
         found: Any = server.acl_getuser(user)
         if found is None:
             yield Drift(f"user {user} is missing")
@@ -138,12 +162,12 @@ def _rules_of(user: Mapping[str, Any]) -> set[str]:
 # ---- making it so ----
 
 
-def apply(server: "redis.Redis", passwords: Mapping[str, str]) -> Iterator[Drift]:
+def apply(server: "redis.Redis", passwords: Mapping[str, str], prefixes: Sequence[str]) -> Iterator[Drift]:
     """Settings, scripts and our users. Yields what was refused. The caller goes on as operator: `close`."""
-    yield from _apply_settings(server)
+    yield from _as_far_as("its settings could not be made so", _apply_settings(server))
     for name in SCRIPTS:
         yield from _try(f"script {name}.lua", partial(server.script_load, script(name)))
-    for user, rules in users.rules(passwords).items():
+    for user, rules in users.rules(passwords, prefixes).items():
         if user != "default":
             yield from _set_user(server, user, rules)
 
@@ -171,11 +195,15 @@ def _apply_settings(server: "redis.Redis") -> Iterator[Drift]:
 def _keep(server: "redis.Redis") -> Iterator[Drift]:
     """Write it where the server reads it at its next start."""
     info: Any = server.info("server")
-    found: Any = server.config_get("aclfile")
     if not info.get("config_file"):
         yield Drift("this server was started without a configuration file: all this ends with it", by_hand=True)
     else:
         yield from _try("CONFIG REWRITE", server.config_rewrite)
+    yield from _as_far_as("ACL SAVE was not tried", _keep_users(server))
+
+
+def _keep_users(server: "redis.Redis") -> Iterator[Drift]:
+    found: Any = server.config_get("aclfile")
     if found.get("aclfile"):
         yield from _try("ACL SAVE", server.acl_save)
 
@@ -184,7 +212,7 @@ def _try(what: str, step: Callable[[], object]) -> Iterator[Drift]:
     try:
         step()
     except redis.ResponseError as exc:
-        yield Drift(f"{what} was refused: {exc}", by_hand=True)
+        yield Drift.of(f"{what} was refused", exc)
 
 
 def _sha(name: str) -> str:

@@ -7,9 +7,11 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+
+from broker_config import prefix
 
 # Users with a password, and the variable that holds it. Not HIROBA_…: those are settings of the nodes.
 PASSWORDS = {
@@ -26,8 +28,8 @@ class NoPasswords(Exception):
     """Passwords are missing. The text says which, and what to do."""
 
 
-def rules(passwords: Mapping[str, str]) -> dict[str, list[str]]:
-    """Each user's rules, in the order in which ACL SETUSER takes them. `passwords` by user."""
+def rules(passwords: Mapping[str, str], prefixes: Sequence[str] = (prefix.DEFAULT,)) -> dict[str, list[str]]:
+    """Each user's rules, in the order in which ACL SETUSER takes them. `passwords` by user; the keys' `prefixes`."""
     users: dict[str, list[str]] = {}
     for line in template().splitlines():
         words = line.split()
@@ -36,23 +38,25 @@ def rules(passwords: Mapping[str, str]) -> dict[str, list[str]]:
         if not line[0].isspace():
             _, user, *words = words
             users[user] = []
-        users[user] += [_hashed(word, passwords) for word in words]
+        users[user] += [filled for word in words for filled in _filled(word, passwords, prefixes)]
     return users
 
 
-def acl_file(passwords: Mapping[str, str]) -> str:
+def acl_file(passwords: Mapping[str, str], prefixes: Sequence[str] = (prefix.DEFAULT,)) -> str:
     """users.acl as a server's `aclfile` wants it: one line per user, no comments, hashes for passwords."""
-    return "".join(f"user {user} {' '.join(words)}\n" for user, words in rules(passwords).items())
+    return "".join(f"user {user} {' '.join(words)}\n" for user, words in rules(passwords, prefixes).items())
 
 
 def template() -> str:
     return files(__package__).joinpath("users.acl.template").read_text("utf-8")
 
 
-def _hashed(word: str, passwords: Mapping[str, str]) -> str:
-    if not word.startswith("<"):
-        return word
-    return "#" + hashlib.sha256(passwords[word.strip("<>")].encode()).hexdigest()
+def _filled(word: str, passwords: Mapping[str, str], prefixes: Sequence[str]) -> list[str]:
+    if "<prefix>" in word:
+        return [word.replace("<prefix>", one) for one in prefixes]
+    if word.startswith("<"):
+        return ["#" + hashlib.sha256(passwords[word.strip("<>")].encode()).hexdigest()]
+    return [word]
 
 
 # ---- the passwords ----

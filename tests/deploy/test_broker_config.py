@@ -148,6 +148,64 @@ async def older(port: int) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
 
 
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_what_a_server_refuses_to_tell_is_named_and_the_rest_compared(
+    start_broker: BrokerFactory, kind: Kind
+) -> None:
+    """Managed services take CONFIG or ACL away; it read "no broker at …". As it did to a user who may not ask."""
+    broker = await start_broker(kind=kind, directives=('rename-command CONFIG ""', 'rename-command ACL ""'))
+    found = hiroba_broker("check", broker.operator_url, **VARIABLES)
+    assert (found.returncode, found.stderr) == (3, "")
+    for said in (
+        "unknown: its settings could not be compared: ",
+        "unknown: its users could not be compared: ",
+        "drift: script publish.lua is not loaded",
+    ):
+        assert said in found.stdout
+    applied = hiroba_broker("apply", broker.operator_url, **VARIABLES)
+    assert (applied.returncode, applied.stderr) == (3, "")
+    assert "mended: script publish.lua is not loaded" in applied.stdout
+    assert "still:  user gateway was refused: " in applied.stdout
+    found = hiroba_broker("check", broker.operator_url, **VARIABLES)
+    assert (found.returncode, "drift: " in found.stdout) == (1, False)
+    assert "is as hiroba wants it, as far as it tells" in found.stdout
+    as_gateway = hiroba_broker("check", broker.url, **VARIABLES)
+    assert as_gateway.returncode == 1 and "name the operator, redis://operator@" in as_gateway.stdout
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_a_server_where_nobody_makes_users_shuts_nobody_out(start_broker: BrokerFactory, kind: Kind) -> None:
+    """Whoever came as somebody of the service's goes on as that."""
+    broker = await start_broker(kind=kind, acl=False, directives=('rename-command ACL ""',))
+    applied = hiroba_broker("apply", broker.url, **VARIABLES)
+    assert (applied.returncode, applied.stderr) == (3, "")
+    assert "mended: appendonly is 'no'" in applied.stdout and "still:  user operator was refused: " in applied.stdout
+    async with broker.client() as client:
+        assert await client.ping()
+
+
+async def test_a_server_in_cluster_mode_is_told(start_broker: BrokerFactory) -> None:
+    broker = await start_broker(kind="valkey", directives=("cluster-enabled yes",))
+    found = hiroba_broker("check", broker.operator_url, **VARIABLES)
+    assert found.returncode == 3 and "drift: it runs in cluster mode" in found.stdout
+
+
+async def test_users_of_several_installations_are_allowed_the_keys_of_each(start_broker: BrokerFactory) -> None:
+    """Two that share a server share its users: applied for one alone, the other could not go on."""
+    broker = await start_broker(kind="redis")
+    both = ("--key-prefix", "hiroba", "--key-prefix", "chat:b")
+    assert hiroba_broker("apply", broker.operator_url, *both, **VARIABLES).returncode == 0
+    assert hiroba_broker("check", broker.operator_url, *both, **VARIABLES).returncode == 0
+    alone = hiroba_broker("check", broker.operator_url, **VARIABLES)
+    assert "user gateway has, and should not, &chat:b:* ~chat:b:*" in alone.stdout
+    assert "user exporter has, and should not, %R~chat:b:nodes" in alone.stdout
+    async with broker.client() as client:
+        may = [await client.acl_dryrun("gateway", "GET", key) for key in ("hiroba:x", "chat:b:x", "chat:x")]
+    assert may[:2] == [b"OK", b"OK"] and b"no permissions" in may[2].lower()
+    wrong = hiroba_broker("check", broker.operator_url, "--key-prefix", "a*", **VARIABLES)
+    assert wrong.returncode == 2 and "'a*' is no prefix of keys" in wrong.stderr
+
+
 async def test_appendfsync_no_is_no_drift(start_broker: BrokerFactory) -> None:
     """The decision record names it as the way out on slow disks."""
     broker = await start_broker(kind="valkey")
@@ -160,10 +218,13 @@ async def test_appendfsync_no_is_no_drift(start_broker: BrokerFactory) -> None:
 async def test_what_cannot_be_reached_or_may_not_be_asked_gets_a_sentence(broker: Broker, tmp_path: Path) -> None:
     for url, code, said in (
         ("redis://127.0.0.1:1", 1, "no broker at 127.0.0.1:1: "),
-        (broker.url, 1, "what user gateway asked: "),
         (broker.operator_url.replace("geheim-operator", "geheim-falsch"), 1, "refused user operator: invalid"),
-        ("http://operator:geheim@127.0.0.1", 2, "URL must be redis://"),
-        ("redis://operator:geheim@127.0.0.1:port", 2, "URL must be redis://"),
+        ("http://operator:geheim@127.0.0.1", 2, "URL must begin with redis://"),
+        ("redis://operator:geheim@127.0.0.1:port", 2, "URL is not a URL"),
+        ("redis://operator@127.0.0.1?family=0", 2, "URL says family, which is no option of redis://"),
+        ("redis://operator@127.0.0.1?tls=true", 2, "URL says tls, which belongs to rediss://"),
+        ("redis://operator@127.0.0.1?ssl_cert_reqs=none", 2, "URL says ssl_cert_reqs, which belongs to rediss://"),
+        ("rediss://operator@127.0.0.1?ssl_ca_certs=/none.pem", 1, "no broker at 127.0.0.1: "),
         ("redis+sentinel://operator:geheim@127.0.0.1/chat", 2, "name each in turn, the master and its replicas"),
     ):
         done = hiroba_broker("check", url, **VARIABLES)
