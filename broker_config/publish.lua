@@ -181,7 +181,7 @@ if #lines == 0 then
 end
 
 if coarse then
-  lines[#lines + 1] = '?COARSE a log cannot be trimmed: stream-node-max-entries and stream-node-max-bytes allow nodes '
+  lines[#lines + 1] = '?a log cannot be trimmed: stream-node-max-entries and stream-node-max-bytes allow nodes '
     .. 'larger than what it may keep (hiroba broker apply)'
 end
 local answer = table.concat(lines, '\n')

@@ -7,7 +7,8 @@ reader of that pipe that stops reading stops the node: give logs to something th
 
 Modules log with `structlog.get_logger()`: an event in plain words, facts as fields. What clients do is
 logged with `access` only. Lines of libraries (aiohttp, asyncio, redis), warnings and the last words of a
-crash take the same road. No line holds a URL's password, a control character or a line break.
+crash take the same road. Of one kind there are so many in a minute and no more (`repeats.py`). No line holds
+a URL's password, a control character or a line break.
 """
 
 import json
@@ -25,6 +26,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from gateway.config import Settings
+from gateway.repeats import Repeats
 from gateway.urls import masked
 
 # Tells apart, in the renderers, what was logged by `access`.
@@ -43,6 +45,7 @@ def setup(settings: Settings, node: str = "") -> None:
 
     structlog.configure(
         processors=[
+            _bounded(Repeats()),
             structlog.processors.add_log_level,
             add_node,
             _exception,
@@ -88,6 +91,15 @@ access = Access()
 
 
 # ---- processors ----
+
+
+def _bounded(repeats: Repeats) -> Processor:
+    """All lines but those of `access`: there is one for each connection or request, and each is somebody's."""
+
+    def bounded(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        return event if event.get("event") in (_HTTP, _WEBSOCKET) else repeats(logger, method, event)
+
+    return bounded
 
 
 def _exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -258,7 +270,9 @@ class _FromStdlib(logging.Handler):
             text = str(record.msg)
         # structlog knows the named levels only.
         level = max(logging.DEBUG, min(logging.CRITICAL, record.levelno // 10 * 10))
-        structlog.get_logger().log(level, text, logger=record.name, exc_info=record.exc_info)
+        # Its text without its facts: a library's facts may be a client's.
+        kind = f"{record.name}: {str(record.msg).partition(chr(10))[0]}"
+        structlog.get_logger().log(level, text, kind=kind, logger=record.name, exc_info=record.exc_info)
 
 
 def _take_over_stdlib(level: int) -> None:

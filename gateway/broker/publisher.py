@@ -262,7 +262,7 @@ class Publisher:
         now = self._clock.now()
         if lines[-1].startswith(b"?"):
             self._metrics.trims_in_vain += 1
-            refusals.tell(lines.pop()[1:].decode())
+            refusals.complain(lines.pop()[1:].decode())
         refused = 0
         for publish, line in zip(batch, lines, strict=True):
             if line.startswith(b"!"):

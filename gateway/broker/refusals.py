@@ -29,6 +29,12 @@ def tell(text: str) -> None:
         log.error("the broker's ACL refused a command", missing=rule, error=text, mend="hiroba broker apply")
 
 
+def complain(text: str) -> None:
+    """Log what is wrong with the server though it refused nothing."""
+    if _due(text):
+        log.warning("the broker is not as it should be", why=text)
+
+
 def puzzle(what: str, key: bytes, found: bytes) -> None:
     """Log something that nobody of ours wrote, unless something of its kind was within the last RETOLD_S."""
     if _due(what):

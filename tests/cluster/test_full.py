@@ -1,12 +1,15 @@
 """A broker that takes nothing for a time: people stay, come and read, are told why, and it heals by itself."""
 
+import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
 from redis.asyncio import Redis
 
 from gateway.broker.keys import Keys
+from gateway.repeats import LINES_MAX
 from tests.cluster.chat import Chat, Member, key
 from tests.cluster.conftest import QUICK, redis_only
 from tests.conftest import BrokerFactory, NodeFactory
@@ -157,6 +160,37 @@ async def test_a_broker_that_misses_its_replicas_refuses_messages_and_nothing_el
     nodes: list[Node], chat: Chat, broker: Broker
 ) -> None:
     await outlives(nodes, chat, broker, no_replicas, replicas, "the broker has too few replicas")
+
+
+async def no_rights(operator: Redis, broker: Broker) -> None:
+    await operator.execute_command("ACL", "SETUSER", "gateway", "-@all")
+
+
+@redis_only
+@pytest.mark.denied
+@pytest.mark.parametrize("take", [no_disk, no_rights])
+async def test_a_broker_that_refuses_everything_fills_no_log(
+    start_node: NodeFactory, chat: Chat, broker: Broker, take: Step
+) -> None:
+    """1,000 rooms and a full disk: 15,444 lines in 60 s. Each room met the refusal in each round of the sweep."""
+    node = await start_node(**SOON)
+    members = await asyncio.gather(*(chat.join(node, f"room{n}") for n in range(200)))
+    for member in members:
+        await member.say("hello")
+    await asyncio.gather(*(member.acked("hello") for member in members))
+    before = len(node.lines())
+    await take(chat.broker, broker)
+    for text in ("in vain", "in vain again"):
+        for member in members:
+            await member.say(text)
+        await until(lambda text=text: all(text in member.errors for member in members), "all are refused")  # type: ignore[misc]
+        await passed(chat.broker, TTL_S)
+    came = [chat.join(node, f"new{n}") for n in range(2 * LINES_MAX)]
+    turned_away = sum(isinstance(end, Exception) for end in await asyncio.gather(*came, return_exceptions=True))
+    assert turned_away == (len(came) if take is no_rights else 0)
+    lines = Counter(events(node)[before:])
+    assert lines.pop("websocket", 0) == turned_away, "a line for each who came is theirs"
+    assert lines and max(lines.values()) <= LINES_MAX, lines
 
 
 # ---- a full server heals by what expires ----

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import BrokerFactory, NodeFactory
 from tests.node.conftest import redis_only
-from tests.support.broker import Broker
+from tests.support.broker import PASSWORDS, Broker
 from tests.support.certs import make_certs
 from tests.support.client import Crowd
 from tests.support.node import Node
@@ -233,3 +233,33 @@ async def test_a_port_in_use_is_one_sentence(broker: Broker, start_node: NodeFac
             f"cannot listen on 127.0.0.1:{taken}: Address already in use; choose another with {flag}"
         )
         assert "Traceback" not in "".join(second.lines())
+
+
+@redis_only
+async def test_the_reason_of_an_absence_is_told_anew_when_it_changes(broker: Broker, start_node: NodeFactory) -> None:
+    """`connection lost` was all that was ever said; whoever looked for the network never saw WRONGPASS."""
+    node = await start_node(probe_s=1)
+    async with broker.client() as client:
+        await client.execute_command("ACL", "SETUSER", "gateway", "resetpass", ">another")
+        await client.execute_command("CLIENT", "KILL", "USER", "gateway")
+        await until(lambda: any("WRONGPASS" in str(line["reason"]) for line in warnings(node)), "it is said")
+
+        async def told() -> bool:
+            status, text = await node.get("/readyz", ops=True)
+            return status == 503 and "WRONGPASS" in text
+
+        await until(told, "/readyz has it too")
+        tries = await node.metric("hiroba_broker_reconnects_total")
+
+        async def tried() -> bool:
+            return await node.metric("hiroba_broker_reconnects_total") > tries + 3
+
+        await until(tried, "it tries again and again")
+        first, *others = warnings(node)
+        assert first["event"] == "broker is away: trying again" and "connection lost" in str(first["reason"])
+        assert {line["event"] for line in others} == {"broker is still away, for another reason"}
+        kinds = {str(line["reason"]) for line in (first, *others)}
+        assert len(kinds) == len(others) + 1, "each reason once"
+        await client.execute_command("ACL", "SETUSER", "gateway", f">{PASSWORDS['gateway']}")
+        await node.wait_ready()
+    assert await node.get("/readyz", ops=True) == (200, "ready\n")
