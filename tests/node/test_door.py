@@ -1,6 +1,7 @@
 """Who may come in, under what name: origins, addresses behind proxies, hosts, and what answers say to browsers."""
 
 import json
+import unicodedata
 
 import aiohttp
 import pytest
@@ -213,6 +214,16 @@ async def test_hosts_are_a_list(start_node: NodeFactory) -> None:
                 assert answer.status == 200
         with pytest.raises(aiohttp.ClientConnectorError):
             await http.get(f"http://127.0.0.3:{node.port}/healthz")
+
+
+@pytest.mark.parametrize("name", ["हिन्दी", "می\u200cخواهم", "support:ann@example.org", "a-b.c", "か\u3099"])
+async def test_a_room_of_any_script_has_a_page_a_socket_and_a_log(shared_node: Node, crowd: Crowd, name: str) -> None:
+    """Its address is what a browser makes of it; however it is spelled, it is one room."""
+    assert (await shared_node.get(f"/chat/{name}/"))[0] == 200
+    ann, bob = await crowd.join(shared_node, name), await crowd.join(shared_node, unicodedata.normalize("NFD", name))
+    await ann.say("hello")
+    await bob.hears("hello")
+    assert (await bob.welcome())["room"] == unicodedata.normalize("NFC", name)
 
 
 async def test_http_1_0_cannot_upgrade(shared_node: Node, crowd: Crowd) -> None:

@@ -121,10 +121,10 @@ async def test_what_the_broker_refuses_is_told(broker: Broker, start_node: NodeF
 async def test_a_refused_handshake_says_why(shared_node: Node) -> None:
     async with (
         aiohttp.ClientSession() as http,
-        http.get(shared_node.url("/ws/chat/a-b/")) as answer,
+        http.get(shared_node.url("/ws/chat/a!b/")) as answer,
     ):
         assert answer.status == 404
-        assert await answer.text() == "a room name holds letters, digits and underscores only\n"
+        assert await answer.text() == "a room name holds letters, digits and underscores, and - . : @ between them\n"
 
 
 async def test_what_a_client_offers_in_several_header_lines_is_one_list(shared_node: Node, crowd: Crowd) -> None:

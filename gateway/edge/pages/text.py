@@ -9,11 +9,13 @@ EN: Final[Mapping[str, str]] = {
     "home": "hiroba: choose another room",
     "choose_title": "Choose a room",
     "choose_question": "Which room would you like to enter?",
-    "choose_hint": "Letters of any script, digits and _ make a room name, up to {name_chars_max} characters. "
+    "choose_hint": "Letters of any script, digits and _ make a room name, and - . : @ between them, up to "
+    "{name_chars_max} characters. "
     "A room is there as soon as somebody enters it.",
     "enter": "Enter",
     "name_empty": "A room needs a name.",
-    "name_impossible": "“{name}” can't be a room's name: only letters, digits and _ can be in it.",
+    "name_impossible": "“{name}” can't be a room's name: only letters, digits and _ can be in it, and - . : @ between "
+    "them.",
     "name_long": "That name is too long: a room name has at most {name_chars_max} characters.",
     "log_label": "What has been said in this room",
     "outbox_label": "Not yet delivered",
@@ -47,11 +49,12 @@ JA: Final[Mapping[str, str]] = {
     "home": "hiroba: 別の部屋を選ぶ",
     "choose_title": "部屋を選ぶ",
     "choose_question": "どの部屋に入りますか？",
-    "choose_hint": "部屋の名前には文字（漢字・かな・英字など）、数字、_ が使えます。"
+    "choose_hint": "部屋の名前には文字（漢字・かな・英字など）、数字、_ が使えます。間に - . : @ も使えます。"
     "{name_chars_max}文字まで。だれかが入れば、部屋はそこにあります。",
     "enter": "入る",
     "name_empty": "部屋の名前を入力してください。",
-    "name_impossible": "「{name}」は部屋の名前にできません。使えるのは文字、数字、_ だけです（空白は使えません）。",
+    "name_impossible": "「{name}」は部屋の名前にできません。使えるのは文字、数字、_ と、"
+    "その間の - . : @ だけです（空白は使えません）。",
     "name_long": "名前が長すぎます。部屋の名前は{name_chars_max}文字までです。",
     "log_label": "この部屋での会話",
     "outbox_label": "まだ届いていないメッセージ",

@@ -22,10 +22,14 @@ function enter() {
   else window.location.assign(address(`chat/${encodeURIComponent(name)}/`));
 }
 
-// What is wrong with a room name, in words; "" when nothing is. Python's \w is letters, numbers and _.
+// Letters with the marks that many scripts write vowels with, numbers and _; inside, - . : @ (wide ones too, as input
+// methods write them), joiners, and the few signs that belong to a script. The server knows where those may stand.
+const NAME = /^[\p{L}\p{N}_]([\p{L}\p{N}\p{M}_\-.:@－．：＠\u200c\u200d·͵׳״・་۽۾]*[\p{L}\p{N}\p{M}_་۽۾׳״])?$/u;
+
+// What is wrong with a room name, in words; "" when nothing is.
 function complaint(name) {
   if (name === "") return texts.name_empty;
-  if (!/^[\p{L}\p{N}_]+$/u.test(name)) return fill(texts.name_impossible, { name });
+  if (!NAME.test(name)) return fill(texts.name_impossible, { name });
   return [...name].length > Number(nameCharsMax) ? fill(texts.name_long, { name_chars_max: nameCharsMax }) : "";
 }
 
