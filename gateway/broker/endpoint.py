@@ -69,6 +69,10 @@ class Endpoint:
                 raise BrokerGone(f"the master {host}:{port}: {exc}") from exc
             raise
 
+    def doubt(self, transport: asyncio.Transport) -> None:
+        """Who answers there is of no use: where the name has other addresses, the next connection tries them first."""
+        self._dial.doubt(transport.get_extra_info("peername"))
+
     async def follow_master(self) -> str:
         """Where the broker is now, by its sentinels; the pool leaves a former one. Raises BrokerGone."""
         assert self._sentinels is not None, "moves"

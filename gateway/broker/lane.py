@@ -227,11 +227,14 @@ class Lane:
 
     async def _connect(self) -> Connection:
         connection = Connection(self.on_push, self.on_stray)
+        transport = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                _, self.address = await self._endpoint.connect(connection)
+                transport, self.address = await self._endpoint.connect(connection)
                 await self._greet(connection)
         except BaseException as exc:
+            if transport is not None:
+                self._endpoint.doubt(transport)
             connection.abort(BrokerGone("could not connect"))
             if isinstance(exc, TimeoutError):
                 raise BrokerGone(f"no answer from {self._endpoint} within {self._timeout_s} s") from None

@@ -1,6 +1,7 @@
 """A lane's connection against a server of the test's own that says what no real one can be made to say."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -279,6 +280,28 @@ async def test_a_server_that_never_answers_costs_one_connection_not_many(server:
     async with running(server, 0.05):
         await until(lambda: sum(peer.ended for peer in server.peers) >= 3, "tries end")
         assert sum(not peer.ended for peer in server.peers) <= 1
+
+
+@pytest.mark.parametrize("first", [mute, lambda peer: greet(peer, [], b"slave")], ids=["frozen", "a replica"])
+async def test_the_next_try_goes_to_another_address_of_the_name(
+    server: Server, monkeypatch: pytest.MonkeyPatch, first: Callable[[Peer], Any]
+) -> None:
+    """A frozen server accepts connections: the first address that does so is not the one that answers."""
+    server.serve = first
+    other = Server()
+    other.serve = lambda peer: greet(peer, [])
+    listening = await asyncio.start_server(other.accept, "127.0.0.2", server.port)
+
+    async def both(host: str, port: int) -> Any:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (at, port)) for at in ("127.0.0.1", "127.0.0.2")]
+
+    monkeypatch.setattr("gateway.broker.dial._addresses", both)
+    async with running(server, 0.3) as lane:
+        await lane.up()
+        assert len(other.peers) == 1 and 1 <= len(server.peers) <= 2
+    listening.close()
+    for peer in other.peers:
+        peer.writer.transport.abort()
 
 
 async def test_a_replica_is_left_before_anything_is_asked_of_it(server: Server) -> None:
