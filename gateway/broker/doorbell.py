@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.broker import refusals
-from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.errors import BrokerGone, BrokerRefused, missing_rule
 from gateway.broker.lane import Lane
 from gateway.metrics import Metrics
 
@@ -63,6 +63,8 @@ class Doorbell:
     def _stray(self, refused: BrokerRefused) -> None:
         """SSUBSCRIBE succeeds by push but fails by an ordinary reply, which does not say for which channel."""
         refusals.tell(str(refused))
+        if missing_rule(str(refused)) == "+sunsubscribe":  # no joiner's business
+            return
         for channel, confirmed in list(self._channels.items()):
             if not confirmed.done():
                 confirmed.set_exception(refused)

@@ -9,9 +9,11 @@ from typing import Any
 import hiredis
 import pytest
 
+from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.lane import GIVE_UP_S, Connection, Lane
+from gateway.metrics import Metrics
 from tests.support.until import until
 
 
@@ -225,6 +227,8 @@ async def greet(peer: Peer, seen: list[list[bytes]], role: bytes = b"master") ->
                 peer.say(b":%d\r\n" % (100 + sum(one[:2] == [b"CLIENT", b"ID"] for one in seen)))
             case b"CLIENT":
                 peer.say(b"-ERR No such client\r\n")
+            case b"SSUBSCRIBE" | b"SUNSUBSCRIBE":
+                pass  # answered by pushes
             case b"INFO":
                 info = b"txt:# Server\r\nrun_id:" + b"a" * 40 + b"\r\nrole:" + role + b"\r\n"
                 peer.say(b"=%d\r\n%b\r\n" % (len(info), info))
@@ -370,3 +374,22 @@ async def test_a_server_that_does_not_answer_is_left_all_the_same(
         connection.give_up(BrokerGone("there is another"))
         with pytest.raises(BrokerGone, match="there is another"):
             await asked
+
+
+async def test_a_channel_that_may_not_be_left_costs_no_joiner_another(server: Server) -> None:
+    """A denial of SUNSUBSCRIBE names no channel, as that of SSUBSCRIBE does not."""
+    server.serve = lambda peer: greet(peer, seen)
+    seen: list[list[bytes]] = []
+    async with running(server, 20) as lane:
+        bells = Doorbell(lane, lambda channel, bell: None, lambda channel: None, Metrics())
+        await lane.up()
+        (peer,) = server.peers
+        former, joining = (asyncio.create_task(bells.subscribe(channel)) for channel in (b"former", b"joining"))
+        await until(lambda: [b"SSUBSCRIBE", b"joining"] in seen, "both are asked for")
+        peer.say(b">3\r\n+ssubscribe\r\n+former\r\n:1\r\n")
+        await former
+        bells.unsubscribe(b"former")
+        await until(lambda: [b"SUNSUBSCRIBE", b"former"] in seen, "one is left")
+        peer.say(b"-NOPERM User gateway has no permissions to run the 'sunsubscribe' command\r\n")
+        peer.say(b">3\r\n+ssubscribe\r\n+joining\r\n:2\r\n")
+        await joining
