@@ -12,7 +12,7 @@ _Rule = tuple[Callable[[str], bool], str]
 
 
 def _one_of(*words: str) -> _Rule:
-    return lambda value: value.lower() in words, f"must be {', '.join(words[:-1])} or {words[-1]}"
+    return words.__contains__, f"must be {', '.join(words[:-1])} or {words[-1]}"
 
 
 _ANY: _Rule = (bool, "is empty")
@@ -28,7 +28,7 @@ _TLS = {
     "ssl_keyfile": _ANY,
     "ssl_password": _ANY,
     "ssl_cert_reqs": _one_of("none", "optional", "required"),
-    "ssl_check_hostname": _one_of("true", "false", "yes", "no", "1", "0"),
+    "ssl_check_hostname": _one_of("true", "false"),
     # As OpenSSL numbers them: TLS 1.2 and 1.3.
     "ssl_min_version": _one_of("771", "772"),
     "ssl_ciphers": _ANY,

@@ -18,7 +18,8 @@ from gateway.broker.refusals import tell
 from gateway.broker.sentinel import Sentinels
 from gateway.urls import is_sentinel_url, sentinel_url
 
-_TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+# Of the options of TLS those that no log is shown: a secret, and a whole file.
+_UNSHOWN = ("ssl_password", "ssl_ca_data")
 
 
 class Endpoint:
@@ -111,8 +112,8 @@ def _context(options: dict[str, Any]) -> ssl.SSLContext:
         # redis-py knows the ssl_… parameters and their defaults.
         return SSLConnection(**options).ssl_context.get()
     except OSError as exc:  # SSLError is one, and names no file
-        files = ", ".join(f"{name}={options[name]}" for name in _TLS_FILES if name in options)
-        raise BrokerGone(f"no TLS with what broker_url names ({files}): {exc.strerror or exc}") from exc
+        named = ", ".join(name if name in _UNSHOWN else f"{name}={value}" for name, value in options.items())
+        raise BrokerGone(f"no TLS with what broker_url names ({named}): {exc.strerror or exc}") from exc
 
 
 async def ask(command: Any) -> Any:

@@ -240,6 +240,8 @@ WRONG = [
         "rediss://h?ssl_cert_reqs=no&a=1",
         "--broker-url ssl_cert_reqs must be none, optional or required; sa",
     ),
+    ("broker_url", "rediss://h?ssl_cert_reqs=NONE", "--broker-url ssl_cert_reqs must be none, optional or required"),
+    ("broker_url", "rediss://h?ssl_check_hostname=off", "--broker-url ssl_check_hostname must be true or false"),
     ("broker_url", "redis+sentinel://h/c?ssl_ca_certs=f", "--broker-url says ssl_ca_certs, which belongs to rediss://"),
     (
         "broker_url",

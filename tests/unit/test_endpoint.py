@@ -12,6 +12,7 @@ import uvloop
 
 from gateway.broker.endpoint import Endpoint, ask
 from gateway.broker.errors import BrokerGone
+from tests.conftest import BrokerFactory
 from tests.support.broker import Broker
 from tests.support.proxy import Proxy
 from tests.support.until import BUDGET_S, until
@@ -192,3 +193,29 @@ async def test_a_pool_that_leaves_uses_none_of_its_connections_again(broker: Bro
             await pool.release(used)
             await until(lambda: not any(link.open for link in proxy.links), "all are closed")
             assert await ask(client.info("server"))
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("ssl_ciphers=nonsense", "ssl_ciphers=nonsense): "),
+        ("ssl_ca_certs=/none.pem", "ssl_ca_certs=/none.pem): No such file or directory"),
+        ("ssl_ca_data=geheim", "ssl_ca_data): "),
+        ("ssl_certfile=/none.pem&ssl_password=geheim", "ssl_certfile=/none.pem, ssl_password): No such file"),
+    ],
+)
+async def test_what_tls_cannot_be_had_with_is_named(option: str, told: str) -> None:
+    endpoint = Endpoint(f"rediss://127.0.0.1:1/0?{option}", timeout_s=BUDGET_S)
+    with pytest.raises(BrokerGone, match="no TLS with what broker_url names") as gone:
+        await endpoint.connect(Visit())
+    assert told in str(gone.value) and "geheim" not in str(gone.value)
+
+
+@pytest.mark.parametrize(
+    "option", ["ssl_cert_reqs=none", "ssl_cert_reqs=optional&ssl_check_hostname=false", "ssl_min_version=772", ""]
+)
+async def test_every_option_of_tls_that_is_let_in_leads_in(start_broker: BrokerFactory, option: str) -> None:
+    broker = await start_broker(kind="redis", tls=True)
+    endpoint = Endpoint(f"{broker.url}&{option}", timeout_s=BUDGET_S)
+    async with endpoint.client(1) as client:
+        assert await ask(client.info("server"))
