@@ -39,7 +39,7 @@ def _hide(found: re.Match[str]) -> str:
 
 
 def check_broker_url(url: str) -> str:
-    """`url` unchanged, or ValueError in words that hold nothing of it."""
+    """`url` unchanged, or ValueError in words that hold no password of it."""
     scheme, sep, _ = url.partition("://")
     scheme = scheme.lower()
     if scheme in _NOT_YET:
