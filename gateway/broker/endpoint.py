@@ -70,9 +70,9 @@ class Endpoint:
                 raise BrokerGone(f"the master {host}:{port}: {exc}") from exc
             raise
 
-    def doubt(self, transport: asyncio.Transport) -> None:
+    def doubt(self, peer: object) -> None:
         """Who answers there is of no use: where the name has other addresses, the next connection tries them first."""
-        self._dial.doubt(transport.get_extra_info("peername"))
+        self._dial.doubt(peer)
 
     async def follow_master(self) -> str:
         """Where the broker is now, by its sentinels; the pool leaves a former one. Raises BrokerGone."""

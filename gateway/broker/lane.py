@@ -227,14 +227,15 @@ class Lane:
 
     async def _connect(self) -> Connection:
         connection = Connection(self.on_push, self.on_stray)
-        transport = None
+        peer = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 transport, self.address = await self._endpoint.connect(connection)
+                peer = transport.get_extra_info("peername")  # a closed one would not say it any more
                 await self._greet(connection)
         except BaseException as exc:
-            if transport is not None:
-                self._endpoint.doubt(transport)
+            if peer is not None:
+                self._endpoint.doubt(peer)
             connection.abort(BrokerGone("could not connect"))
             if isinstance(exc, TimeoutError):
                 raise BrokerGone(f"no answer from {self._endpoint} within {self._timeout_s} s") from None

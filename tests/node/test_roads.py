@@ -196,7 +196,9 @@ async def test_a_broker_that_comes_late(broker: Broker, start_node: NodeFactory,
 @redis_only
 async def test_a_wrong_way_in_is_one_clear_line(start_broker: BrokerFactory, start_node: NodeFactory) -> None:
     plain, tls = await start_broker(user="gate", password=PASSWORD), await start_broker(password=PASSWORD, tls=True)
+    unix = await start_broker(user="gate", password=PASSWORD, unix=True)
     wrong = {
+        unix.url.replace("wo%3Ard", "another"): "WRONGPASS",
         plain.url.replace("wo%3Ard", "another"): "WRONGPASS",
         plain.url.replace("gate", "gato"): "WRONGPASS",
         f"redis://127.0.0.1:{plain.port}/0": "NOAUTH",
