@@ -251,6 +251,15 @@ async def test_a_port_of_another_hiroba_is_in_use_too(tmp_path: Path) -> None:
     assert f"127.0.0.1:{first.port}" in second.process.tail()
 
 
+async def test_two_colons_are_every_address_of_both_families(tmp_path: Path) -> None:
+    """The port is held on both, and the nodes join both."""
+    up = await Up(tmp_path, host="::", ops_host="::", nodes=1).start()
+    for address in ("127.0.0.1", "[::1]"):
+        for port in (up.port, up.settings["ops_port"]):
+            async with aiohttp.ClientSession() as http, http.get(f"http://{address}:{port}/healthz") as answer:
+                assert answer.status == 200
+
+
 async def test_the_port_stays_ours_while_all_nodes_are_down(tmp_path: Path) -> None:
     up = await Up(tmp_path).start()
     nodes = up.node_pids()
