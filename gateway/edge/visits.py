@@ -3,7 +3,6 @@
 A *visit* is one connection until it ends or becomes a WebSocket, which is a client's and none of these any more.
 """
 
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -19,8 +18,6 @@ from gateway.edge.takeover import Upgraded
 
 # An HTTP connection may stay so long for its next request: longer than the 60 s for which nginx means to use it.
 KEEPALIVE_S = 75.0
-# Requests that were none are all counted, and one line says so in so many seconds.
-SAY_EVERY_S = 1.0
 # Every `reason` of hiroba_requests_refused_total.
 REASONS = ("head", "malformed")
 _WHY_CHARS_MAX = 200
@@ -45,7 +42,6 @@ class Visits(web.Server):
         self._visits: dict[Visit, None] = {}
         # What still waits in a connection's buffer, and since when.
         self._still: dict[Visit, tuple[int, float]] = {}
-        self._said_at, self._unsaid = float("-inf"), 0
 
     def __call__(self) -> "Visit":
         return Visit(self, loop=self._loop, **self._kwargs)
@@ -70,15 +66,10 @@ class Visits(web.Server):
         self._visits[visit] = self._visits.pop(visit, None)
 
     def refused(self, visit: "Visit", status: int, why: str) -> None:
-        """It sent what is no request: one line, if there was none just now."""
+        """It sent what is no request. How many lines say so is bounded where all lines are."""
         reason = "head" if status == 431 else "malformed"
         self._metrics.requests_refused[reason] += 1
-        now = time.monotonic()
-        if now - self._said_at < SAY_EVERY_S:
-            self._unsaid += 1
-            return
-        log.info("not a request", reason=reason, status=status, why=why, peer=visit.peer, unsaid=self._unsaid)
-        self._said_at, self._unsaid = now, 0
+        log.info("not a request", reason=reason, status=status, why=why, peer=visit.peer)
 
     # ---- who has to go ----
 

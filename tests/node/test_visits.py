@@ -138,7 +138,7 @@ async def test_what_is_no_request_is_answered_and_counted(shared_node: Node, cro
 
 @redis_only
 async def test_strangers_cannot_fill_the_log_with_what_is_no_request(start_node: NodeFactory, crowd: Crowd) -> None:
-    """A line a second says how many; none is lost from the count."""
+    """So many lines of a kind a minute, and no more; none is lost from the count."""
     node = await start_node()
     for _ in range(300):
         raw = await crowd.connect(node)
