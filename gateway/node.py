@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway import __version__, logs, metrics, ports
 from gateway.broker.broker import Broker
+from gateway.broker.publisher import Refusal
 from gateway.clock import Clock
 from gateway.config import NODE_BROKER_URL, Settings
 from gateway.drain import drain
@@ -115,12 +116,14 @@ class Node:
             age_s, why = self.broker.probe_age_s(), self.broker.away
             age = "" if age_s is None else f" for {age_s:.1f} s"
             return f"the road to the broker is not proven{age}" + ("" if why is None else f": {why}")
+        if self.broker.refusing is Refusal.REPLICAS:  # cut off from them: to other nodes another may be the master
+            return f"publishes are refused: {Refusal.REPLICAS.reason}"
         if self.edge.overloaded:
             return "connections_max is reached"
         return None
 
     def restriction(self) -> str | None:
-        """What a node that is ready cannot do; None: nothing. Who comes can read, and other nodes could do no more."""
+        """What a node that is ready cannot do; None: nothing. Who comes can read, and no other node could do more."""
         refusing = self.broker.refusing
         return None if refusing is None else f"publishes are refused: {refusing.reason}"
 

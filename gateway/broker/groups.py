@@ -1,7 +1,7 @@
 """This node's consumer group on each log: made, proved, put back, swept. All commands travel on the reader's lane."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -45,10 +45,13 @@ class Groups:
         """
         asked = [self._put(feed) for feed in feeds]
         compared = [self._newest_of(feed) for feed in feeds]
-        for feed, (made, moved, found), newest in zip(feeds, asked, compared, strict=True):
-            made_error, moved_error = await settled(made), await settled(moved)
-            if isinstance(moved_error, BrokerRefused) and _for_want_of_memory(made_error):
-                made_error = moved_error = await settled(self._make_though_full(feed))
+        errors = {
+            feed: (await settled(made), await settled(moved))
+            for feed, (made, moved, _) in zip(feeds, asked, strict=True)
+        }
+        errors |= await self._make_though_full([feed for feed in feeds if _for_want_of_memory(*errors[feed])])
+        for feed, (_, _, found), newest in zip(feeds, asked, compared, strict=True):
+            made_error, moved_error = errors[feed]
             in_log = await settled(found) if found is not None else [START]
             if newest:
                 feed.compare({high: _first(await settled(answer)) for high, answer in newest.items()})
@@ -70,10 +73,14 @@ class Groups:
         found = None if feed.cursor == START else self._lane.ask("XRANGE", feed.key, at, at)
         return made, moved, found
 
-    async def _make_though_full(self, feed: Feed) -> None:
+    async def _make_though_full(self, feeds: Sequence[Feed]) -> dict[Feed, tuple[Any, Any]]:
         """A full server refuses XGROUP CREATE. A group is a few hundred bytes, and without it nobody hears the room."""
+        if not feeds:
+            return {}
         sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
-        await self._lane.ask("EVALSHA", sha, 1, feed.key, self._group, str(feed.cursor))
+        asked = [self._lane.ask("EVALSHA", sha, 1, feed.key, self._group, str(feed.cursor)) for feed in feeds]
+        answers = [await settled(answer) for answer in asked]
+        return {feed: (answer, answer) for feed, answer in zip(feeds, answers, strict=True)}
 
     def _newest_of(self, feed: Feed) -> dict[EntryId, "asyncio.Future[Any]"]:
         """Another server answers: what it has of what the one before is known to have had."""
@@ -161,8 +168,9 @@ class Groups:
         return not isinstance(alive, BrokerRefused) and node.encode() not in alive
 
 
-def _for_want_of_memory(error: object) -> bool:
-    return isinstance(error, BrokerRefused) and error.code == "OOM"
+def _for_want_of_memory(made: object, moved: object) -> bool:
+    """Whether there is no group because XGROUP CREATE was refused for that."""
+    return isinstance(moved, BrokerRefused) and isinstance(made, BrokerRefused) and made.code == "OOM"
 
 
 def _first(entries: Any) -> EntryId | None:
@@ -170,7 +178,7 @@ def _first(entries: Any) -> EntryId | None:
     return entry_id(entries[0][0]) if entries and not isinstance(entries, BrokerRefused) else None
 
 
-async def settled(future: Awaitable[Any]) -> Any:
+async def settled(future: "asyncio.Future[Any]") -> Any:
     """The reply, or BrokerRefused as a value: in a pipeline one refusal must not hide the other answers."""
     try:
         return await future

@@ -43,6 +43,7 @@ class Mishaps:
                     self.a_sick_replica(),
                 ):
                     group.create_task(mishap)
+            await self.a_refusing_master()
             await self.those_around_gone()
 
     async def told(self, *alerts: str) -> None:
@@ -155,6 +156,13 @@ class Mishaps:
             await self.told("HirobaBrokerPersistence", "HirobaBrokerReplication")
         await replica.kill()
         await self.told("HirobaBrokerDown")
+
+    async def a_refusing_master(self) -> None:
+        """It wants more replicas than there are. Nobody has to speak for it: nodes probe."""
+        async with self._watched.broker.client() as operator:
+            await operator.config_set("min-replicas-to-write", 9)
+            await self.told("HirobaPublishesRefused")
+            await operator.config_set("min-replicas-to-write", 0)
 
     # ---- who stands around them ----
 
