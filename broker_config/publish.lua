@@ -169,7 +169,8 @@ end
 
 for index, newest in pairs(logs) do
   if newest.trim then trim(KEYS[index], newest) end
-  if newest.renew then redis.call('EXPIRE', KEYS[index], idle_s) end
+  -- pcall: what is appended by now must be rung and answered for, whether or not it may expire.
+  if newest.renew then redis.pcall('EXPIRE', KEYS[index], idle_s) end
   if newest.id then redis.call('SPUBLISH', KEYS[index] .. channel_tail, newest.bell .. newest.id) end
 end
 

@@ -113,7 +113,7 @@ async def test_a_password_alone_and_a_numbered_database(
 
 @redis_only
 @pytest.mark.denied
-@pytest.mark.parametrize("rule", ["xinfo|groups", "client|kill", "client|id"])
+@pytest.mark.parametrize("rule", ["xinfo|groups", "client|kill", "client|id", "expire"])
 async def test_an_acl_that_lacks_a_rule_costs_what_the_rule_was_for(
     broker: Broker, start_node: NodeFactory, crowd: Crowd, rule: str
 ) -> None:
