@@ -124,7 +124,8 @@ def _broker(command: str, url: str, secrets: Path, prefixes: Sequence[str]) -> i
 def _apply(broker: "redis.Redis", url: str, passwords: dict[str, str], prefixes: Sequence[str]) -> int:
     before = [drift for drift in server.drifts(broker, passwords, prefixes) if not drift.by_hand]
     refused = list(server.apply(broker, passwords, prefixes))
-    with server.client(url, passwords, TIMEOUT_S, user="operator") as operator:
+    guarded = server.guarded(broker)
+    with server.client(url, passwords, TIMEOUT_S, user=None if guarded else "operator") as operator:
         try:
             refused += server.close(operator, passwords)
             asked = operator
@@ -138,7 +139,8 @@ def _apply(broker: "redis.Redis", url: str, passwords: dict[str, str], prefixes:
     for text in [*(drift.text for drift in refused), *sorted(left)]:
         print(f"still:  {text}")
     if not left:
-        print(f"{_place(url)} ({version}) is as hiroba wants it; log in as operator from now on")
+        login = "; users are for servers that listen on a port" if guarded else "; log in as operator from now on"
+        print(f"{_place(url)} ({version}) is as hiroba wants it{login}")
     return DRIFT if left else DONE
 
 

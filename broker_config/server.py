@@ -71,8 +71,21 @@ def drifts(server: "redis.Redis", passwords: Mapping[str, str], prefixes: Sequen
     yield from _as_far_as("its version could not be asked", _version_drift(server))
     yield from _as_far_as("its settings could not be compared", _setting_drifts(server))
     yield from _as_far_as("its disk could not be asked", _health(server))
-    yield from _as_far_as("its users could not be compared", _user_drifts(server, passwords, prefixes))
+    if not guarded(server):
+        yield from _as_far_as("its users could not be compared", _user_drifts(server, passwords, prefixes))
     yield from _as_far_as("its scripts could not be asked", _script_drifts(server))
+
+
+def guarded(server: "redis.Redis") -> bool:
+    """Whether a Unix socket is the only way in, whose file says who may come: the embedded broker's.
+
+    Users of ours would shut out those who are in.
+    """
+    try:
+        found: Any = server.config_get("*port")
+    except redis.ResponseError:
+        return False
+    return bool(found.get("port") == "0" == found.get("tls-port", "0"))
 
 
 def _as_far_as(what: str, found: Iterator[Drift]) -> Iterator[Drift]:
@@ -167,6 +180,8 @@ def apply(server: "redis.Redis", passwords: Mapping[str, str], prefixes: Sequenc
     yield from _as_far_as("its settings could not be made so", _apply_settings(server))
     for name in SCRIPTS:
         yield from _try(f"script {name}.lua", partial(server.script_load, script(name)))
+    if guarded(server):
+        return
     for user, rules in users.rules(passwords, prefixes).items():
         if user != "default":
             yield from _set_user(server, user, rules)
@@ -174,7 +189,8 @@ def apply(server: "redis.Redis", passwords: Mapping[str, str], prefixes: Sequenc
 
 def close(operator: "redis.Redis", passwords: Mapping[str, str]) -> Iterator[Drift]:
     """The default user becomes nobody, and all is written where the server reads it at its next start."""
-    yield from _set_user(operator, "default", users.rules(passwords)["default"])
+    if not guarded(operator):
+        yield from _set_user(operator, "default", users.rules(passwords)["default"])
     yield from _keep(operator)
 
 

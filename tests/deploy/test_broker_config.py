@@ -265,3 +265,16 @@ def test_a_container_can_read_the_users_whatever_the_umask(tmp_path: Path) -> No
         os.umask(before)
     assert stat.S_IMODE(acl.stat().st_mode) == 0o644
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_who_comes_by_a_socket_s_file_is_not_shut_out(start_broker: BrokerFactory, kind: Kind) -> None:
+    """An embedded broker's nodes have no password: after `apply` the next lost connection was their last."""
+    broker = await start_broker(kind=kind, acl=False, unix=True)
+    applied = hiroba_broker("apply", broker.url, **VARIABLES)
+    assert (applied.returncode, applied.stderr) == (0, ""), applied.stdout
+    assert "mended: appendonly is 'no'" in applied.stdout and "users are for servers" in applied.stdout
+    async with broker.client() as anybody:
+        assert await anybody.acl_users() == ["default"]
+    checked = hiroba_broker("check", broker.url, **VARIABLES)
+    assert checked.returncode == 0 and "user" not in checked.stdout, checked.stdout
