@@ -2,6 +2,8 @@
 
 from importlib.resources import files
 
+SCRIPTS = ("heartbeat", "publish", "start")
+
 
 def script(name: str) -> str:
     """The Lua source of `<name>.lua`."""

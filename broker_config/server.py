@@ -11,10 +11,9 @@ from typing import Any
 
 import redis
 
-from broker_config import directives, script, users
+from broker_config import SCRIPTS, directives, script, users
 
 VERSION_MIN = (7, 0)
-SCRIPTS = ("heartbeat", "publish")
 
 
 @dataclass(frozen=True)

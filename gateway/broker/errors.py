@@ -69,7 +69,7 @@ _IN_SCRIPT = re.compile(r"executing the script can't run this command")
 
 
 def _rules_of_scripts() -> str:
-    sources = (broker_config.script(name) for name in ("publish", "heartbeat"))
+    sources = (broker_config.script(name) for name in broker_config.SCRIPTS)
     called = {name.lower() for source in sources for name in re.findall(r"redis\.p?call\('(\w+)'", source)}
     return " ".join(f"+{command}" for command in sorted(called))
 

@@ -4,6 +4,7 @@ import asyncio
 
 import redis.asyncio as redis
 
+import broker_config
 from gateway.broker.endpoint import ask
 from gateway.broker.feed import Feed
 from gateway.core.contiguity import contiguous, first_id, told
@@ -20,6 +21,7 @@ class Reads:
 
     def __init__(self, client: redis.Redis, at_once_max: int) -> None:
         self._client = client
+        self._start = client.register_script(broker_config.script("start"))
         self._turns = asyncio.Semaphore(at_once_max)
         # Pages under way; who asks for the same one meanwhile gets the same one.
         self._under_way: dict[tuple[bytes, EntryId, EntryId], asyncio.Task[list[Piece]]] = {}
@@ -64,12 +66,5 @@ class Reads:
 
     async def start_of_last(self, feed: Feed, top: EntryId, count: int) -> EntryId:
         """The cursor from which `count` entries follow up to `top`, or as many as the log has."""
-        start = top
-        while count > 0:
-            async with self._turns:
-                raw = await ask(self._client.xrevrange(feed.key, str(start), "-", count=min(count, PAGE_ENTRIES)))
-            if not raw:
-                break
-            start = entry_id(raw[-1][0]).before()
-            count -= len(raw)
-        return start
+        first: bytes | None = await ask(self._start(keys=[feed.key], args=[str(top), count]))
+        return top if first is None else entry_id(first).before()
