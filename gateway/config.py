@@ -203,15 +203,15 @@ class Reading(Section):
     """What a node keeps of a room, and how it catches sessions up"""
 
     tail_bytes_max: Count = 64 * 1024 * 1024
-    """Bytes of all rooms' tails on one node; the oldest entries go first and are read from the broker when
-    needed."""
+    """Bytes of all rooms' tails on one node, compressed frames included, and of what walks share, an eighth;
+    the oldest go first and are read from the broker when needed."""
     tail_entries_max: Count = 1_000
     """Entries of one room's tail: slow readers and joiners are served from it without asking the broker."""
     history_max: int = Field(default=1_000, ge=0)
     """Largest `?history=N`; a larger one is answered 400."""
-    pages_max: Count = 32
-    """Stream pages that one node reads at once for sessions behind: a crowd that comes back together
-    queues here, not at the broker."""
+    pages_max: Count = 8
+    """Stream pages that one node holds at once for sessions behind: a crowd that comes back together
+    queues here, not at the broker. One for each connection that reads them."""
     stall_s: Seconds = 30.0
     """A session behind whose socket took nothing for so long is closed 4008."""
 

@@ -184,7 +184,7 @@ class Node:
             ("hiroba_connections_max", "WebSockets that this node takes.", lambda: self.edge.connections_max),
             ("hiroba_http_connections", "Connections of both ports that are no WebSocket.", self._visiting),
             ("hiroba_rooms", "Rooms open on this node.", lambda: len(self.hub.rooms)),
-            ("hiroba_tails_bytes", "Memory of the rooms' tails.", self.hub.tail_bytes),
+            ("hiroba_tails_bytes", "Memory of the rooms' tails, and of what walks share.", self.hub.tail_bytes),
             ("hiroba_publish_queue_entries", "Publishes not answered yet.", self.broker.publisher.queued),
             ("hiroba_probe_age_seconds", "Since the road to the broker was proven.", self.broker.probe_age_s),
             ("hiroba_broker_clock_offset_seconds", "Broker's clock less ours.", self.broker.clock_offset_s),

@@ -100,7 +100,7 @@ class Broker:
         )
         self._registry = Registry(node, keys, self._client, settings.node_ttl_s, self._reader.distrust)
         self._probe = Probe(node, keys.probe(node), self.publisher, clock, settings.probe_s, reconnect=self._drop_lanes)
-        self.reads = Reads(self._client, settings.pages_max)
+        self.reads = Reads(self._client, settings.pages_max, metrics)
         self._sweep = Sweep(
             self._reader,
             self._groups,

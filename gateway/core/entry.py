@@ -61,7 +61,7 @@ class Entry:
         self.user = user
         # The client's JSON, byte for byte.
         self.message = message
-        # Its compressed frames by wire, once somebody needed them: compressing costs more than all else together.
+        # Its compressed frames by wire, as it was delivered: compressing costs more than all else together.
         self.deflated: dict[str, bytes] | None = None
 
     def __repr__(self) -> str:

@@ -49,6 +49,8 @@ class Wire:
     # What a client's text means. Raises BadMessage.
     parse: Callable[[str], Said | Asked]
     message: Callable[[Entry], bytes]
+    # The same, and kept with the entry where it was costly to make: for who delivers to many and keeps the entry.
+    shared: Callable[[Entry], bytes]
     # None: the wire has no word for a gap, so the connection has to be closed instead.
     gap: Callable[[Gap], bytes] | None
 
@@ -167,24 +169,47 @@ def _in_text(payload: Callable[[Entry], bytes]) -> Callable[[Entry], bytes]:
 
 
 def _in_deflated(name: str, payload: Callable[[Entry], bytes]) -> Callable[[Entry], bytes]:
-    """Compress an entry once for all sockets of this wire, also for those that are walked to it later."""
+    """Compressed, unless it was once and kept."""
 
     def message(entry: Entry) -> bytes:
-        if entry.deflated is None:
-            entry.deflated = {}
-        frame = entry.deflated.get(name)
-        if frame is None:
-            frame = entry.deflated[name] = frames.deflated(payload(entry))
-        return frame
+        kept = entry.deflated.get(name) if entry.deflated is not None else None
+        return frames.deflated(payload(entry)) if kept is None else kept
 
     return message
 
 
+def _kept(name: str, message: Callable[[Entry], bytes]) -> Callable[[Entry], bytes]:
+    """Compress an entry once for all sockets of this wire, also for those that are walked to it later."""
+
+    def shared(entry: Entry) -> bytes:
+        frame = message(entry)
+        if len(entry.message) >= frames.DEFLATE_BYTES_MIN:  # smaller ones cost nothing to make again
+            if entry.deflated is None:
+                entry.deflated = {}
+            entry.deflated[name] = frame
+        return frame
+
+    return shared
+
+
+def _wire(
+    name: str,
+    subprotocol: str | None,
+    parse: Callable[[str], Said | Asked],
+    payload: Callable[[Entry], bytes],
+    gap: Callable[[Gap], bytes] | None,
+) -> tuple[Wire, Wire]:
+    """As it is, and compressed."""
+    plain, deflated = _in_text(payload), _in_deflated(name, payload)
+    return (
+        Wire(name, False, subprotocol, parse, plain, plain, gap),
+        Wire(name, True, subprotocol, parse, deflated, _kept(name, deflated), gap),
+    )
+
+
 # What the tutorial's page speaks. A plain session is never sent anything but messages.
-PLAIN = Wire("plain", False, None, _parse_plain, _in_text(_plain_payload), None)
-PLAIN_DEFLATE = Wire("plain", True, None, _parse_plain, _in_deflated("plain", _plain_payload), None)
+PLAIN, PLAIN_DEFLATE = _wire("plain", None, _parse_plain, _plain_payload, None)
 # hiroba's own: ids, acknowledgements, gaps.
-V1 = Wire("v1", False, "hiroba.v1", _parse_v1, _in_text(_v1_payload), _v1_gap)
-V1_DEFLATE = Wire("v1", True, "hiroba.v1", _parse_v1, _in_deflated("v1", _v1_payload), _v1_gap)
+V1, V1_DEFLATE = _wire("v1", "hiroba.v1", _parse_v1, _v1_payload, _v1_gap)
 WIRES = (PLAIN, V1)
 DEFLATING = {PLAIN: PLAIN_DEFLATE, V1: V1_DEFLATE}

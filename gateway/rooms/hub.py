@@ -17,7 +17,10 @@ from gateway.metrics import Metrics
 from gateway.rooms.room import Room, State
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail, TailBudget
+from gateway.rooms.walks import Walks
 
+# What walks may keep for each other, as a share of tail_bytes_max; the tails have the rest.
+WALKS_SHARE = 1 / 8
 # A joiner whose place could not be asked for tries again after this long.
 PLACE_RETRY_S = 0.1
 
@@ -48,7 +51,9 @@ class Hub:
         self._settings = settings
         self._metrics = metrics
         self._keep = keep
-        self._tails = TailBudget(settings.tail_bytes_max)
+        walks_bytes_max = int(settings.tail_bytes_max * WALKS_SHARE)
+        self._tails = TailBudget(settings.tail_bytes_max - walks_bytes_max)
+        self._walks = Walks(walks_bytes_max)
         self._opening: dict[RoomName, asyncio.Task[None]] = {}
 
     async def enter(self, name: RoomName, after: EntryId | None, history: int) -> Place:
@@ -86,7 +91,7 @@ class Hub:
         self._broker.publisher.offer(room.feed.key, session.id, "", message, ref, session.answered)
 
     def tail_bytes(self) -> int:
-        return self._tails.used_bytes
+        return self._tails.used_bytes + self._walks.bytes
 
     def _room(self, name: RoomName) -> Room:
         room = self.rooms.get(name)
@@ -94,7 +99,8 @@ class Hub:
             if len(self.rooms) >= self._settings.rooms_max:
                 raise HubFull
             tail = Tail(self._settings.tail_entries_max, self._tails)
-            room = Room(name, self._broker, tail, self._metrics, self._settings.outgoing_bytes_max, self._keep)
+            outgoing_bytes_max = self._settings.outgoing_bytes_max
+            room = Room(name, self._broker, tail, self._walks, self._metrics, outgoing_bytes_max, self._keep)
             self.rooms[name] = room
             self._opening[name] = self._keep(f"open {name}", self._open(room))
         elif room.state is State.LINGERING:
@@ -126,7 +132,7 @@ class Hub:
         if room.state is State.LINGERING and room.visits == visits:
             room.state = State.CLOSED
             del self.rooms[room.name]
-            room.tail.clear()
+            room.forget()
             self._broker.unfollow(room.feed)
 
     async def _placed(self, room: Room, after: EntryId | None, history: int) -> Place:
@@ -164,7 +170,8 @@ class Hub:
             return in_tail and tear.read >= tear.high
         if in_tail or after >= room.top:
             return True
-        pieces = await self._broker.reads.after(room.feed, after, room.top)
+        async with self._broker.reads.pages:
+            pieces = await self._broker.reads.after(room.feed, after, room.top, room.page_entries(after))
         return bool(pieces) and Gap not in map(type, pieces)
 
     async def _start_of_last(self, room: Room, count: int) -> EntryId:

@@ -13,19 +13,18 @@ from typing import Any
 from gateway.broker.broker import Broker
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
+from gateway.broker.reads import PAGE_ENTRIES, Piece
 from gateway.core.closes import Close
-from gateway.core.entry import Entry, EntryId, Gap
+from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.names import RoomName
 from gateway.core.wires import Wire
 from gateway.metrics import Metrics
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail
+from gateway.rooms.walks import WALK_BYTES, Place, Walks, chunk_of
 
-# What a walk writes before it looks at the socket again.
-WALK_BYTES = 32_768
-WALK_ENTRIES = 100
-# Stretches kept for walks that come the same way; forgotten at the next batch.
-CHUNKS_MAX = 64
+# What is read first of a log whose messages may be of any size.
+PAGE_ENTRIES_FIRST = 16
 # A walk that could not read its page tries again after this long.
 PAGE_RETRY_S = 0.5
 
@@ -70,6 +69,7 @@ class Room:
         name: RoomName,
         broker: Broker,
         tail: Tail,
+        walks: Walks,
         metrics: Metrics,
         outgoing_bytes_max: int,
         keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"],
@@ -84,14 +84,18 @@ class Room:
         # How often it became empty.
         self.visits = 0
         self.feed: Feed
+        # A power of 2: so many of its entries make a step of a walk, as it looks. Pages end at its multiples, so that
+        # walks that come near each other go the same steps from there.
+        self._page_entries = PAGE_ENTRIES_FIRST
         self._broker = broker
+        self._walks = walks
         self._metrics = metrics
         self._outgoing_bytes_max = outgoing_bytes_max
         self._keep = keep
         # Walks that stand above the top (they came from a node that had read further) wait for it to move.
         self._moved: asyncio.Event | None = None
-        # What walks wrote last: who walks the same stretch shares its bytes. (wire, cursor) -> bytes, next cursor.
-        self._chunks: dict[tuple[Wire, EntryId], tuple[bytes, EntryId, int]] = {}
+        # The last entry delivered; ids that do not ascend are another server's, whose clock is behind.
+        self._delivered: EntryId = START
 
     @property
     def top(self) -> EntryId:
@@ -136,11 +140,16 @@ class Room:
         if live is not None:
             live.remove(session)
         if session in self.behind:
-            self.behind.remove(session)
+            self._end_walk(session)
             self._wake_walks()  # its own may wait for a top that never moves
 
-    def _go_live(self, session: Session) -> None:
+    def _end_walk(self, session: Session) -> None:
         self.behind.discard(session)
+        if not self.behind:
+            self._walks.forget(self)
+
+    def _go_live(self, session: Session) -> None:
+        self._end_walk(session)
         session.walk = None
         live = self.live.get(session.wire)
         if live is None:
@@ -158,19 +167,21 @@ class Room:
 
     def deliver(self, entries: list[Entry]) -> None:
         """Write a batch to every live session: joined once per wire, the same bytes to each socket."""
+        if entries[0].id < self._delivered:
+            self.forget()
+        self._delivered = entries[-1].id
+        # Made before the tail counts them: an entry keeps what was compressed.
+        batches = [(live, b"".join(map(live.wire.shared, entries))) for live in self.live.values() if live.sessions]
         self.tail.append(entries)
-        self._chunks.clear()
-        for live in self.live.values():
-            if live.sessions:
-                self._deliver_live(live, entries)
+        for live, batch in batches:
+            self._deliver_live(live, entries, batch)
         self._wake_walks()
         offset_s = self._broker.clock_offset_s()
         written_at = time.time() + offset_s
         for entry in entries:
             self._metrics.delivery_latency.observe(max(0.0, written_at - entry.at / 1000))
 
-    def _deliver_live(self, live: Live, entries: list[Entry]) -> None:
-        batch = b"".join(map(live.wire.message, entries))
+    def _deliver_live(self, live: Live, entries: list[Entry], batch: bytes) -> None:
         size = len(batch)
         space_bytes = self._outgoing_bytes_max - size
         full: list[Session] = []
@@ -202,7 +213,7 @@ class Room:
     def lose(self, gap: Gap) -> None:
         """The log lost entries before this node read them: every live session is told, on its wire's way."""
         self._metrics.gaps += 1
-        self.tail.clear()
+        self.forget()
         for live in self.live.values():
             told = live.wire.gap(gap) if live.wire.gap is not None else None
             for session in [session for session in live.sessions if self._owed(session, gap)]:
@@ -216,6 +227,11 @@ class Room:
         """Whether a loss is this session's too: not where a failover tore the log before it came."""
         tear = self.feed.tear
         return tear is None or gap.before.n != tear.kept.n + 1 or session.came_at < tear.high
+
+    def forget(self) -> None:
+        """Keep nothing of the log: what follows does not continue it."""
+        self.tail.clear()
+        self._walks.forget(self)
 
     def recent(self) -> Collection[EntryId]:
         return self.tail.ids()
@@ -251,30 +267,50 @@ class Room:
 
     async def _step(self, session: Session) -> None:
         """Bring a session one piece nearer to the top."""
-        shared = self._chunks.get((session.wire, session.cursor))
-        if shared is not None:
-            self._write(session, *shared)
-            await asyncio.sleep(0)
-            return
-        entries = self.tail.after(session.cursor, WALK_ENTRIES)
-        if entries:
-            self._write_chunk(session, entries)
-            await asyncio.sleep(0)  # the others' turn
+        if self._at_hand(session):
+            async with self._walks.turn():
+                self._write_on(session, self.tail.after(session.cursor, PAGE_ENTRIES) or [])
             return
         try:
-            pieces = await self._broker.reads.after(self.feed, session.cursor, self.top)
+            async with self._broker.reads.pages:
+                if self._at_hand(session) or session.cursor >= self.top:
+                    return  # while it waited, another walk read it, or the log was rewound
+                pieces = await self._broker.reads.after(
+                    self.feed, session.cursor, self.top, self.page_entries(session.cursor)
+                )
+                async with self._walks.turn():
+                    self._write_page(session, pieces)
         except (BrokerGone, BrokerRefused):
             await asyncio.sleep(PAGE_RETRY_S)
-            return
-        self._metrics.pages += 1
+
+    def _place(self, session: Session) -> Place:
+        return self, session.wire, session.cursor
+
+    def _at_hand(self, session: Session) -> bool:
+        """Whether the next step needs nothing from the log."""
+        return self._place(session) in self._walks or bool(self.tail.after(session.cursor, 1))
+
+    def _write_page(self, session: Session, pieces: list[Piece]) -> None:
+        """Write the beginning. The rest is read again: a walk would keep it for as long as its socket takes."""
         for piece in pieces or [self._nothing_left(session.cursor)]:
+            if session not in self.behind:
+                return
             if isinstance(piece, Gap):
                 self._tell(session, piece)
                 continue
-            written = 0
-            while written < len(piece) and session in self.behind:
-                written += self._write_chunk(session, piece[written:])
-                await session.drained()
+            self._judge_page(piece, self._write_on(session, piece))
+            return
+
+    def page_entries(self, cursor: EntryId) -> int:
+        """How many entries to read behind this cursor."""
+        return self._page_entries - cursor.n % self._page_entries
+
+    def _judge_page(self, page: list[Entry], written: int) -> None:
+        size = sum(len(entry.message) for entry in page)
+        if written < len(page):
+            self._page_entries = max(1, self._page_entries // 2)
+        elif len(page) == self._page_entries and size <= WALK_BYTES // 2:
+            self._page_entries = min(PAGE_ENTRIES, self._page_entries * 2)
 
     def _nothing_left(self, cursor: EntryId) -> Gap:
         """The log holds nothing between this cursor and the top any more (flushed, expired)."""
@@ -296,27 +332,20 @@ class Room:
             session.write(session.wire.gap(gap))
             session.cursor = gap.before.before()
 
-    def _write_chunk(self, session: Session, entries: list[Entry]) -> int:
-        """Write the first of these entries, about WALK_BYTES of them. Returns how many."""
-        frames: list[bytes] = []
-        size = 0
-        for entry in entries:
-            frame = session.wire.message(entry)
-            if frames and size + len(frame) > WALK_BYTES:
-                break
-            frames.append(frame)
-            size += len(frame)
-        chunk = b"".join(frames)
-        reached = entries[len(frames) - 1].id
-        if len(self.behind) > 1 and len(self._chunks) < CHUNKS_MAX:
-            self._chunks[session.wire, session.cursor] = chunk, reached, len(frames)
-        self._write(session, chunk, reached, len(frames))
-        return len(frames)
-
-    def _write(self, session: Session, chunk: bytes, reached: EntryId, count: int) -> None:
-        session.write(chunk)
-        session.cursor = reached
-        session.sent_entries += count
-        session.sent_bytes += len(chunk)
-        self._metrics.delivered += count
-        self._metrics.delivered_bytes += len(chunk)
+    def _write_on(self, session: Session, entries: list[Entry]) -> int:
+        """Write the chunk that follows the session's cursor, from these entries if nobody made it yet. How many."""
+        place = self._place(session)
+        chunk = self._walks.chunk(place)
+        if session not in self.behind or (chunk is None and not entries):
+            return 0  # it left, or was forgotten, while this walk waited for its turn
+        if chunk is None:
+            chunk = chunk_of(session.wire, entries)
+            if len(self.behind) > 1:
+                self._walks.share(place, chunk)
+        session.write(chunk.frames)
+        session.cursor = chunk.reached
+        session.sent_entries += chunk.entries
+        session.sent_bytes += len(chunk.frames)
+        self._metrics.delivered += chunk.entries
+        self._metrics.delivered_bytes += len(chunk.frames)
+        return chunk.entries

@@ -7,6 +7,8 @@ from gateway.core.entry import Entry, EntryId
 
 # Python's own share of an entry in memory, beside its message (measured with sys.getsizeof, 3.11).
 ENTRY_MEMORY_BYTES = 400
+# The same of its compressed frames, beside their bytes.
+DEFLATED_MEMORY_BYTES = 260
 
 
 class TailBudget:
@@ -36,7 +38,9 @@ class Tail:
         return len(self._entries)
 
     def append(self, entries: list[Entry]) -> None:
-        """Take what was delivered. Over its bounds the tail forgets its older half: cutting often would cost more.
+        """Take what was delivered, with all frames that the entries will ever keep.
+
+        Over its bounds the tail forgets its older half: cutting often would cost more.
 
         Over the node's budget it forgets all it has if need be: other tails do not shrink before their own turn.
         """
@@ -87,4 +91,7 @@ _id: Callable[[Entry], EntryId] = lambda entry: entry.id  # noqa: E731  # a key 
 
 
 def _size(entry: Entry) -> int:
-    return ENTRY_MEMORY_BYTES + len(entry.message)
+    size = ENTRY_MEMORY_BYTES + len(entry.message)
+    if entry.deflated is not None:
+        size += DEFLATED_MEMORY_BYTES + sum(map(len, entry.deflated.values()))
+    return size

@@ -16,6 +16,7 @@ from gateway.metrics import Metrics
 from gateway.rooms.room import Room
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail, TailBudget
+from gateway.rooms.walks import Walks
 from tests.support.until import until
 
 STALL_S = 5.0
@@ -73,7 +74,7 @@ def test_a_session_is_stalled_when_bytes_wait_and_none_is_taken() -> None:
 def test_a_session_that_falls_behind_is_judged_by_the_nodes_clock() -> None:
     """That clock is behind the machine's by all pauses: after an hour's sleep no stalled session would ever end."""
     broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0)
-    room = Room(room_name("r"), broker, Tail(10, TailBudget(1_000)), Metrics(), 1_000, not_walked)
+    room = Room(room_name("r"), broker, Tail(10, TailBudget(1_000)), Walks(1_000), Metrics(), 1_000, not_walked)
     room.feed = Feed(b"log", room, 1_000)
     room.feed.cursor = EntryId(1, 2)
     transport = Stuck()
@@ -95,7 +96,7 @@ async def test_a_session_whose_walk_fails_is_closed_and_not_left_deaf() -> None:
         return asyncio.create_task(walk)
 
     broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0)
-    room = Room(room_name("r"), broker, Tail(10, TailBudget(1_000)), Metrics(), 1_000, walked)
+    room = Room(room_name("r"), broker, Tail(10, TailBudget(1_000)), Walks(1_000), Metrics(), 1_000, walked)
     room.feed = Feed(b"log", room, 1_000)
     room.feed.cursor = EntryId(1, 1)
     room.deliver([Entry(EntryId(1, 1), "s", "", b"1")])

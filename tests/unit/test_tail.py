@@ -1,11 +1,14 @@
 """The tail of a room's log against a plain list: what it keeps, what it says, and that it stays within its bounds."""
 
+import tracemalloc
 from bisect import bisect_right
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.entry import Entry, EntryId
+from gateway.core.wires import PLAIN_DEFLATE, V1_DEFLATE
 from gateway.rooms.tail import ENTRY_MEMORY_BYTES, Tail, TailBudget
 
 AMPLE = 2**40
@@ -130,3 +133,35 @@ def test_a_tail_forgets_what_does_not_ascend() -> None:
     after = log.append([1] * 3)
     tail.append(after)
     assert tail.ids() == [entry.id for entry in after] and tail.bytes == held(after)
+
+
+def test_a_tail_counts_what_its_entries_keep_compressed() -> None:
+    """With sessions on both wires that compress, tails held up to 2.8 times what was counted."""
+    rng = Random(1)
+    tracemalloc.start()
+    try:
+        began, _ = tracemalloc.get_traced_memory()
+        budget = TailBudget(AMPLE)
+        tail, log = Tail(1_000, budget), Log()
+        for size in (50, 300, 3_000):
+            entries = log.append([size] * 100)
+            for entry in entries:
+                entry.message = b'"' + rng.randbytes(size // 2).hex().encode() + b'"'
+                V1_DEFLATE.shared(entry)
+                PLAIN_DEFLATE.shared(entry)
+            tail.append(entries)
+        del entries, entry
+        held_bytes = tracemalloc.get_traced_memory()[0] - began
+    finally:
+        tracemalloc.stop()
+    assert 0.9 * held_bytes < tail.bytes < 1.5 * held_bytes
+    tail.clear()
+    assert budget.used_bytes == 0
+
+
+def test_who_is_walked_adds_nothing_to_an_entry() -> None:
+    """What the tail has counted must not grow behind its back."""
+    (entry,) = Log().append([3_000])
+    frame = V1_DEFLATE.message(entry)
+    assert entry.deflated is None
+    assert V1_DEFLATE.shared(entry) == frame and V1_DEFLATE.message(entry) is entry.deflated["v1"]
