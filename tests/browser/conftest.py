@@ -59,12 +59,14 @@ async def window(browser: Browser) -> AsyncIterator[WindowFactory]:
         scheme: Literal["light", "dark"] = "light",
         size: tuple[int, int] = (900, 640),
         ignore_https_errors: bool = False,
+        bypass_csp: bool = False,
     ) -> Page:
         context = await browser.new_context(
             locale=lang,
             color_scheme=scheme,
             viewport={"width": size[0], "height": size[1]},
             ignore_https_errors=ignore_https_errors,
+            bypass_csp=bypass_csp,
         )
         page = await context.new_page()
         page.on("console", heard)
