@@ -27,8 +27,9 @@ class Door:
         self.refusing = False
         # (monotonic seconds, query) of each handshake, refused ones too.
         self.handshakes: list[tuple[float, dict[str, str]]] = []
-        # Frames that browsers sent, in order.
+        # Frames that browsers sent, in order, and how many pings besides.
         self.sent: list[dict[str, Any]] = []
+        self.pings = 0
         # The next message of a browser does not reach the node; the connection breaks.
         self.lose_next_message = False
         # The next message reaches the log, but nothing said from then on reaches the browser; then it breaks.
@@ -147,8 +148,15 @@ class _Link:
             if frame.type is not WSMsgType.TEXT:
                 continue
             said = json.loads(frame.data)
-            self._door.sent.append(said)
+            is_ping = said["type"] == "ping"
+            if is_ping:
+                self._door.pings += 1
+            else:
+                self._door.sent.append(said)
             if self._door.withhold:
+                continue
+            if is_ping:
+                await self._node.send_str(frame.data)
                 continue
             if self._door.lose_next_message:
                 self._door.lose_next_message = False

@@ -15,9 +15,10 @@ const PAUSE_MAX_S = 300;
 const STEADY_S = 10;
 // No welcome within this time: the handshake hangs somewhere.
 const WELCOME_S = 15;
-// Nothing at all heard for so long after we spoke: the connection is dead, whatever the browser thinks of it.
-// Longer than any sensible publish_timeout_s, whose error would be something heard.
-const ANSWER_S = 60;
+// A script sees no WebSocket ping. So a connection on which nothing was heard for so long is asked, and is dead,
+// whatever the browser thinks of it, when nothing at all is heard for as long again: below 20 s together. A node whose
+// ping_s is shorter than this sets the pace.
+const PATIENCE_MAX_S = 9;
 // Coming back makes no sense after these (core/closes.py): the node would close again, or wanted to be left.
 const FINAL = new Set([1000, 1002, 1003, 1007, 1009]);
 
@@ -32,7 +33,14 @@ export class Connection {
   // performance.now() before which a leaving node asked us not to come back; null: it did not.
   #notBefore = null;
   #timer = null;
+  // What is expected of the present socket: a welcome, something to be heard, an answer.
   #deadline = null;
+  // performance.now() of the last frame.
+  #heardAt = 0;
+  // True from our ping to the next frame, whatever it is.
+  #asked = false;
+  // The node's, from its welcome.
+  #ping_s = 0;
   // Id of the last entry handed on; null before the first.
   #last = null;
   // Where to resume if nothing was handed on yet; null: with the history again.
@@ -45,8 +53,8 @@ export class Connection {
   #gapTold = false;
 
   // `hear` is told: state(name, code, reason), welcome(frame, resumed), caughtUp(), entry(frame), gap(lost or null),
-  // ack(frame), error(frame), away(), lost(code). lost() returns true when the loss has an explanation that makes
-  // coming back sensible even after a final code.
+  // ack(frame), error(frame), away(), lost(code, late_s). lost() returns true when the loss has an explanation that
+  // makes coming back sensible even after a final code. `late_s`: for so long the node may still hear what we said.
   constructor(room, hear) {
     this.#room = room;
     this.#hear = hear;
@@ -60,12 +68,25 @@ export class Connection {
     socket.onclose = (event) => this.#lost(event.code, event.reason);
     this.#socket = socket;
     this.#welcomed = this.#notBefore = null;
-    this.#expectWithin(WELCOME_S);
+    this.#asked = false;
+    this.#within(WELCOME_S, () => this.letGo());
   }
 
-  // Comes back now rather than at the end of the wait, unless a leaving node asked for that wait.
+  // The network may be another one now. Comes back at once rather than at the end of the wait, unless a leaving node
+  // asked for that wait; a connection that seems to be there is asked.
   hurry() {
     if (this.#timer !== null && this.#notBefore === null) this.open();
+    else if (this.#socket !== null && this.#welcomed !== null && !this.#asked) this.#ask();
+  }
+
+  // Takes the connection for lost: close() of a dead one takes its time to say so.
+  letGo() {
+    const socket = this.#socket;
+    if (socket === null) return;
+    socket.onmessage = socket.onclose = null;
+    socket.close();
+    // A network that comes back delivers what it holds, until the node has cut off the silent one.
+    this.#lost(1006, "", 2 * this.#ping_s);
   }
 
   // Only between welcome() and lost().
@@ -73,7 +94,6 @@ export class Connection {
     this.#socket.send(JSON.stringify(frame));
     // What we sent now lies behind the top of that time, so a resume from there can't miss it.
     this.#floor ??= this.#top;
-    if (this.#deadline === null) this.#expectWithin(ANSWER_S);
   }
 
   #address() {
@@ -85,20 +105,22 @@ export class Connection {
   }
 
   #heard(frame) {
-    clearTimeout(this.#deadline);
-    this.#deadline = null;
+    this.#heardAt = performance.now();
+    this.#asked = false;
     if (frame.type === "welcome") this.#welcome(frame);
     else if (frame.type === "message") this.#entry(frame);
     else if (frame.type === "ack") this.#hear.ack(frame);
     else if (frame.type === "gap") this.#gap(frame.lost);
     else if (frame.type === "error") this.#hear.error(frame);
     else if (frame.type === "reconnect") this.#away(frame.after_s);
-    // Other types are a newer node's.
+    // A pong has said all by coming. Other types are a newer node's.
   }
 
   #welcome(frame) {
     const resumed = (this.#last ?? this.#floor) !== null;
     this.#welcomed = performance.now();
+    this.#ping_s = frame.ping_s;
+    this.#listen();
     this.#top = frame.last_id;
     // An empty room has nothing to show: coming back to it later, everything is new.
     if (!resumed && frame.last_id === "0-0") this.#floor = frame.last_id;
@@ -142,13 +164,13 @@ export class Connection {
     this.#hear.away();
   }
 
-  #lost(code, reason) {
+  #lost(code, reason, late_s = 0) {
     clearTimeout(this.#deadline);
     this.#deadline = null;
     this.#socket = this.#top = null;
     this.#gapTold = false;
     if (this.#welcomed !== null && performance.now() - this.#welcomed > STEADY_S * 1000) this.#losses = 0;
-    const explained = this.#hear.lost(code);
+    const explained = this.#hear.lost(code, late_s);
     if (FINAL.has(code) && !explained) {
       this.#hear.state("closed", code, reason);
       return;
@@ -163,15 +185,29 @@ export class Connection {
     return Math.random() * step_s * 1000;
   }
 
-  #expectWithin(limit_s) {
+  #within(limit_s, act) {
     clearTimeout(this.#deadline);
-    this.#deadline = setTimeout(() => {
-      const socket = this.#socket;
-      // close() of a dead connection takes its time to say so: let go of it now.
-      socket.onmessage = socket.onclose = null;
-      socket.close();
-      this.#lost(1006, "");
-    }, limit_s * 1000);
+    this.#deadline = setTimeout(act, limit_s * 1000);
+  }
+
+  #patience_s() {
+    return Math.min(this.#ping_s, PATIENCE_MAX_S);
+  }
+
+  // One timer looks now and then: setting it anew for each frame would cost more than the frame.
+  #listen() {
+    const left_s = this.#patience_s() - (performance.now() - this.#heardAt) / 1000;
+    if (left_s > 0) this.#within(left_s, () => this.#listen());
+    else this.#ask();
+  }
+
+  #ask() {
+    this.#asked = true;
+    this.#socket.send(JSON.stringify({ type: "ping" }));
+    this.#within(this.#patience_s(), () => {
+      if (this.#asked) this.letGo();
+      else this.#listen();
+    });
   }
 }
 

@@ -7,7 +7,8 @@
 // Between two sends: 16 a second, below messages_per_s (20), also for a pile of texts after a long absence.
 const SPACING_MS = 60;
 // A node that lost us and lives may append what it took from us until its publish_timeout_s is over; a little more
-// than that must have passed since the text went out before a resumed log without it means that it never will.
+// than that must have passed since the text went out before a resumed log without it means that it never will. Where
+// the network went silent, the node may get the text only when it is back (`late_s`).
 const SETTLE_MARGIN_MS = 1000;
 // After "not in the log, and never will be": between 0 and the step (full jitter), doubled each time.
 const RETRY_FIRST_MS = 1000;
@@ -58,7 +59,7 @@ export class Outbox {
   // False when the outbox is full: the text stays with the caller.
   add(text) {
     if (this.#items.length >= ITEMS_MAX) return false;
-    this.#items.push({ ref: ++this.#ref, text, state: WAITING, sessions: new Set(), refusals: 0 });
+    this.#items.push({ ref: ++this.#ref, text, state: WAITING, sessions: new Set(), late_ms: 0, refusals: 0 });
     this.#flush();
     this.#changed(this.#items);
     return true;
@@ -92,7 +93,7 @@ export class Outbox {
     const open = this.#underWay();
     if (!open || open.sessions.has(this.#session)) return;
     const open_ms = performance.now() - open.sentAt;
-    this.#pause(Math.max(this.#settle_ms - open_ms, SETTLE_MARGIN_MS), open, () => {
+    this.#pause(Math.max(this.#settle_ms + open.late_ms - open_ms, SETTLE_MARGIN_MS), open, () => {
       open.state = open.sessions.size < TRIES_MAX ? WAITING : UNKNOWN;
       this.#changed(this.#items);
     });
@@ -140,12 +141,14 @@ export class Outbox {
     this.#session = null;
   }
 
-  // The connection is gone. True when the close code was about the text under way, which is now FAILED.
-  lost(code) {
+  // The connection is gone, though for late_s the node may still hear what went out on it. True when the close code was
+  // about the text under way, which is now FAILED.
+  lost(code, late_s) {
     this.#session = null;
     this.#endPause();
     const open = this.#underWay();
     if (!open) return false;
+    open.late_ms = Math.max(open.late_ms, late_s * 1000);
     const blame = BLAMES.get(code);
     if (blame) this.#fail(open, blame);
     this.#changed(this.#items);
@@ -161,6 +164,7 @@ export class Outbox {
     item.state = SENT;
     item.sessions.add(this.#session);
     item.sentAt = performance.now();
+    item.late_ms = 0;
     this.#pause(SPACING_MS);
     this.#send({ type: "message", message: item.text, ref: item.ref });
   }

@@ -34,7 +34,7 @@ const connection = new Connection(room, {
   ack: (frame) => outbox.ack(frame),
   error: (frame) => outbox.error(frame),
   away: () => outbox.away(),
-  lost: (code) => outbox.lost(code),
+  lost: (code, late_s) => outbox.lost(code, late_s),
 });
 
 submit.addEventListener("click", say);
@@ -46,6 +46,7 @@ comeBack.addEventListener("click", () => {
   input.focus();
   connection.open();
 });
+window.addEventListener("offline", () => connection.letGo());
 window.addEventListener("online", () => connection.hurry());
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
