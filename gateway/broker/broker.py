@@ -238,6 +238,7 @@ class Broker:
                 if isinstance(exc, BrokerRefused) and exc.code in PASSING:
                     # Who comes may come and read; no group can be made either, and so none be taken for a dead node's.
                     refusals.tell(str(exc))
+                    self._lane_changed(name, None)
                     return
                 self._lane_changed(name, str(exc))
                 await asyncio.sleep(self._settings.heartbeat_s / 5)

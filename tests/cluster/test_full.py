@@ -158,6 +158,36 @@ async def test_a_broker_with_a_full_disk_refuses_messages_and_nothing_else(
 
 
 @redis_only
+async def test_a_node_that_starts_on_a_full_broker_lets_people_in(
+    start_node: NodeFactory, chat: Chat, broker: Broker
+) -> None:
+    """A rolling restart does not wait for the disk: what is refused is this node's name in the registry, for now."""
+    first = await start_node(**SOON)
+    speaker = await chat.join(first, "room")
+    await speaker.say("before")
+    await speaker.acked("before")
+    await no_disk(chat.broker, broker)
+    second = await start_node(**SOON)
+    late = await chat.join(second, "room", history=1)
+    await late.hears("before")
+    await disk(chat.broker, broker)
+    await until(lambda: chat.broker.zscore(NODES, _id(second)), "it is registered")
+    await until(lambda: _taken(speaker), "messages go through again", every_s=0.1)
+    await until(lambda: late.messages[-1] == speaker.messages[-1], "and are heard")
+
+
+def _id(node: Node) -> str:
+    return str(json.loads(node.lines()[0])["node"])
+
+
+async def _taken(member: Member) -> bool:
+    text = f"try-{len(member.acks) + len(member.errors)}"
+    await member.say(text)
+    await until(lambda: member.answered(text), "an answer")
+    return text in member.acks
+
+
+@redis_only
 async def test_a_broker_that_misses_its_replicas_refuses_messages_and_nothing_else(
     nodes: list[Node], chat: Chat, broker: Broker
 ) -> None:
@@ -258,12 +288,5 @@ async def test_a_room_in_which_nobody_speaks_makes_space_for_others(
         await loud.say(str(number).ljust(10_000, "."), f"old-{number}")
     await until(lambda: "old-99" in loud.acks, "all are said")
     await fill(chat.broker)
-
-    async def taken() -> bool:
-        text = f"try-{len(other.acks) + len(other.errors)}"
-        await other.say(text)
-        await until(lambda: other.answered(text), "an answer")
-        return text in other.acks
-
-    await until(taken, "another room takes messages again", every_s=0.1)
+    await until(lambda: _taken(other), "another room takes messages again", every_s=0.1)
     assert await chat.broker.xlen(key("loud")) < 100
