@@ -27,6 +27,11 @@ class Opcode(IntEnum):
     PONG = 0xA
 
 
+_OPCODES: dict[int, Opcode] = {opcode.value: opcode for opcode in Opcode}
+# Opcodes from here on are of control frames.
+_CONTROL = Opcode.CLOSE.value
+
+
 class Frame(NamedTuple):
     """`payload`: of a text or binary frame the whole message, in as many frames as it came."""
 
@@ -80,28 +85,27 @@ class Inbound:
             if len(buffer) < start:
                 return None
             size = int.from_bytes(buffer[2:start])
-        if opcode < Opcode.CLOSE and size > self._bytes_max - len(self._message):
+        if opcode < _CONTROL and size > self._bytes_max - len(self._message):
             raise Broken(Close.TOO_LONG)  # before its payload is waited for
         end = start + 4 + size
         if len(buffer) < end:
             return None
         payload = _unmasked(buffer[start : start + 4], buffer[start + 4 : end])
         del buffer[:end]
-        if opcode >= Opcode.CLOSE:
+        if opcode >= _CONTROL:
             return Frame(opcode, payload, end)
         return self._part(first, opcode, payload, end)
 
     def _opcode_of(self, first: int, second: int) -> Opcode:
         """Judge a frame's head, by what came before it. Where RSV1 means nothing, on control frames, clients set it."""
-        try:
-            opcode = Opcode(first & 0x0F)
-        except ValueError:
-            raise Broken(Close.PROTOCOL, f"opcode {first & 0x0F} means nothing") from None
+        opcode = _OPCODES.get(first & 0x0F)
+        if opcode is None:
+            raise Broken(Close.PROTOCOL, f"opcode {first & 0x0F} means nothing")
         if first & 0x30 or (first & 0x40 and not self._deflates):
             raise Broken(Close.PROTOCOL, "a reserved bit is set")
         if not second & 0x80:
             raise Broken(Close.PROTOCOL, "a client masks its frames")  # §5.1
-        if opcode >= Opcode.CLOSE:
+        if opcode >= _CONTROL:
             if not first & 0x80 or second & 0x7F > 125:
                 raise Broken(Close.PROTOCOL, "a control frame is whole and has at most 125 bytes")  # §5.5
         elif (opcode is Opcode.PART) == (self._opcode is Opcode.PART):

@@ -5,6 +5,8 @@ import json
 import signal
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import aiohttp
 import pytest
@@ -14,8 +16,13 @@ from tests.deploy.cluster import Cluster
 from tests.deploy.load import Load, codes
 from tests.support.broker import Broker
 from tests.support.certs import make_certs
+from tests.support.client import Crowd
 from tests.support.haproxy import FALL, INTER_S, HAProxy
+from tests.support.need import need_tool
+from tests.support.node import Node
 from tests.support.ports import free_port
+from tests.support.process import Process
+from tests.support.raw import PING, PONG, Raw, frame, frames_in
 from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
@@ -210,6 +217,50 @@ async def test_a_renewed_certificate_is_taken_up_and_cuts_nobody_off(start_node:
         await until(renewed, "the new certificate is shown")
         await before.send_json({"message": "still here"})
         assert await before.receive_json(timeout=20) == {"message": "still here"}
+
+
+IDLE_S = 3
+# As many set it up: not with the hour of our own haproxy.cfg.
+IMPATIENT = """
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1m
+    timeout server 1m
+    timeout tunnel {idle_s}s
+listen chat
+    bind 127.0.0.1:{port}
+    server node 127.0.0.1:{node_port}
+"""
+
+
+async def test_a_balancer_that_cuts_idle_connections_cuts_none_of_ours(start_node: NodeFactory, tmp_path: Path) -> None:
+    """With `timeout tunnel 30s` and pings up to 2 x 25 s apart, 19 of 25 were cut. The same, ten times as fast."""
+    node = await start_node(ping_s=IDLE_S * 25 / 30)
+    config, port = tmp_path / "impatient.cfg", free_port()
+    config.write_text(IMPATIENT.format(idle_s=IDLE_S, port=port, node_port=node.port), "utf-8")
+    Process(
+        "impatient", [need_tool("haproxy", "haproxy"), "-db", "-f", str(config)], tmp_path / "impatient.log"
+    ).spawn()
+    balanced = cast(Node, SimpleNamespace(port=port))
+    async with Crowd() as crowd:
+        await until(lambda: crowd.http.get(f"http://127.0.0.1:{port}/healthz"), "the balancer listens")
+        quiet: list[Raw] = []
+        for _ in range(25):  # each comes in a moment of its own
+            quiet.append(await crowd.member(balanced, "r"))
+            await asyncio.sleep(IDLE_S / 50)
+        pongs = dict.fromkeys(quiet, 0)
+
+        def answer_and_look() -> bool:
+            for raw in quiet:
+                pings = [opcode for opcode, _ in frames_in(raw.data)].count(PING)
+                if pings > pongs[raw] and not raw.over.done():
+                    raw.write(frame(b"", PONG))
+                pongs[raw] = pings
+            return min(pongs.values()) >= 2 or any(raw.over.done() for raw in quiet)
+
+        await until(answer_and_look, "all are pinged again and again", every_s=0.05)
+        assert sum(raw.over.done() for raw in quiet) == 0, "cut by the balancer"
 
 
 async def test_no_node_ready_is_a_503_that_says_when_to_come_back(start_node: NodeFactory, tmp_path: Path) -> None:
