@@ -103,13 +103,13 @@ class Mishaps:
 
     async def slow_readers(self) -> None:
         node, loud = self._watched.nodes[1], b'{"message": "' + b"x" * 60_000 + b'"}'
-        talker = await self._crowd.member(self._watched.nodes[0], "loud")
+        talker = await self._crowd.member(node, "loud")  # not where who is held back for a second is closed
         while not self._seen("HirobaClosedForSlowness"):
             for _ in range(ENOUGH):
                 raw = await self._crowd.connect(node, receive_bytes=4096)
                 await raw.enter("loud")
                 raw.transport.pause_reading()
-            for _ in range(10):
+            for _ in range(5):
                 talker.write(frame(loud))
             closed = await node.metric("hiroba_closes_total", reason="slow") + ENOUGH
             await self._until_counted(node, "slow", closed)
