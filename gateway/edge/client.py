@@ -67,7 +67,8 @@ class Client(Session, asyncio.BufferedProtocol):
         """What was read of the socket, at most READ_BYTES."""
         self.quiet_looks = 0
         if self.closing is not None:
-            self._drop()
+            # Dropped unparsed: it is the client's own close frame, or of no interest.
+            self._say_no_more()
             return
         if len(data) > READ_BYTES:  # behind the handshake, in the same read
             self.end(Close.PROTOCOL, "wait for the 101 (RFC 6455 section 4.1)")
@@ -104,6 +105,11 @@ class Client(Session, asyncio.BufferedProtocol):
         """Whether its socket is not read at present, so that its silence means nothing."""
         return self._intake is not None and self._intake.held
 
+    def stop_reading(self) -> None:
+        """Leave to the kernel what the client sends. The caller owes it `read_on()`."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
     def read_on(self) -> None:
         """Read the socket again; only a socket that is read hears of its end."""
         if not self.transport.is_closing():
@@ -127,7 +133,7 @@ class Client(Session, asyncio.BufferedProtocol):
             self.end(Close.CLIENT)
         else:
             self.end(Close.CLIENT, reason, code)
-        self.transport.write_eof()
+        self._say_no_more()
 
     def _say(self, payload: bytes) -> None:
         context = self._context
@@ -182,12 +188,9 @@ class Client(Session, asyncio.BufferedProtocol):
         self.write(farewell)
         self._close_written = True
 
-    def _drop(self) -> None:
-        """What comes behind our close frame is not looked at: it is the client's own, or of no interest.
-
-        We say that nothing follows, and read on: closing now would reset a client that is still sending before it reads
-        our close frame (RFC 6455 §7.1.1). It closes, or the abort timer does.
-        """
+    def _say_no_more(self) -> None:
+        """Behind our close frame comes our FIN, and we read on: closing now would reset a client that is still sending
+        before it reads that frame (RFC 6455 §7.1.1). It closes, or the abort timer does. Idempotent."""
         if self._close_written and not self.transport.is_closing():
             self.transport.write_eof()
 

@@ -69,8 +69,9 @@ class Intake:
         served = self._serve()
         if self._client.closing is None and (self._full or not served):
             self.held = True
-            self._client.transport.pause_reading()
-            self._context.keep(f"intake {self._client.id}", self._hold())
+            self._client.stop_reading()
+            task = self._context.keep(f"intake {self._client.id}", self._hold())
+            task.add_done_callback(self._held)
 
     async def _hold(self) -> None:
         """Serve the rest as it may be served, then read on."""
@@ -80,6 +81,11 @@ class Intake:
         self.held = False
         self._backlog_until = time.monotonic() + BACKLOG_S
         self._client.read_on()
+
+    def _held(self, task: "asyncio.Task[None]") -> None:
+        """A hold that failed is a bug, and logged; its client would never be read again, nor pinged."""
+        if not task.cancelled() and task.exception() is not None:
+            self._client.end(Close.ERROR)
 
     def _serve(self) -> bool:
         """Serve what may be served in one turn. True: nothing is left, or it is of no interest any more."""
