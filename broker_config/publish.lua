@@ -163,6 +163,8 @@ for at = FIRST, #ARGV, 4 do
     logs[index] = newest
   end
   if newest then id, failure = append(KEYS[index], newest, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]) end
+  -- A replica's word is for the connection, not for the entry: the call goes to the master.
+  if failure and failure:sub(1, 9) == 'READONLY ' then return redis.error_reply(failure) end
   lines[#lines + 1] = id or '!' .. failure
   appended = appended or id ~= nil
 end
