@@ -189,12 +189,14 @@ class Road(Section):
     """Once in this time every room is read whether its doorbell rang or not: the longest that a lost
     doorbell can delay a message."""
     probe_s: Seconds = 5.0
-    """Five probe entries go through publisher and reader in this time; none back within it means a dead
-    road: reconnect, and `/readyz` says no."""
+    """Five probe entries go through publisher and reader in this time, and each connection to the broker is
+    asked as often whether it is there; no answer within it means a dead road: reconnect, and `/readyz`
+    says no."""
     heartbeat_s: Seconds = 5.0
     """A node renews its place in the registry once in this time."""
     node_ttl_s: Seconds = 30.0
-    """A node that was silent for so long is taken for dead and its groups are removed. Six heartbeats."""
+    """A node that was silent for so long is taken for dead and its groups are removed, by nodes whose own
+    connection has stood for as long. Six heartbeats."""
     broker_timeout_s: Seconds = 5.0
     """Budget for connecting to the broker, and for one reply."""
 
@@ -211,7 +213,8 @@ class Reading(Section):
     """Largest `?history=N`; a larger one is answered 400."""
     pages_max: Count = 8
     """Stream pages that one node holds at once for sessions behind: a crowd that comes back together
-    queues here, not at the broker. One for each connection that reads them."""
+    queues here, not at the broker. They come over one connection: more would only lie in the broker's
+    memory."""
     stall_s: Seconds = 30.0
     """A session behind whose socket took nothing for so long is closed 4008."""
 

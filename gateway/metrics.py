@@ -90,7 +90,11 @@ COUNTERS = (
     ("trims_in_vain", "hiroba_trims_in_vain", "Trims that cut nothing of a log far above its bounds."),
     ("logs_rewound", "hiroba_logs_rewound", "Logs found without this node's last entry (failover, flush)."),
     ("broker_changes", "hiroba_broker_changes", "Times another server answered at the broker's address."),
-    ("probe_timeouts", "hiroba_probe_timeouts", "Times no probe came back in time and all lanes were connected anew."),
+    (
+        "probe_timeouts",
+        "hiroba_probe_timeouts",
+        "Times a probe, or the answer of one connection to the broker, did not come in time: connected anew.",
+    ),
     ("walks", "hiroba_walks", "Sessions that began to be walked: joined with history or after, or fell behind."),
     ("fell_behind", "hiroba_sessions_fell_behind", "Live sessions whose socket was too full to take a batch."),
     ("pages", "hiroba_pages_read", "Pieces of logs read from the stream for walks."),

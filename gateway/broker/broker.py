@@ -1,11 +1,12 @@
 """The broker as the rooms see it: publish, follow a log, read a page of it, and whether the road is proven.
 
-Composes the lanes with their owners (publisher, reader, doorbell); redis-py does what is not hot.
+Composes the lanes with their owners: publisher, reader (and whoever keeps its groups), doorbell, pages.
 """
 
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -32,8 +33,8 @@ from gateway.core.entry import START, EntryId, entry_id
 from gateway.core.names import RoomName
 from gateway.metrics import Metrics
 
-# Off the hot road: heartbeats, and at most pages_max page reads that wait their turn for these.
-CONNECTIONS_MAX = 8
+# A connection is silent when an answer takes so much of probe_s: before the probe, which can't tell which one it is.
+SILENT_SHARE = 0.75
 # Seconds between two looks at the sentinels. One that was deposed in order goes on taking writes until it is told
 # (8 s), and all of them are lost.
 WATCH_S = 0.5
@@ -58,15 +59,15 @@ class Broker:
         self._down: dict[str, str] = {}
         # The reasons told since the broker was last there, without their numbers.
         self._told: set[str] = set()
-        self._signs_of_life: list[asyncio.Task[None]] = []
+        self._heartbeat: asyncio.Task[None] | None = None
 
-        self._publish_lane, self._read_lane, self._bell_lane = (
-            Lane(name, node, self.endpoint, settings.broker_timeout_s, self._lane_changed)
-            for name in ("publish", "read", "doorbell")
+        silent_s = settings.probe_s * SILENT_SHARE
+        self._lanes = tuple(
+            Lane(name, node, self.endpoint, settings.broker_timeout_s, silent_s, self._lane_changed)
+            for name in ("publish", "read", "doorbell", "page")
         )
-        lanes = (self._publish_lane, self._read_lane, self._bell_lane)
-        metrics.known("broker_reconnects", ("registry", *(lane.name for lane in lanes)))
-        self._client = self.endpoint.client(CONNECTIONS_MAX)
+        self._publish_lane, self._read_lane, self._bell_lane, page_lane = self._lanes
+        metrics.known("broker_reconnects", ("registry", *(lane.name for lane in self._lanes)))
         self._groups = Groups(node, keys, self._read_lane, metrics)
         self._reader = Reader(
             self._read_lane,
@@ -77,7 +78,7 @@ class Broker:
             metrics,
             entry_bytes_max=settings.message_bytes_max,
         )
-        self._doorbell = Doorbell(self._bell_lane, self._ring, self._listens, metrics)
+        self._doorbell = Doorbell(self._bell_lane, self._ring, self._listens, metrics, settings.broker_timeout_s)
         retention = Retention(
             settings.retention_s,
             settings.retention_entries_min,
@@ -98,9 +99,28 @@ class Broker:
             entries_max=settings.publish_queue_entries_max,
             bytes_max=settings.publish_queue_bytes_max,
         )
-        self._registry = Registry(node, keys, self._client, settings.node_ttl_s, self._reader.distrust)
-        self._probe = Probe(node, keys.probe(node), self.publisher, clock, settings.probe_s, reconnect=self._drop_lanes)
-        self.reads = Reads(self._client, settings.pages_max, metrics)
+        self._registry = Registry(
+            node, keys, self._read_lane, clock, settings.node_ttl_s, on_forgotten=self._reader.distrust
+        )
+        self._read_lane.on_up = self._read_lane_up
+        for lane in self._lanes:
+            lane.on_demoted = self._leave
+        self._probe = Probe(
+            node,
+            keys.probe(node),
+            self.publisher,
+            clock,
+            settings.probe_s,
+            settings.message_bytes_max,
+            whole=lambda: all(lane.is_up for lane in self._lanes),
+            reconnect=self._drop_lanes,
+        )
+        # Whether probes go out: nobody reads them before the node follows their log, or after it withdrew.
+        self._probing = False
+        self._withdrawing = False
+        # A connection is back, or hears the probe's bells again: nobody need wait for the next turn to know.
+        self._mended = asyncio.Event()
+        self.reads = Reads(page_lane, settings.pages_max, metrics)
         self._sweep = Sweep(
             self._reader,
             self._groups,
@@ -165,20 +185,23 @@ class Broker:
         self._reader.ring(self._keys.rung(channel), bell)
 
     def _listens(self, channel: bytes) -> None:
-        self._reader.listens(self._keys.rung(channel))
+        key = self._keys.rung(channel)
+        self._reader.listens(key)
+        if key == self._probe.feed.key:
+            self._mended.set()
 
     async def _last_id(self, key: bytes) -> EntryId:
         while True:
             await self._read_lane.up()
             try:
-                newest = await self._read_lane.ask("XREVRANGE", key, "+", "-", "COUNT", 1)
+                newest = await self._read_lane.ask_master("XREVRANGE", key, "+", "-", "COUNT", 1)
             except BrokerGone:
                 continue
             return entry_id(newest[0][0]) if newest else START
 
     async def last_id(self, feed: Feed) -> EntryId:
         """The log's last id as the broker has it now. Raises BrokerGone, BrokerRefused."""
-        newest = await self._read_lane.ask("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
+        newest = await self._read_lane.ask_master("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
         return entry_id(newest[0][0]) if newest else START
 
     def ring(self, feed: Feed) -> None:
@@ -193,20 +216,20 @@ class Broker:
 
     async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
         """Start everything, until cancelled; `keep` owns the tasks."""
-        for lane in (self._publish_lane, self._read_lane, self._bell_lane):
+        for lane in self._lanes:
             keep(f"lane {lane.name}", lane.run())
+        keep("proof", self._prove())
         if self.endpoint.moves:
             keep("sentinels", self._watch())
         keep("publisher", self.publisher.run())
         keep("publish deadlines", self.publisher.expire())
         # No group may be made before others know that its node lives.
         await self._insist("registry", self._registry.beat)
-        self._signs_of_life.append(keep("heartbeat", self._registry.run(self._settings.heartbeat_s)))
+        self._heartbeat = keep("heartbeat", self._registry.run(self._settings.heartbeat_s))
         keep("reader", self._reader.run())
         keep("sweep", self._sweep.run())
-        probe = Feed(self._keys.probe(self._node), self._probe, self._settings.message_bytes_max)
-        await self._insist("probe", lambda: self._attach(probe))
-        self._signs_of_life.append(keep("probe", self._prove()))
+        await self._insist("probe", lambda: self._attach(self._probe.feed))
+        self._probing = True
         await asyncio.Event().wait()
 
     async def _watch(self) -> None:
@@ -214,17 +237,36 @@ class Broker:
         while True:
             await asyncio.sleep(WATCH_S)
             try:
-                address = await self.endpoint.follow_master()
+                address = await self.endpoint.master()
             except BrokerGone:  # a lane that needs them says so
                 continue
-            for lane in (self._publish_lane, self._read_lane, self._bell_lane):
+            for lane in self._lanes:
                 if lane.address != address:
                     lane.give_up(f"{lane.address} is not the master any more: {address} is")
 
     async def _prove(self) -> None:
+        """Prove each connection, then the road that they make together: every so often, and when one is back."""
         while True:
-            self._probe.turn()
-            await asyncio.sleep(self._probe.every_s)
+            for lane in self._lanes:
+                if not lane.prove(self._clock.now()):
+                    self._metrics.probe_timeouts += 1
+                    self._probe.doubt()
+            if self._probing:
+                self._probe.turn()
+            self._mended.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._probe.every_s):
+                    await self._mended.wait()
+
+    def _read_lane_up(self) -> None:
+        if not self._withdrawing:
+            self._registry.up()
+        self._reader.up()
+
+    def _leave(self, reason: str) -> None:
+        """The server is a replica now. Connections that only read would stay with it for ever, and never be told."""
+        for lane in self._lanes:
+            lane.give_up(reason)
 
     async def _insist(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Do what nothing works without, however long the broker refuses it."""
@@ -245,9 +287,11 @@ class Broker:
 
     async def withdraw(self) -> None:
         """Flush what is queued, remove this node's groups, name and keys. Bounded by the caller."""
-        for task in self._signs_of_life:  # one more of them would register this node again, or write its keys
-            task.cancel()
-        await asyncio.gather(*self._signs_of_life, return_exceptions=True)
+        # One more heartbeat or probe would register this node again, or write its keys.
+        self._probing, self._withdrawing = False, True
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.gather(self._heartbeat, return_exceptions=True)
         await self.publisher.flushed()
         left = [future for feed in list(self._reader.feeds.values()) if (future := self.unfollow(feed)) is not None]
         for future in left:
@@ -255,24 +299,25 @@ class Broker:
         await self._registry.withdraw()
 
     async def close(self) -> None:
-        """Close what redis-py holds. The tasks end with their owner."""
-        await self._client.aclose()
+        """Close the connections to the sentinels. The tasks end with their owner."""
         await self.endpoint.close()
 
     def _drop_lanes(self, reason: str) -> None:
         self._metrics.probe_timeouts += 1
-        for lane in (self._publish_lane, self._read_lane, self._bell_lane):
+        for lane in self._lanes:
             lane.drop(reason)
 
     def _lane_changed(self, name: str, down: str | None) -> None:
         """One line per change of state or of its reason: a retry loop must not fill the disk."""
         if down is None:
             self._down.pop(name, None)
+            self._mended.set()
             if not self._down and self._told:
                 self._told.clear()
                 log.info("broker is back", broker=str(self.endpoint))
             return
         self._metrics.broker_reconnects[name] += 1
+        self._probe.doubt()
         self._down[name] = down
         kind = re.sub(r"\d+", "#", down)
         if kind in self._told or len(self._told) == REASONS_MAX:

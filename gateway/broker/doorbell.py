@@ -18,22 +18,38 @@ class Doorbell:
     """The channels we listen at. `ring` is called for every append, `listens` when one may have gone unheard."""
 
     def __init__(
-        self, lane: Lane, ring: Callable[[bytes, bytes], None], listens: Callable[[bytes], None], metrics: Metrics
+        self,
+        lane: Lane,
+        ring: Callable[[bytes, bytes], None],
+        listens: Callable[[bytes], None],
+        metrics: Metrics,
+        timeout_s: float,
     ) -> None:
         self._lane = lane
         self._ring = ring
         self._listens = listens
         self._metrics = metrics
+        self._timeout_s = timeout_s
         lane.on_up, lane.on_push, lane.on_stray = self._up, self._push, self._stray
         # Channel -> done once the broker confirmed it for the first time.
         self._channels: dict[bytes, asyncio.Future[None]] = {}
 
     async def subscribe(self, channel: bytes) -> None:
-        """SSUBSCRIBE and wait for the confirmation, over a lost connection for the next one's."""
+        """SSUBSCRIBE and wait for the confirmation, over a lost connection for the next one's. Raises BrokerRefused.
+
+        A connection that confirms nothing within the broker's timeout is left.
+        """
         if channel not in self._channels:
             self._channels[channel] = asyncio.get_running_loop().create_future()
             self._tell("SSUBSCRIBE", channel)
-        await asyncio.shield(self._channels[channel])
+        confirmed = self._channels[channel]
+        while not confirmed.done():
+            await self._lane.up()
+            connections = self._lane.connections
+            await asyncio.wait((confirmed,), timeout=self._timeout_s)
+            if not confirmed.done() and self._lane.connections == connections:
+                self._lane.drop(f"no answer to SSUBSCRIBE within {self._timeout_s:g} s")
+        confirmed.result()
 
     def unsubscribe(self, channel: bytes) -> None:
         """SUNSUBSCRIBE. A ring that still comes finds nobody."""

@@ -1,4 +1,4 @@
-"""Where the broker is and how to get in: one way for the lanes and for redis-py's pool.
+"""Where the broker is and how to get in: one way for all lanes.
 
 Everything that may change under a running node is looked up at every connect: the name's addresses, the files of TLS,
 and where the URL names sentinels, which server is the master (sentinel.py).
@@ -13,7 +13,6 @@ from redis.asyncio.connection import SSLConnection, parse_url
 
 from gateway.broker.dial import Dial
 from gateway.broker.errors import BrokerGone, BrokerRefused, closed_meanwhile, missing_rule
-from gateway.broker.pool import Pool
 from gateway.broker.refusals import tell
 from gateway.broker.sentinel import Sentinels
 from gateway.urls import is_sentinel_url, sentinel_url
@@ -41,9 +40,6 @@ class Endpoint:
             self._tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
         self._dial = Dial()
         self._sentinels = Sentinels(named, self._dial, timeout_s) if named else None
-        self._pool: Pool | None = None
-        # Where the sentinels said the master is when they were last asked for it.
-        self._master = ""
 
     def __str__(self) -> str:
         """The address without any secret, for logs."""
@@ -74,31 +70,11 @@ class Endpoint:
         """Who answers there is of no use: where the name has other addresses, the next connection tries them first."""
         self._dial.doubt(peer)
 
-    async def follow_master(self) -> str:
-        """Where the broker is now, by its sentinels; the pool leaves a former one. Raises BrokerGone."""
+    async def master(self) -> str:
+        """Where the broker is now, by its sentinels. Raises BrokerGone."""
         assert self._sentinels is not None, "moves"
         host, port = await ask(self._sentinels.master())
-        former, self._master = self._master, f"{host}:{port}"
-        if self._pool is not None and self._master != former:
-            await self._pool.leave()
-        return self._master
-
-    def client(self, connections_max: int) -> "redis.Redis":
-        """redis-py for everything off the hot road: bounded connections, no retries of its own, RESP3, bytes."""
-        self._pool = Pool(
-            self._open,
-            str(self),
-            connections_max,
-            self._timeout_s,
-            protocol=3,
-            db=self.db,
-            username=self.username,
-            password=self.password,
-        )
-        return redis.Redis.from_pool(self._pool)
-
-    async def _open(self, protocol: asyncio.Protocol) -> asyncio.Transport:
-        return (await self.connect(protocol))[0]
+        return f"{host}:{port}"
 
     async def close(self) -> None:
         """Close the connections to the sentinels."""

@@ -10,6 +10,10 @@ class BrokerGone(Exception):
     """No answer can come any more over this connection. What was asked may or may not have happened."""
 
 
+class Demoted(BrokerGone):
+    """The server is a replica now. Whatever else leads to it must leave it too."""
+
+
 # What an operator has to know beyond the broker's own words.
 _MEANINGS = {
     "WRONGPASS": " (look at user and password in broker_url)",
@@ -37,6 +41,7 @@ class Fault(Enum):
     """What an error reply means to us."""
 
     GONE = auto()  # not a server that can serve: leave the connection, look the address up again
+    DEMOTED = auto()  # a replica: leave the server with every connection there is
     LOAD = auto()  # the script cache is empty: load, ask again
     NO_GROUP = auto()  # log or group vanished: put the group back at the cursor
     FORGOTTEN = auto()  # publish.lua cannot know whether this call ran before
@@ -46,7 +51,8 @@ class Fault(Enum):
 
 
 _FAULTS = {
-    **dict.fromkeys(("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN"), Fault.GONE),
+    **dict.fromkeys(("LOADING", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN"), Fault.GONE),
+    **dict.fromkeys(("READONLY", "MASTERDOWN"), Fault.DEMOTED),
     **dict.fromkeys(("NOAUTH", "WRONGPASS"), Fault.GONE),
     "NOSCRIPT": Fault.LOAD,
     "NOGROUP": Fault.NO_GROUP,

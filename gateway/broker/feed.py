@@ -61,6 +61,11 @@ class Feed:
         """The newest entry delivered: above the cursor while that stands where a tear sent it back to."""
         return self.tear.read if self.tear is not None and self.cursor == self.tear.kept else self.cursor
 
+    @property
+    def rung(self) -> EntryId:
+        """How far the log has grown by the newest bell; START: none was heard over this connection."""
+        return _bell_id(self.bell) if self.bell else START
+
     def hear(self, bell: bytes) -> None:
         """A bell: the log's newest id; `!` before it says that the log began with this call of publish.lua."""
         # All entries of one call have one ms. The reader may have crossed over before the bell came.

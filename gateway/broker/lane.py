@@ -15,12 +15,17 @@ import hiredis
 
 from gateway.broker import refusals
 from gateway.broker.endpoint import Endpoint
-from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+from gateway.broker.errors import BrokerGone, BrokerRefused, Demoted, Fault, fault_of
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
 # The longest that a connection which is given up waits for what it was asked.
 GIVE_UP_S = 1.0
+# A fruitless reconnect doubles the patience with a silent connection, up to this many times: a slow broker must not be
+# made slower.
+PATIENCE_MAX = 10
+# Every server answers it, of whatever role, full or not, and says the role.
+ROLE = ("INFO", "replication")
 
 _INCOMPLETE = object()
 
@@ -34,13 +39,14 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[BrokerGone] = loop.create_future()
         # Called in the very turn in which the connection is given up: nobody may ask it once more.
-        self.on_lost: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[BrokerGone], None] = lambda reason: None
         self._loop = loop
         self._on_push = on_push
         self._on_stray = on_stray
         self._transport: asyncio.Transport | None = None
-        # Who waits for which reply, oldest first. Bounded by its users: one publish, one read, opens under way.
-        self._asked: deque[asyncio.Future[Any]] = deque()
+        # Who waits for which reply, oldest first; a number: so many pushes are still to come for what was told.
+        # Bounded by its users: one publish, one read, opens under way.
+        self._asked: deque[asyncio.Future[Any] | int] = deque()
         # Why this connection ends once all that was asked is answered.
         self._given_up: BrokerGone | None = None
         self._parser = hiredis.Reader(protocolError=BrokerGone, replyError=BrokerRefused, notEnoughData=_INCOMPLETE)
@@ -57,8 +63,9 @@ class Connection(asyncio.Protocol):
         return future
 
     def tell(self, *args: Arg) -> None:
-        """Send a command that is answered by pushes only (pub/sub); an error reply to it goes to `on_stray`."""
+        """Send a command answered by pushes, one for each argument (pub/sub); an error reply goes to `on_stray`."""
         if self._transport is not None and not self.lost.done():
+            self._asked.append(len(args) - 1)
             self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]
 
     def give_up(self, reason: BrokerGone) -> None:
@@ -74,11 +81,11 @@ class Connection(asyncio.Protocol):
         if self.lost.done():
             return
         self.lost.set_result(reason)
-        self.on_lost()
+        self.on_lost(reason)
         if self._transport is not None:
             self._transport.abort()
         for future in self._asked:
-            if not future.done():
+            if not isinstance(future, int) and not future.done():
                 future.set_exception(reason)
                 future.exception()  # a caller that left may never look
         self._asked.clear()
@@ -102,24 +109,49 @@ class Connection(asyncio.Protocol):
     def _sort(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):
             self._on_push(reply)
-            return
-        if isinstance(reply, BrokerRefused) and fault_of(reply.code) is Fault.GONE:
-            raise BrokerGone(str(reply))
-        if isinstance(reply, BrokerRefused) and fault_of(reply.code) is Fault.DENIED:
-            refusals.tell(str(reply))
-        if not self._asked:
-            if isinstance(reply, BrokerRefused):
-                self._on_stray(reply)
-            return
-        future = self._asked.popleft()
-        if future.done():
-            pass  # who asked waits no longer
-        elif isinstance(reply, BrokerRefused):
-            future.set_exception(reply)
+            if not self._asked or reply[0] == b"smessage":
+                return
+            self._confirmed()
         else:
-            future.set_result(reply)
+            if isinstance(reply, BrokerRefused):
+                self._look_at(reply)
+            self._answer(reply)
         if self._given_up is not None and not self._asked:
             self.abort(self._given_up)
+
+    def _answer(self, reply: Any) -> None:
+        if isinstance(reply, BrokerRefused) and (not self._asked or isinstance(self._asked[0], int)):
+            if self._asked:
+                self._asked.popleft()
+            self._on_stray(reply)
+            return
+        asked: asyncio.Future[Any] | int = 0
+        while isinstance(asked, int) and self._asked:  # what was told is answered so only when it is refused
+            asked = self._asked.popleft()
+        if isinstance(asked, int) or asked.done():
+            pass  # who asked waits no longer
+        elif isinstance(reply, BrokerRefused):
+            asked.set_exception(reply)
+        else:
+            asked.set_result(reply)
+
+    def _confirmed(self) -> None:
+        """One more of what was told is answered: pushes of this kind come in the order of the replies."""
+        told = self._asked[0]
+        if isinstance(told, int):
+            if told > 1:
+                self._asked[0] = told - 1
+            else:
+                self._asked.popleft()
+
+    def _look_at(self, refused: BrokerRefused) -> None:
+        fault = fault_of(refused.code)
+        if fault is Fault.DEMOTED:
+            raise Demoted(str(refused))
+        if fault is Fault.GONE:
+            raise BrokerGone(str(refused))
+        if fault is Fault.DENIED:
+            refusals.tell(str(refused))
 
 
 class Lane:
@@ -131,6 +163,7 @@ class Lane:
         node: str,
         endpoint: Endpoint,
         timeout_s: float,
+        silence_s: float,
         on_change: Callable[[str, str | None], None],
     ) -> None:
         self.name = name
@@ -143,6 +176,12 @@ class Lane:
         self.on_up: Callable[[], None] = lambda: None
         self.on_push: Callable[[list[Any]], None] = lambda push: None
         self.on_stray: Callable[[BrokerRefused], None] = lambda refused: None
+        # For who knows of other connections to this server: it is no master any more, and why we say so.
+        self.on_demoted: Callable[[str], None] = lambda reason: None
+        # A connection that leaves a question open for so long is silent.
+        self._silence_s = self._patience_s = silence_s
+        # Which connection was asked whether it is there, and when; None: it answered.
+        self._doubted: tuple[Connection, float] | None = None
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -150,6 +189,8 @@ class Lane:
         self._client_id: int | None = None
         # Changes when another server answers (restart, failover): INFO server, run_id.
         self.run_id = b""
+        # Connections made so far.
+        self.connections = 0
         # Where the last connection led.
         self.address = ""
 
@@ -188,6 +229,58 @@ class Lane:
             self._up.clear()
             self._connection.give_up(BrokerGone(reason))
 
+    def prove(self, now: float) -> bool:
+        """Ask whether the connection is there and leads to a master; leave it when the last answer is overdue.
+
+        False: it is left. To be called every so often; `now` in seconds, by a clock that stands still while we do.
+        """
+        connection = self._connection
+        if connection is None or not self.is_up:
+            return True
+        if self._doubted is None or self._doubted[0] is not connection:
+            self._doubted = connection, now
+            connection.ask(*ROLE).add_done_callback(lambda role: self._answered(connection, role))
+        elif now - self._doubted[1] >= self._patience_s:
+            silent_s, self._patience_s = self._patience_s, min(self._patience_s * 2, self._silence_s * PATIENCE_MAX)
+            self.drop(f"the {self.name} lane is silent: no answer within {silent_s:g} s")
+            return False
+        return True
+
+    def _answered(self, connection: Connection, role: "asyncio.Future[Any]") -> None:
+        if role.cancelled() or isinstance(role.exception(), BrokerGone):
+            return
+        if self._doubted is not None and self._doubted[0] is connection:
+            self._doubted = None
+            self._patience_s = self._silence_s
+        if role.exception() is None:
+            self._judge(connection, role.result())
+
+    def _judge(self, connection: Connection, role: bytes) -> None:
+        """Leave a server that became a replica: what only reads it would answer for ever, from what it has."""
+        if b"role:slave" in role:
+            connection.abort(Demoted(f"{self.address} is a replica now"))
+
+    async def ask_master(self, *args: Arg) -> Any:
+        """The reply of a server that is a master as it replies. Raises BrokerGone, BrokerRefused."""
+        connection = self._connection
+        role: Any
+        reply: Any
+        role, reply = await asyncio.gather(self.ask(*ROLE), self.ask(*args), return_exceptions=True)
+        assert connection is not None, "it was asked"
+        if isinstance(role, bytes):
+            self._judge(connection, role)
+        if connection.lost.done():
+            raise connection.lost.result()
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply
+
+    def _lost(self, reason: BrokerGone) -> None:
+        known = not self.is_up  # given up before
+        self._up.clear()
+        if isinstance(reason, Demoted) and not known:
+            self.on_demoted(str(reason))
+
     async def run(self) -> None:
         """Stay connected until cancelled."""
         backoff_s = BACKOFF_FIRST_S
@@ -199,7 +292,8 @@ class Lane:
                     reason = str(exc) or type(exc).__name__
                 else:
                     connected_at = asyncio.get_running_loop().time()
-                    self._connection.on_lost = self._up.clear
+                    self._connection.on_lost = self._lost
+                    self.connections += 1
                     self._up.set()
                     self._on_change(self.name, None)
                     self.on_up()

@@ -1,17 +1,19 @@
 """The proof of life: an entry goes the whole road, publisher to log to doorbell to reader, and its age is what counts.
 
-A broker that is full, or whose disk is, refuses it, and is as alive as before: the refusal came back, and proves the
-road. A healthy TCP connection proves nothing: the field's best system once went deaf after a failover with its health
-check green.
+A healthy TCP connection proves nothing: the field's best system once went deaf after a failover with its health
+check green. Nor does an entry that the sweep found: only one whose own bell was heard, over connections that still
+stand. A broker that is full, or whose disk is, refuses it, and is as alive as before: the refusal came back, and proves
+the road.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Collection
 
+from gateway.broker.feed import Feed
 from gateway.broker.publisher import Publisher, Refusal
 from gateway.clock import Clock
-from gateway.core.entry import Entry, EntryId, Gap
+from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.wires import Ref
 
 # Probes per probe_s: one may be lost without the road being doubted.
@@ -23,7 +25,8 @@ OFFSETS_KEPT = 16
 
 
 class Probe:
-    """Follower of the node's own probe log. `reconnect` is called when the road is not proven in time."""
+    """Follower of the node's own probe log, which is `feed`. `whole`: no connection is down at present; `reconnect` is
+    called when the road is not proven in time."""
 
     def __init__(
         self,
@@ -32,18 +35,25 @@ class Probe:
         publisher: Publisher,
         clock: Clock,
         period_s: float,
+        entry_bytes_max: int,
+        whole: Callable[[], bool],
         reconnect: Callable[[str], None],
     ) -> None:
         self._node = node
-        self._key = key
+        self.feed = Feed(key, self, entry_bytes_max)
         self._publisher = publisher
         self._clock = clock
         self._period_s = period_s
+        self._whole = whole
         self._reconnect = reconnect
         self._patience_s = period_s
         # When the last probe came back; None: none yet.
         self._proven_at: float | None = None
+        # When the road was last doubted: a connection was lost since the last probe came back, or all were left.
         self._doubted_at = clock.now()
+        self._doubted = True
+        # The newest probe of ours that came back, and did not prove anything yet; START: none.
+        self._returned = START
         self._sent: tuple[float, float] | None = None
         # What the broker said to the last probe, while it is well and takes nothing (full, its disk is); None: it does.
         self.refused: Refusal | None = None
@@ -66,8 +76,14 @@ class Probe:
 
     @property
     def proven(self) -> bool:
-        """The whole road worked within the last period."""
-        return self._proven_at is not None and self._clock.now() - self._proven_at < self._period_s
+        """The whole road worked within the last period, and no connection of it was lost since."""
+        age_s = self.age_s()
+        return age_s is not None and age_s < self._period_s and not self._doubted
+
+    def doubt(self) -> None:
+        """A connection was lost: what was proven of the road was proven of another one."""
+        self._doubted = True
+        self._doubted_at = self._clock.now()
 
     async def proof(self) -> None:
         """Wait until the road is proven; at once while it is."""
@@ -76,6 +92,7 @@ class Probe:
 
     def turn(self) -> None:
         """Send the next probe, judge the last ones. To be called every `every_s`."""
+        self._judge()
         now = self._clock.now()
         since_s = now - max(self._proven_at or 0.0, self._doubted_at)
         if since_s > self._patience_s:
@@ -84,7 +101,7 @@ class Probe:
             self._reconnect(f"no probe came back within {since_s:.1f} s")
         if self._sent is None:
             self._sent = (time.time(), time.monotonic())
-            self._publisher.offer(self._key, self._node, "", b"null", None, self._answered)
+            self._publisher.offer(self.feed.key, self._node, "", b"null", None, self._answered)
 
     def _answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
         sent, self._sent = self._sent, None
@@ -98,8 +115,10 @@ class Probe:
             self._doubted_at = self._clock.now()
 
     def deliver(self, entries: list[Entry]) -> None:
-        if any(entry.sender == self._node for entry in entries):
-            self._prove()
+        mine = [entry.id for entry in entries if entry.sender == self._node]
+        if mine:
+            self._returned = mine[-1]
+            self._judge()
         stamp, sent_at, round_trip_s = self._stamped
         if str(entries[-1].id).encode() == stamp:
             # The entry's clock is cut to the ms: the middle of it is the best guess.
@@ -107,7 +126,16 @@ class Probe:
             self._offsets = [*self._offsets[1 - OFFSETS_KEPT :], (round_trip_s, broker_s - sent_at - round_trip_s / 2)]
             self.offset_s = min(self._offsets)[1]
 
+    def _judge(self) -> None:
+        """A probe proves the road when its own bell was heard, in whatever order they came."""
+        if self._returned != START and self.feed.rung == self._returned:
+            self._prove()
+
     def _prove(self) -> None:
+        if not self._whole():
+            return
+        self._returned = START
+        self._doubted = False
         self._proven_at = self._clock.now()
         self._patience_s = self._period_s
         self._proof.set()

@@ -59,7 +59,6 @@ class Reader:
         # Feeds that were not read to their end since their doorbell was last connected: bells may be missing.
         self._unsure: set[Feed] = set()
         self._run_id = b""
-        lane.on_up = self._up
         metrics.known("nonsense", ("bell",))
 
     def ring(self, key: bytes, bell: bytes) -> None:
@@ -95,7 +94,7 @@ class Reader:
             feed.entry_bytes = self._entry_bytes_max
         self.mark(self.feeds.values())
 
-    def _up(self) -> None:
+    def up(self) -> None:
         """A new connection. What the old one's last read did is unknown; its feeds are already distrusted."""
         changed = self._run_id not in (b"", self._lane.run_id)
         self._run_id = self._lane.run_id

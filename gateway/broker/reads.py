@@ -2,11 +2,10 @@
 
 import asyncio
 
-import redis.asyncio as redis
-
 import broker_config
-from gateway.broker.endpoint import ask
+from gateway.broker.errors import BrokerRefused, Fault, fault_of
 from gateway.broker.feed import Feed
+from gateway.broker.lane import Lane
 from gateway.core.contiguity import contiguous, first_id, told
 from gateway.core.entry import Entry, EntryId, Gap, decode, entry_id
 from gateway.metrics import Metrics
@@ -18,12 +17,13 @@ Piece = list[Entry] | Gap
 
 
 class Reads:
-    """XRANGE over redis-py. Errors: BrokerGone, BrokerRefused."""
+    """XRANGE, of a master: a replica's pages would lack what came last. Errors: BrokerGone, BrokerRefused."""
 
-    def __init__(self, client: redis.Redis, pages_max: int, metrics: Metrics) -> None:
-        self._client = client
+    def __init__(self, lane: Lane, pages_max: int, metrics: Metrics) -> None:
+        self._lane = lane
         self._metrics = metrics
-        self._start = client.register_script(broker_config.script("start"))
+        self._script = broker_config.script("start")
+        self._sha = b""
         # Whoever reads a page holds one of these until it needs the page no more: they bound what pages take.
         self.pages = asyncio.Semaphore(pages_max)
         # Pages under way; who asks for the same one meanwhile gets the same one.
@@ -50,10 +50,10 @@ class Reads:
 
     async def _after(self, feed: Feed, cursor: EntryId, top: EntryId, entries_max: int) -> list[Piece]:
         self._metrics.pages += 1
-        raw = await ask(self._client.xrange(feed.key, f"({cursor}", str(top), count=entries_max))
+        raw = await self._lane.ask_master("XRANGE", feed.key, f"({cursor}", str(top), "COUNT", entries_max)
         if not raw:
             return []
-        stretch = [decode(id, [part for field in fields.items() for part in field]) for id, fields in raw]
+        stretch = [decode(id, fields) for id, fields in raw]
         first = first_id(stretch[0])
         if first.n == 1 and cursor.n:
             lost = feed.lost_before(first, cursor)
@@ -66,10 +66,17 @@ class Reads:
         return list(told(feed.tear, cursor, stretch, read_n))
 
     async def _precedes(self, feed: Feed, cursor: EntryId, n: int) -> bool:
-        below = await ask(self._client.xrevrange(feed.key, str(cursor), "-", count=1))
+        below = await self._lane.ask_master("XREVRANGE", feed.key, str(cursor), "-", "COUNT", 1)
         return bool(below) and entry_id(below[0][0]).n == n - 1
 
     async def start_of_last(self, feed: Feed, top: EntryId, count: int) -> EntryId:
         """The cursor from which `count` entries follow up to `top`, or as many as the log has."""
-        first: bytes | None = await ask(self._start(keys=[feed.key], args=[str(top), count]))
-        return top if first is None else entry_id(first).before()
+        while True:
+            try:
+                first: bytes | None = await self._lane.ask_master("EVALSHA", self._sha, 1, feed.key, str(top), count)
+            except BrokerRefused as exc:
+                if fault_of(exc.code) is not Fault.LOAD:
+                    raise
+                self._sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
+            else:
+                return top if first is None else entry_id(first).before()

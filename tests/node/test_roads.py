@@ -121,7 +121,7 @@ async def test_an_acl_that_lacks_a_rule_costs_what_the_rule_was_for(
     KILL a node whose connections broke all at once never came back."""
     async with broker.client() as client:
         await client.execute_command("ACL", "SETUSER", "gateway", f"-{rule}")
-        node = await start_node(sweep_s=0.2, probe_s=2)
+        node = await start_node(sweep_s=0.2, probe_s=2, heartbeat_s=0.2, node_ttl_s=0.5)  # nobody is swept before
         ann = await crowd.join(node, "r")
         for n in range(4):
             await ann.say(n, ref=n)

@@ -7,6 +7,8 @@ import struct
 from collections import deque
 from typing import Literal
 
+from redis.asyncio import Redis
+
 from tests.support.until import until
 
 Way = Literal["up", "down"]  # up: client to server
@@ -65,12 +67,12 @@ class Stream:
     async def give(self) -> None:
         """Passes on until the sender has ended and everything held is delivered, then closes the receiver."""
         with contextlib.suppress(ConnectionError):
-            while self._chunks or not self._ended:
+            while (self._chunks or not self._ended) and not self._writer.is_closing():
                 await self._news.wait()
                 self._news.clear()
                 while self._chunks or (self._ended and self.frozen):
                     await self._gate.wait()
-                    if not self._chunks:
+                    if not self._chunks or self._writer.is_closing():  # cut meanwhile
                         break
                     if self.delay_s:
                         await asyncio.sleep(self.delay_s)
@@ -198,6 +200,21 @@ class Proxy:
         if self._hold:
             way, needle = self._hold
             getattr(link, way).hold_at = needle
+
+    def lead_to(self, port: int) -> None:
+        """New connections go to another server on this machine, as a name or a balancer leads elsewhere."""
+        self._target = ("127.0.0.1", port)
+
+    async def link_named(self, end: str, broker: Redis) -> Link:
+        """Waits for the open connection whose name (HELLO SETNAME) ends so: a node's lane, by `broker`, the server's
+        client of a test."""
+
+        async def found() -> Link | None:
+            addresses = {one["addr"] for one in await broker.client_list() if one["name"].endswith(end)}
+            links = [link for link in self.open_links if link.server_side in addresses]
+            return links[0] if len(links) == 1 else None
+
+        return await until(found, f"one connection named …{end}")
 
     def delay(self, delay_s: float) -> None:
         """Each chunk waits so long, both ways, on present and new connections."""

@@ -16,7 +16,7 @@ from gateway.broker.publisher import Refusal
 from gateway.config import Settings
 from gateway.core import wires
 from gateway.core.closes import Close
-from gateway.core.entry import START, Entry, EntryId, Gap
+from gateway.core.entry import Entry, EntryId, Gap
 from gateway.metrics import GAUGES, LABELLED
 from gateway.node import Node
 
@@ -140,7 +140,7 @@ def scrape() -> list[Metric]:
     node = Node(Settings(), "0123456789ab")
     for attribute, _, _ in GAUGES:
         setattr(node.metrics, attribute, 0.0)
-    node.broker._probe.deliver([Entry(START, node.id, "", b"null")])
+    node.broker._probe._proven_at = 0.0
     return list(node._registry().collect())
 
 

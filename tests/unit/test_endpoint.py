@@ -14,8 +14,7 @@ from gateway.broker.endpoint import Endpoint, ask
 from gateway.broker.errors import BrokerGone
 from tests.conftest import BrokerFactory
 from tests.support.broker import Broker
-from tests.support.proxy import Proxy
-from tests.support.until import BUDGET_S, until
+from tests.support.until import BUDGET_S
 
 # redis-py 8 would rather have `driver_info`, which redis-py 6 does not know.
 pytestmark = pytest.mark.filterwarnings("ignore:.*'lib_(name|version)':DeprecationWarning")
@@ -120,8 +119,6 @@ async def test_a_name_whose_first_address_is_silent_costs_a_moment(
         transport, _ = await endpoint.connect(visit)
         assert transport.get_extra_info("peername")[0] == "127.0.0.1"
         transport.abort()
-        async with endpoint.client(1) as client:
-            assert await ask(client.info("server"))
 
 
 async def test_a_name_that_resolves_slowly_is_looked_up_once_by_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,60 +136,22 @@ async def test_a_name_that_resolves_slowly_is_looked_up_once_by_all_who_ask(monk
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
     monkeypatch.setattr("gateway.broker.dial._addresses", slowly)
     endpoint = Endpoint("redis://broker.test/0", timeout_s=0.05)
-    async with endpoint.client(4) as client:
-        for _ in range(3):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.02):
-                    await endpoint.connect(Visit())
-            with pytest.raises(BrokerGone):
-                await ask(client.info())
-        waits = asyncio.create_task(endpoint.connect(Visit()))
-        await asyncio.sleep(0)
-        answer.set()
-        with pytest.raises(socket.gaierror):
-            await waits
+    for _ in range(6):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await endpoint.connect(Visit())
+    waits = asyncio.create_task(endpoint.connect(Visit()))
+    await asyncio.sleep(0)
+    answer.set()
+    with pytest.raises(socket.gaierror):
+        await waits
     assert asked == 1
     del waits
     gc.collect()
     assert told == []
 
 
-# ---- the pool ----
-
-
-@pytest.mark.parametrize("broker", ["redis"], indirect=True)
-async def test_a_connection_that_lay_idle_is_not_asked(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall forgets without a word what says nothing: 7 of 24 reads waited for broker_timeout_s."""
-    monkeypatch.setattr("gateway.broker.pool.IDLE_S", 0.2)
-    async with Proxy(broker.port) as proxy:
-        endpoint = Endpoint(broker.url_at("127.0.0.1", proxy.port), timeout_s=BUDGET_S)
-        async with endpoint.client(8) as client:
-            await asyncio.gather(*(ask(client.info("server")) for _ in range(24)))
-            forgotten = list(proxy.links)
-            assert len(forgotten) == 8
-            for link in forgotten:
-                link.up.freeze()
-                link.down.freeze()
-            pool: Any = client.connection_pool
-            now = asyncio.get_running_loop().time
-            await until(lambda: all(now() - one.released_at > 0.2 for one in pool._available_connections), "they lie")
-            async with asyncio.timeout(BUDGET_S / 2):
-                await asyncio.gather(*(ask(client.info("server")) for _ in range(24)))
-
-
-@pytest.mark.parametrize("broker", ["redis"], indirect=True)
-async def test_a_pool_that_leaves_uses_none_of_its_connections_again(broker: Broker) -> None:
-    """Idle or in use: after a failover the former master must not be asked once more."""
-    async with Proxy(broker.port) as proxy:
-        endpoint = Endpoint(broker.url_at("127.0.0.1", proxy.port), timeout_s=BUDGET_S)
-        async with endpoint.client(4) as client:
-            pool: Any = client.connection_pool
-            await asyncio.gather(*(ask(client.info("server")) for _ in range(4)))
-            used = await pool.get_connection()
-            await pool.leave()
-            await pool.release(used)
-            await until(lambda: not any(link.open for link in proxy.links), "all are closed")
-            assert await ask(client.info("server"))
+# ---- TLS ----
 
 
 @pytest.mark.parametrize(
@@ -217,5 +176,6 @@ async def test_what_tls_cannot_be_had_with_is_named(option: str, told: str) -> N
 async def test_every_option_of_tls_that_is_let_in_leads_in(start_broker: BrokerFactory, option: str) -> None:
     broker = await start_broker(kind="redis", tls=True)
     endpoint = Endpoint(f"{broker.url}&{option}", timeout_s=BUDGET_S)
-    async with endpoint.client(1) as client:
-        assert await ask(client.info("server"))
+    transport, _ = await endpoint.connect(Visit())
+    assert transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+    transport.abort()

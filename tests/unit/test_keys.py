@@ -80,7 +80,7 @@ def test_a_group_that_no_node_made_does_not_end_the_sweep() -> None:
         ("NOSCRIPT No matching script. Please use EVAL.", "NOSCRIPT", Fault.LOAD),
         ("NOGROUP No such key 'x' or consumer group 'y'", "NOGROUP", Fault.NO_GROUP),
         ("LOADING Redis is loading the dataset in memory", "LOADING", Fault.GONE),
-        ("READONLY You can't write against a read only replica.", "READONLY", Fault.GONE),
+        ("READONLY You can't write against a read only replica.", "READONLY", Fault.DEMOTED),
         ("MOVED 3999 127.0.0.1:6381", "MOVED", Fault.GONE),
         ("OOM command not allowed when used memory > 'maxmemory'.", "OOM", Fault.REFUSED),
         ("MISCONF Redis is configured to save RDB snapshots", "MISCONF", Fault.REFUSED),

@@ -197,6 +197,23 @@ async def test_who_speaks_something_else_is_left(server: Server, garbage: bytes)
         assert await peer.command() is None
 
 
+async def test_a_refusal_of_what_was_told_is_not_taken_for_the_answer_to_what_was_asked(server: Server) -> None:
+    """A connection that is subscribed is asked as well whether it is there. Replies come in the order of commands."""
+    async with connected(server) as (connection, peer):
+        connection.tell("SSUBSCRIBE", b"c")
+        first = connection.ask("PING")
+        connection.tell("SSUBSCRIBE", b"d", b"e")
+        second = connection.ask("PING")
+        third = connection.ask("GET", "a")
+        await peer.commands(5)
+        peer.say(b">3\r\n$10\r\nssubscribe\r\n$1\r\nc\r\n:1\r\n" + PUSH + b"+one\r\n")
+        peer.say(b"-NOPERM no channel\r\n" + PUSH + b"+two\r\n-WRONGTYPE no string\r\n")
+        assert (await first, await second) == (b"one", b"two")
+        with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+            await third
+        assert [stray.code for stray in connection.strays] == ["NOPERM"]
+
+
 async def test_a_lost_connection_answers_everybody(server: Server) -> None:
     async with connected(server) as (connection, peer):
         asked = [connection.ask("GET", str(at)) for at in range(3)]
@@ -216,24 +233,28 @@ async def test_a_lost_connection_answers_everybody(server: Server) -> None:
 # ---- the lane: a connection that comes back ----
 
 
-async def greet(peer: Peer, seen: list[list[bytes]], role: bytes = b"master") -> None:
+def answer(peer: Peer, command: list[bytes], seen: list[list[bytes]], role: bytes = b"master") -> None:
     """As Redis greets, client ids counting up."""
+    seen.append(command)
+    match command[0]:
+        case b"HELLO":
+            peer.say(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+        case b"CLIENT" if command[1] == b"ID":
+            peer.say(b":%d\r\n" % (100 + sum(one[:2] == [b"CLIENT", b"ID"] for one in seen)))
+        case b"CLIENT":
+            peer.say(b"-ERR No such client\r\n")
+        case b"SSUBSCRIBE" | b"SUNSUBSCRIBE":
+            pass  # answered by pushes
+        case b"INFO":
+            info = b"txt:# Server\r\nrun_id:" + b"a" * 40 + b"\r\nrole:" + role + b"\r\n"
+            peer.say(b"=%d\r\n%b\r\n" % (len(info), info))
+        case _:
+            peer.say(b"+OK\r\n")
+
+
+async def greet(peer: Peer, seen: list[list[bytes]], role: bytes = b"master") -> None:
     while (command := await peer.command()) is not None:
-        seen.append(command)
-        match command[0]:
-            case b"HELLO":
-                peer.say(b"%1\r\n$5\r\nproto\r\n:3\r\n")
-            case b"CLIENT" if command[1] == b"ID":
-                peer.say(b":%d\r\n" % (100 + sum(one[:2] == [b"CLIENT", b"ID"] for one in seen)))
-            case b"CLIENT":
-                peer.say(b"-ERR No such client\r\n")
-            case b"SSUBSCRIBE" | b"SUNSUBSCRIBE":
-                pass  # answered by pushes
-            case b"INFO":
-                info = b"txt:# Server\r\nrun_id:" + b"a" * 40 + b"\r\nrole:" + role + b"\r\n"
-                peer.say(b"=%d\r\n%b\r\n" % (len(info), info))
-            case _:
-                peer.say(b"+OK\r\n")
+        answer(peer, command, seen, role)
 
 
 async def mute(peer: Peer) -> None:
@@ -245,7 +266,7 @@ async def mute(peer: Peer) -> None:
 @asynccontextmanager
 async def running(server: Server, timeout_s: float, url: str = "redis://127.0.0.1:{port}/0") -> AsyncIterator[Lane]:
     endpoint = Endpoint(url.format(port=server.port), timeout_s)
-    lane = Lane("test", "n1", endpoint, timeout_s, lambda name, down: None)
+    lane = Lane("test", "n1", endpoint, timeout_s, 3600, lambda name, down: None)
     run = asyncio.create_task(lane.run())
     try:
         yield lane
@@ -313,7 +334,9 @@ async def test_a_replica_is_left_before_anything_is_asked_of_it(server: Server) 
     seen: list[list[bytes]] = []
     server.serve = lambda peer: greet(peer, seen, b"slave")
     reasons: list[str | None] = []
-    lane = Lane("test", "n1", Endpoint(f"redis://127.0.0.1:{server.port}", 20), 20, lambda _, why: reasons.append(why))
+    lane = Lane(
+        "test", "n1", Endpoint(f"redis://127.0.0.1:{server.port}", 20), 20, 3600, lambda _, why: reasons.append(why)
+    )
     run = asyncio.create_task(lane.run())
     await until(lambda: len(reasons) >= 3, "it tries again")
     assert set(reasons) == {f"127.0.0.1:{server.port} is a replica: only a master takes messages"}
@@ -381,7 +404,7 @@ async def test_a_channel_that_may_not_be_left_costs_no_joiner_another(server: Se
     server.serve = lambda peer: greet(peer, seen)
     seen: list[list[bytes]] = []
     async with running(server, 20) as lane:
-        bells = Doorbell(lane, lambda channel, bell: None, lambda channel: None, Metrics())
+        bells = Doorbell(lane, lambda channel, bell: None, lambda channel: None, Metrics(), 20)
         await lane.up()
         (peer,) = server.peers
         former, joining = (asyncio.create_task(bells.subscribe(channel)) for channel in (b"former", b"joining"))
@@ -393,3 +416,80 @@ async def test_a_channel_that_may_not_be_left_costs_no_joiner_another(server: Se
         peer.say(b"-NOPERM User gateway has no permissions to run the 'sunsubscribe' command\r\n")
         peer.say(b">3\r\n+ssubscribe\r\n+joining\r\n:2\r\n")
         await joining
+
+
+# ---- a connection that is silent, a server that became a replica ----
+
+
+@asynccontextmanager
+async def proved(server: Server, silence_s: float) -> AsyncIterator[tuple[Lane, list[str]]]:
+    """A lane that is up, and why others were told to leave."""
+    endpoint = Endpoint(f"redis://127.0.0.1:{server.port}/0", 20)
+    lane = Lane("test", "n1", endpoint, 20, silence_s, lambda name, down: None)
+    demoted: list[str] = []
+    lane.on_demoted = demoted.append
+    run = asyncio.create_task(lane.run())
+    await lane.up()
+    try:
+        yield lane, demoted
+    finally:
+        run.cancel()
+        await asyncio.wait([run])
+
+
+async def test_a_connection_that_leaves_a_question_open_is_left_and_the_next_has_twice_the_time(server: Server) -> None:
+    """A broker that is slow, and not away, must not be asked to greet again and again."""
+    asked: list[list[bytes]] = []
+
+    async def silent_once_greeted(peer: Peer) -> None:
+        greeted: list[list[bytes]] = []
+        while (command := await peer.command()) is not None:
+            if greeted[-1:] == [[b"CLIENT", b"ID"]]:
+                asked.append(command)
+            else:
+                answer(peer, command, greeted)
+
+    server.serve = silent_once_greeted
+    async with proved(server, silence_s=3) as (lane, demoted):
+        assert lane.prove(10) and lane.prove(12.9) and lane.is_up
+        assert not lane.prove(13) and not lane.is_up
+        await until(lambda: lane.is_up, "another connection")
+        assert lane.prove(20) and lane.prove(25.9)
+        assert not lane.prove(26)
+        await until(lambda: lane.is_up, "a third one")
+        lane.prove(30)
+        await until(lambda: len(asked) == 3, "each was asked once")
+        assert asked == [[b"INFO", b"replication"]] * 3 and not demoted
+
+
+async def test_a_connection_that_answers_has_all_its_time_again(server: Server) -> None:
+    seen: list[list[bytes]] = []
+    server.serve = lambda peer: greet(peer, seen)
+    async with proved(server, silence_s=3) as (lane, _):
+        for now in range(0, 100, 10):
+            assert lane.prove(now)
+            await until(lambda: lane._doubted is None, "it answers")
+        assert lane.is_up and len(server.peers) == 1
+
+
+@pytest.mark.parametrize("how", ["asked whether it is there", "asked for entries"])
+async def test_a_server_that_became_a_replica_is_left_by_who_only_reads(server: Server, how: str) -> None:
+    """It answers reads, from what it has, and would for ever. What it answered is not believed."""
+    role = b"master"
+
+    async def exchanged(peer: Peer) -> None:
+        while (command := await peer.command()) is not None:
+            answer(peer, command, [], role)
+
+    server.serve = exchanged
+    async with proved(server, silence_s=3) as (lane, demoted):
+        assert await lane.ask_master("XRANGE", "log", "-", "+") == b"OK"
+        assert not demoted
+        role = b"slave"
+        if how == "asked for entries":
+            with pytest.raises(BrokerGone, match="is a replica now"):
+                await lane.ask_master("XRANGE", "log", "-", "+")
+        else:
+            lane.prove(0)
+        await until(lambda: demoted, "others are told")
+        assert demoted == [f"127.0.0.1:{server.port} is a replica now"] and not lane.is_up
