@@ -96,3 +96,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_each_paragraph_is_an_alarm_s() -> None:
     """The other way round is test_prometheus_rules.py's."""
     assert set(re.findall(r"^### (Hiroba\w+)$", OPERATIONS, re.MULTILINE)) == alerts().keys()
+
+
+def test_what_readyz_says_stands_in_the_troubleshooting_page_and_nothing_else() -> None:
+    """Somebody has these words before his eyes at night, and looks for them."""
+    source = (ROOT / "gateway" / "node.py").read_text("utf-8")
+    unready, restriction = (
+        source.partition(f"def {name}(")[2].partition("\n    def ")[0] for name in ("unready", "restriction")
+    )
+    said = {words.strip(": ") for words in re.findall(r'return f?"([^{"]+)', unready)}
+    said |= {f"ready, but {words.strip(': ')}" for words in re.findall(r'f"([^{"]+)', restriction)}
+    page = (
+        (ROOT / "docs" / "troubleshooting.md").read_text("utf-8").partition("## /readyz says")[2].partition("\n## ")[0]
+    )
+    assert set(re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)) == said
