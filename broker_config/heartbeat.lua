@@ -16,7 +16,7 @@ local ttl_ms = tonumber(ARGV[2]) * 1000
 -- ttl / 2 at the slowest: that is no silence.
 local newest_ms = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')[2]
 local leap_ms = newest_ms and now_ms - tonumber(newest_ms) or 0
-if (leap_ms < 0 or leap_ms > ttl_ms * 0.6) and leap_ms > -math.huge then -- a stranger's infinity is no clock
+if (leap_ms < 0 or leap_ms > ttl_ms * 0.6) and math.abs(leap_ms) < math.huge then -- a stranger's infinity is no clock
   local all = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
   for at = 1, #all, 2 do redis.call('ZADD', KEYS[1], tonumber(all[at + 1]) + leap_ms, all[at]) end
 end

@@ -6,6 +6,8 @@
 -- Returns the id of the first of them, or of the log's oldest where it has fewer; nil where it has none.
 
 local log, count = KEYS[1], tonumber(ARGV[2])
+-- Redis takes 64 bits for each half of an id, and a number holds 53.
+local EXACT_BELOW = 2 ^ 53
 
 local function parts(id)
   local ms, n = id:match('^(%d+)-(%d+)$')
@@ -25,8 +27,9 @@ local top_ms, top_n = parts(top)
 local oldest_ms, oldest_n = parts(oldest)
 local _, end_n = parts(newest('+'))
 
--- A hole, or an entry that publish.lua did not write: counts tell nothing, so the entries themselves are counted.
-if redis.call('XLEN', log) ~= end_n - oldest_n + 1 or top_n < oldest_n then
+-- A hole, or an entry that publish.lua did not write: counts tell nothing, so the entries themselves are counted. So
+-- they are above what a number holds: a search that halves what it cannot tell apart never ends, and the server stands.
+if redis.call('XLEN', log) ~= end_n - oldest_n + 1 or top_n < oldest_n or math.max(top_ms, end_n) >= EXACT_BELOW then
   local last = redis.call('XREVRANGE', log, top, '-', 'COUNT', count)
   return last[#last][1]
 end

@@ -2,6 +2,8 @@
 
 from random import Random
 
+import pytest
+
 import broker_config
 from tests.support.broker import Broker
 
@@ -50,3 +52,17 @@ async def test_no_message_leaves_the_server_to_find_a_place(broker: Broker) -> N
         assert await script(keys=["log"], args=["251000-500", 400]) == b"11201-101"
         # The answer of INFO itself, beside that of the script.
         assert (await client.info("stats"))["total_net_output_bytes"] - before < 10_000
+
+
+@pytest.mark.parametrize("ms", [2**53 - 1, 2**53 + 1, 1_234_567_890_123_456_789, 2**63 - 1, 2**64 - 1])
+async def test_a_clock_of_64_bits_stops_no_server(broker: Broker, ms: int) -> None:
+    """One such id of a stranger's, and whoever joined with `history` froze the server: the search never ended."""
+    async with broker.client() as client:
+        script = client.register_script(broker_config.script("start"))
+        for log, first in {"young": ms, "grown": 1_700_000_000_000}.items():
+            held = [f"{first}-1", *(f"{ms}-{n}" for n in range(2, 7))]
+            for id in held:
+                await client.xadd(log, {"m": "x"}, id=id)
+            for count in range(1, 8):
+                start = held[-min(count, len(held))]
+                assert await script(keys=[log], args=[held[-1], count]) == start.encode(), (log, count)
