@@ -9,7 +9,8 @@
 -- ARGV[12…] per entry: index into KEYS, sender, user, message
 --
 -- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error; and one more, `?` and a sentence, where the
--- server does not trim as it should. A number that was answered before returns the saved lines and appends nothing; a
+-- server does not trim as it should; and one more, `-` and an error, where all is appended that can be, and something
+-- that belongs to it was denied (by an ACL). A number that was answered before returns the saved lines and appends nothing; a
 -- lower one is an error (STALE). So is a call that was sent before when the once key is gone (FORGOTTEN: flushed, or
 -- the node was taken for dead): nobody can know whether it ran. Nothing is appended half: either the whole call ran
 -- or none of it (a script is atomic), and an entry that Redis refuses has its own error line. A call of which nothing
@@ -31,6 +32,8 @@ local TRIM_EVERY = 16
 local COARSE_ENTRIES = 400
 -- An id may be so far ahead of the clock without its entry saying so: nobody minds.
 local AHEAD_MS = 1000
+-- Numbers from here on are not all told apart, and a search among them never ends: no count of ours comes so far.
+local EXACT_BELOW = 2 ^ 53
 
 local saved = redis.call('GET', once)
 if saved then
@@ -78,14 +81,14 @@ local function oldest_young(log, newest)
   local first = redis.call('XRANGE', log, string.format('%.0f', since_ms), '+', 'COUNT', 1)[1]
   if not first then return newest.n end
   local first_ms, first_n = id_of(first)
-  if first_ms <= now_ms + AHEAD_MS then return first_n end
+  if first_ms <= now_ms + AHEAD_MS or newest.n >= EXACT_BELOW then return first_n end
   -- The clock went back: what has the newest one's ms in its id, but for the first of it, says itself when it was
   -- appended, in the order of the counts. What lies before that is older.
   local head = redis.call('XRANGE', log, newest.text, '+', 'COUNT', 1)[1]
   local _, low = id_of(head)
   local high, old = newest.n, false
   while low < high do
-    local middle = math.floor((low + high) / 2)
+    local middle = low + math.floor((high - low) / 2) -- not of their sum: that may be more than a number holds
     local id = newest.text .. string.format('-%.0f', middle)
     local entry = redis.call('XRANGE', log, id, id)[1]
     local at = entry and said_at(entry)
@@ -123,13 +126,28 @@ local function trim(log, newest)
   return 0
 end
 
+-- Once an entry is in its log, no error may end the script: whoever sent it would be told that it will never appear.
+-- What was denied is told beside the ids.
+local denied
+
+local function note(reply)
+  if type(reply) == 'table' and reply.err then denied = denied or reply.err end
+end
+
+local function try_to_trim(log, newest)
+  local fine, freed = pcall(trim, log, newest)
+  if fine then return freed end
+  note(type(freed) == 'table' and freed or { err = tostring(freed) })
+  return 0
+end
+
 -- At maxmemory Redis refuses a script's first append, and after a write that went through none of its appends. So
 -- the first one asks; once it was refused, a log takes what trimming it freed in this call, and not a byte more.
 local full
 
 local function append(log, newest, sender, user, message)
   if full then
-    newest.freed = newest.freed or trim(log, newest)
+    newest.freed = newest.freed or try_to_trim(log, newest)
     if newest.freed < #message then return nil, full end
     newest.freed = newest.freed - #message
   end
@@ -170,10 +188,10 @@ for at = FIRST, #ARGV, 4 do
 end
 
 for index, newest in pairs(logs) do
-  if newest.trim then trim(KEYS[index], newest) end
-  -- pcall: what is appended by now must be rung and answered for, whether or not it may expire.
+  if newest.trim then try_to_trim(KEYS[index], newest) end
+  -- Not noted: the sweep renews it as well, and is told.
   if newest.renew then redis.pcall('EXPIRE', KEYS[index], idle_s) end
-  if newest.id then redis.call('SPUBLISH', KEYS[index] .. channel_tail, newest.bell .. newest.id) end
+  if newest.id then note(redis.pcall('SPUBLISH', KEYS[index] .. channel_tail, newest.bell .. newest.id)) end
 end
 
 if #lines == 0 then
@@ -188,5 +206,5 @@ if coarse then
     .. 'larger than what it may keep (hiroba broker apply)'
 end
 local answer = table.concat(lines, '\n')
-if appended then redis.call('SET', once, number .. '\n' .. answer, 'EX', once_s) end
-return answer
+if appended then note(redis.pcall('SET', once, number .. '\n' .. answer, 'EX', once_s)) end
+return denied and answer .. '\n-' .. denied or answer

@@ -69,7 +69,8 @@ def fault_of(code: str) -> Fault:
 
 _COMMAND = re.compile(r"run the '([\w|]+)' command")
 _KEY = re.compile(r"access (?:a key|(?:at least )?one of the keys)")
-_CHANNEL = re.compile(r"access (?:a channel|(?:at least )?one of the channels)")
+# The last: a script of Redis 7.0.
+_CHANNEL = re.compile(r"access (?:a channel|(?:at least )?one of the channels)|publish to the channel")
 # Redis 7.0 does not say which.
 _IN_SCRIPT = re.compile(r"executing the script can't run this command")
 

@@ -260,6 +260,8 @@ class Publisher:
 
     def _settle(self, batch: list[Publish], lines: list[bytes]) -> None:
         now = self._clock.now()
+        if lines[-1].startswith(b"-"):
+            refusals.tell(lines.pop()[1:].decode(errors="replace"))
         if lines[-1].startswith(b"?"):
             self._metrics.trims_in_vain += 1
             refusals.complain(lines.pop()[1:].decode())
