@@ -86,5 +86,8 @@ def _prepare(sock: socket.socket) -> Any:
 
 
 async def _addresses(host: str, port: int) -> _Found:
-    """getaddrinfo(3)."""
-    return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    """getaddrinfo(3). Raises OSError."""
+    try:
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as exc:  # Python's own, before anybody is asked: an empty label, or more than 63 characters
+        raise OSError(f"'{host}' is no name of a host") from exc

@@ -87,9 +87,11 @@ def _context(options: dict[str, Any]) -> ssl.SSLContext:
     try:
         # redis-py knows the ssl_… parameters and their defaults.
         return SSLConnection(**options).ssl_context.get()
-    except OSError as exc:  # SSLError is one, and names no file
+    # SSLError is an OSError and names no file; the others: a key without its certificate, text that is no PEM.
+    except (OSError, TypeError, ValueError) as exc:
         named = ", ".join(name if name in _UNSHOWN else f"{name}={value}" for name, value in options.items())
-        raise BrokerGone(f"no TLS with what broker_url names ({named}): {exc.strerror or exc}") from exc
+        why = getattr(exc, "strerror", None) or exc
+        raise BrokerGone(f"no TLS with what broker_url names ({named}): {why}") from exc
 
 
 async def ask(command: Any) -> Any:

@@ -342,6 +342,8 @@ class Lane:
         if self._endpoint.password is not None:
             hello += ["AUTH", self._endpoint.username or "default", self._endpoint.password]
         server = await connection.ask(*hello, "SETNAME", f"hiroba-{self._node}-{self.name}")
+        if not isinstance(server, dict):
+            raise BrokerGone(f"{self.address} is no broker: it answers HELLO with {str(server)[:50]}")
         if server.get(b"mode") == b"cluster":
             raise BrokerGone(
                 f"{self.address} runs in cluster mode, which this version can't speak to: name another server"

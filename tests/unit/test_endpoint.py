@@ -154,6 +154,13 @@ async def test_a_name_that_resolves_slowly_is_looked_up_once_by_all_who_ask(monk
 # ---- TLS ----
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "."])
+async def test_what_can_be_no_name_is_a_failed_look_up(host: str) -> None:
+    """Python refuses to look it up, with an error of its own kind, which ended the lane and so the node."""
+    with pytest.raises(OSError, match="is no name of a host"):
+        await Endpoint(f"redis://{host}:6379/0", timeout_s=BUDGET_S).connect(Visit())
+
+
 @pytest.mark.parametrize(
     ("option", "told"),
     [
@@ -161,6 +168,9 @@ async def test_a_name_that_resolves_slowly_is_looked_up_once_by_all_who_ask(monk
         ("ssl_ca_certs=/none.pem", "ssl_ca_certs=/none.pem): No such file or directory"),
         ("ssl_ca_data=geheim", "ssl_ca_data): "),
         ("ssl_certfile=/none.pem&ssl_password=geheim", "ssl_certfile=/none.pem, ssl_password): No such file"),
+        ("ssl_keyfile=/none.pem", "ssl_keyfile=/none.pem): certfile should be"),
+        ("ssl_ca_data=geheim-%C3%A4", "ssl_ca_data): cadata should be"),
+        ("ssl_ca_certs=/none%00.pem", "embedded null byte"),
     ],
 )
 async def test_what_tls_cannot_be_had_with_is_named(option: str, told: str) -> None:

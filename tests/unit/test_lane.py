@@ -345,6 +345,20 @@ async def test_a_replica_is_left_before_anything_is_asked_of_it(server: Server) 
     await asyncio.wait([run])
 
 
+@pytest.mark.parametrize("reply", [b"+OK\r\n", b":1\r\n", b"_\r\n", b"*1\r\n+a\r\n"])
+async def test_a_lane_outlives_who_answers_hello_with_something_else(server: Server, reply: bytes) -> None:
+    """A balancer or a test double behind the broker's address ended the lane, and with it the node."""
+
+    async def greet_so(peer: Peer) -> None:
+        while await peer.command() is not None:
+            peer.say(reply)
+
+    server.serve = greet_so
+    async with running(server, 5) as lane:
+        await until(lambda: len(server.peers) > 1, "it tries again")
+        assert not lane.is_up
+
+
 async def test_a_lane_that_is_told_of_another_server_waits_no_longer(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
