@@ -21,6 +21,8 @@ _INVISIBLE = re.compile("[\u115f\u1160\u3164\uffa0]")
 _MARKS = re.compile(r"[!-,/;-?\[-^`{-~]")
 _INSIDE = ("-", ".", ":", "@")
 _PROFILE = get_profile("UsernameCasePreserved")
+# NFC makes no more than so many characters into one (UAX #15, maximum expansion of NFD in UTF-32).
+_NFC_SHRINKS = 4
 # Names that are remembered with what the profile says: it takes 6 µs a character where it knows a script least.
 _REMEMBERED_MAX = 4096
 
@@ -36,6 +38,8 @@ def room_name(raw: str, chars_max: int = ROOM_NAME_CHARS_MAX) -> RoomName:
     that many scripts write vowels with, and joiners where they can be seen. `-`, `.`, `:` and `@` may stand inside.
     Two spellings that look alike (か + ゙ and が) are one room, so the name is normalised before it is judged.
     """
+    if len(raw) > chars_max * _NFC_SHRINKS:  # sorting its marks would take time by the square of them
+        raise BadRoomName(f"a room name has at most {chars_max} characters, this one has more")
     name = raw if raw.isascii() else unicodedata.normalize("NFC", raw)
     if not name:
         raise BadRoomName("a room needs a name")

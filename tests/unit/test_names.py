@@ -117,3 +117,10 @@ def test_the_bound_counts_characters_after_normalising(raw: str, chars_max: int)
     else:
         with pytest.raises(BadRoomName):
             room_name(raw, chars_max)
+
+
+def test_a_name_that_is_far_too_long_is_not_normalised() -> None:
+    """That takes time by the square of the marks: an address of 32 KB held the loop for 60 ms; this would for hours."""
+    assert room_name("\u1f82" * 100) == room_name("\u03b1\u0313\u0300\u0345" * 100)  # none shrinks more
+    with pytest.raises(BadRoomName, match="at most 100 characters"):
+        room_name("a" + "\u0301\u0316" * 1_000_000)
