@@ -10,7 +10,7 @@ import msgspec
 from gateway.core import frames
 from gateway.core.entry import Entry, EntryId, Gap
 
-# One string or integer of the client's choice; longer ones would be an echo amplifier.
+# One string or integer of the client's choice, so long or with so many digits; longer ones would be an echo amplifier.
 REF_CHARS_MAX = 64
 
 Ref = str | int | None
@@ -105,7 +105,7 @@ def _parse_v1(text: str) -> Said | Asked:
         say = _decode_v1(text)
     except (msgspec.MsgspecError, RecursionError) as exc:
         raise _bad_json(text, exc) from None
-    if isinstance(say.ref, str) and len(say.ref) > REF_CHARS_MAX:
+    if len(str(say.ref)) > REF_CHARS_MAX:
         raise BadMessage(f"ref has more than {REF_CHARS_MAX} characters")
     if say.type == "ping":
         return Asked(say.ref)

@@ -70,6 +70,7 @@ async def test_v1_that_is_no_message_gets_an_error_and_stays(node: Node, crowd: 
         ({"type": "message", "ref": "r"}, "r"),
         ({"type": "dance", "ref": 7}, 7),
         ({"type": "message", "message": 1, "ref": "x" * 65}, None),
+        ({"type": "message", "message": 1, "ref": 10**64}, None),
         ({"type": "message", "message": 1, "ref": 1.5}, None),
         ({"type": "message", "message": 1, "ref": {"a": 1}}, None),
         ({"type": 5, "message": 1}, None),
