@@ -31,7 +31,7 @@ class Visits(web.Server):
 
     def __init__(self, app: web.Server, context: Context, space: Callable[[], int]) -> None:
         """Serves what `app` does. `space` is how many there may be now."""
-        super().__init__(app.request_handler, request_factory=app.request_factory, **app._kwargs)
+        super().__init__(app.request_handler, request_factory=_answered_at_once(app.request_factory), **app._kwargs)
         self.head_bytes_max = context.settings.head_bytes_max
         self._timeout_s = context.settings.handshake_timeout_s
         self._metrics = context.metrics
@@ -126,12 +126,13 @@ class Visit(web.RequestHandler):
         return shown(self.peername)
 
     def idles(self) -> bool:
-        """No request of it is being served: none came yet, or none came since."""
-        return not self._request_in_progress and not self._messages
+        """No request of it waits or is being served: none came yet, or none came since."""
+        # aiohttp's own word for it, `_request_in_progress`, comes a turn of the loop after it took the request.
+        return not self._messages and (self._waiter is not None or not self.has_asked)
 
     def is_answered(self) -> bool:
         """The handler is done; the rest is up to the client."""
-        return self._current_request is None
+        return self._current_request is None and self.waiting_bytes() > 0
 
     def waiting_bytes(self) -> int:
         return self.transport.get_write_buffer_size() if self.transport is not None else 0
@@ -183,6 +184,20 @@ class Visit(web.RequestHandler):
             for name, value in SECURITY_HEADERS.items():
                 resp.headers.setdefault(name, value)
         return await super().finish_response(request, resp, start_time)
+
+
+def _answered_at_once(factory: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    """`factory` without the header Expect: nobody here reads a body, so nobody is told to go on and send it
+    (RFC 9110 §10.1.1). aiohttp's own 100 and 417 end in a traceback when the client is gone or writes no UTF-8."""
+
+    def request(message: Any, *rest: Any, **options: Any) -> web.BaseRequest:
+        if "Expect" in message.headers:
+            headers = message.headers.copy()
+            del headers["Expect"]
+            message = message._replace(headers=headers)
+        return factory(message, *rest, **options)
+
+    return request
 
 
 def _first_line(text: str) -> str:

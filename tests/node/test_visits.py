@@ -190,6 +190,31 @@ async def test_a_body_that_nobody_asked_for_is_not_waited_for(shared_node: Node,
     assert not [line for line in shared_node.lines() if "Traceback" in line]
 
 
+async def test_a_body_is_not_taken_for_a_head(shared_node: Node, crowd: Crowd) -> None:
+    """A large one comes in several reads. One that came while aiohttp passed the request on was answered 431."""
+    before = await shared_node.metric("hiroba_requests_refused_total", reason="head")
+    for _ in range(5):
+        raw = await crowd.connect(shared_node)
+        request = b"POST /chat/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n"
+        assert await raw.ask(request + b"x" * 300_000) == 405
+    assert await shared_node.metric("hiroba_requests_refused_total", reason="head") == before
+
+
+@pytest.mark.parametrize("expectation", [b"100-continue", b"\xff", b"tea"])
+async def test_what_a_request_expects_is_left_alone(shared_node: Node, crowd: Crowd, expectation: bytes) -> None:
+    """The answer comes at once, for no body is read; who asked and hung up, or wrote no UTF-8, ordered a traceback."""
+    headers = b"Expect: " + expectation + b"\r\n"
+    for _ in range(20):
+        raw = await crowd.connect(shared_node)
+        raw.write(asking(headers))
+        raw.transport.write_eof()
+        await until(raw.over.done, "the node closes")
+    page, socket = await crowd.connect(shared_node), await crowd.connect(shared_node)
+    assert await page.ask(asking(headers)) == 200
+    assert await socket.ask(handshake("r").replace(b"\r\n\r\n", b"\r\n" + headers + b"\r\n")) == 101
+    assert not [line for line in shared_node.lines() if "Traceback" in line]
+
+
 async def test_requests_before_one_that_is_none_are_answered(shared_node: Node) -> None:
     """Pipelined: a good one, then nonsense."""
     async with aiohttp.ClientSession() as http, http.get(shared_node.url("/healthz")) as answer:
