@@ -80,6 +80,8 @@ class FairQueue(Generic[W]):
 
     def take(self, entries_max: int, bytes_max: int) -> list[W]:
         """Who is due next, at most so many and so much; one item at least, if any waits."""
+        if len(self._heap) <= entries_max and self.bytes <= bytes_max:
+            return self._take_all()
         taken: list[W] = []
         size = 0
         while self._heap and len(taken) < entries_max:
@@ -90,6 +92,15 @@ class FairQueue(Generic[W]):
             self._clock = max(self._clock, due)
             self._out(item)
             taken.append(item)
+        self._forget()
+        self._wake(len(taken))
+        return taken
+
+    def _take_all(self) -> list[W]:
+        """The usual case: nobody has to wait for a second call."""
+        taken = [item for _, _, item in sorted(self._heap)]
+        self._heap.clear()
+        self.bytes = 0
         self._forget()
         self._wake(len(taken))
         return taken
@@ -129,10 +140,10 @@ class FairQueue(Generic[W]):
 
     def full(self, sender: str) -> bool:
         """Whether this sender has to wait for space."""
-        entries, size = self._entries_max - len(self._heap), self._bytes_max - self.bytes
         line = self._lines.get(sender)
         if line is None or not line.entries:
-            return entries <= 0 or size <= 0
+            return len(self._heap) >= self._entries_max or self.bytes >= self._bytes_max
+        entries, size = self._entries_max - len(self._heap), self._bytes_max - self.bytes
         return line.entries >= entries * SHARE or line.bytes >= size * SHARE
 
     async def space(self, sender: str) -> None:
