@@ -155,7 +155,8 @@ class FairQueue(Generic[W]):
 
     def _wake(self, count: int) -> None:
         """So many went: as many may look whether there is space for them. Nobody waits at an empty queue."""
-        for _ in range(min(count, len(self._spaces)) if self._heap else len(self._spaces)):
+        while self._spaces and (count or not self._heap):
             space = self._spaces.popleft()
             if not space.done():  # its task was cancelled
                 space.set_result(None)
+                count -= 1

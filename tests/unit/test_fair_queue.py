@@ -120,6 +120,22 @@ def test_a_full_queue_is_full_for_everybody() -> None:
     assert by_bytes.full("new")
 
 
+async def test_who_left_while_waiting_takes_nobodys_space() -> None:
+    """Clients leave when a node is slow: their places used up the wake-ups of those who stayed."""
+    waiting = queue(entries_max=3)
+    for n in range(3):
+        waiting.put(Said(f"first {n}", b""))
+    gone = [asyncio.create_task(waiting.space(f"gone {n}")) for n in range(5)]
+    stayed = asyncio.create_task(waiting.space("stayed"))
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    await asyncio.wait(gone)
+    waiting.take(1, 10**9)
+    async with asyncio.timeout(5):
+        await stayed
+
+
 async def test_all_who_wait_for_space_get_it_and_the_bound_holds() -> None:
     """When space came, everybody who waited went in at once: 15,000 sockets, each with its message."""
     waiting = queue(entries_max=10)
