@@ -192,7 +192,8 @@ def _to_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
         if key in event:
             head[key] = event.pop(key)
     line = json.dumps({**head, **event}, ensure_ascii=False)
-    return line if line.isascii() else _UNSAFE_IN_JSON.sub(_escape, line)
+    # Of what json leaves as it is, only DEL is ASCII and cannot be printed.
+    return line if line.isascii() and line.isprintable() else _UNSAFE_IN_JSON.sub(_escape, line)
 
 
 class _Console:
