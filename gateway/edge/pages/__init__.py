@@ -87,9 +87,10 @@ async def _static(request: web.Request) -> web.StreamResponse:
     file = _FILES.get(request.match_info["file"])
     if file is None:
         raise web.HTTPNotFound(headers=SECURITY_HEADERS)
-    wanted = {tag.value for tag in request.if_none_match or ()}
+    # Looked for and not taken apart: the header may hold 6,000 tags, and no other tag holds one of ours.
+    known = request.headers.get("If-None-Match", "")
     headers = SECURITY_HEADERS | {"Cache-Control": "no-cache", "ETag": f'"{file.etag}"'}
-    if wanted & {file.etag, "*"}:
+    if file.etag in known or known == "*":
         return web.Response(status=304, headers=headers)
     return web.Response(body=file.body, headers=headers | {"Content-Type": file.content_type})
 
