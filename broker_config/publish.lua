@@ -56,8 +56,16 @@ local function id_of(entry)
   return tonumber(text), tonumber(n), text
 end
 
+-- Whose history this is: the server's, and of a server another after each promotion, resync and restart, so that
+-- entries of one epoch never went back. An epoch's tail is the microsecond in which the log took it up: it tells a log
+-- from one that vanished. An older node's script reads over what is behind the point.
+local replid = redis.call('INFO', 'replication'):match('master_replid:(%x%x%x%x%x%x%x%x)')
+local server = replid and string.format('%010.0f', tonumber(replid, 16)) or ''
+
+-- And the epoch; none: an older script's entry, or a stranger's.
 local function bytes_up_to(entry)
-  return entry[2][1] == 'v' and entry[2][3] == 'b' and tonumber(entry[2][4]) or 0
+  if entry[2][1] ~= 'v' or entry[2][3] ~= 'b' then return 0 end
+  return tonumber(entry[2][4]:match('^%d+')) or 0, entry[2][4]:match('%.(%d+)$')
 end
 
 -- When it was appended, where its id cannot say so: ids never go back, the server's clock may.
@@ -65,14 +73,21 @@ local function said_at(entry)
   return entry[2][11] == 't' and tonumber(entry[2][12]) or nil
 end
 
--- The newest entry's clock, count and running bytes; zeros for a room without a log: it begins here.
+-- The newest entry's clock, count and running bytes, and the epoch that the next one has; zeros for a room without a
+-- log: it begins here.
 local function newest_of(log)
   local found = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
   if found.err then return nil, found.err end
   local entry = found[1]
-  if not entry then return { ms = 0, text = '0', at = 0, n = 0, bytes = 0, bell = '!' } end
+  local fresh = server ~= '' and '.' .. server .. string.format('%06.0f', clock[2]) or ''
+  if not entry then return { ms = 0, text = '0', at = 0, n = 0, bytes = 0, bell = '!', epoch = fresh } end
   local ms, n, text = id_of(entry)
-  return { ms = ms, text = text, at = said_at(entry) or ms, n = n, bytes = bytes_up_to(entry), bell = '' }
+  local bytes, former = bytes_up_to(entry)
+  local same = former and former:sub(1, #server) == server
+  return {
+    ms = ms, text = text, at = said_at(entry) or ms, n = n, bytes = bytes, bell = '',
+    epoch = same and '.' .. former or fresh, parted = former and not same
+  }
 end
 
 -- The count of the oldest entry that is younger than retention_s, the newest one's if none is.
@@ -152,9 +167,15 @@ local function append(log, newest, sender, user, message)
     newest.freed = newest.freed - #message
   end
   local ms, text, n, bytes = newest.ms, newest.text, newest.n + 1, newest.bytes + #message
-  if now_ms > ms then ms, text = now_ms, now_text end
+  if now_ms > ms then
+    ms, text = now_ms, now_text
+  elseif newest.parted then
+    -- The clock is behind a former server's, whose last entries this one may lack: give none of their ids again.
+    ms = ms + 1 + clock[2] % 1000
+    text = string.format('%.0f', ms)
+  end
   local id = text .. string.format('-%.0f', n)
-  local b, added = string.format('%.0f', bytes), nil
+  local b, added = string.format('%.0f', bytes) .. newest.epoch, nil
   if ms - now_ms > AHEAD_MS then
     added = redis.pcall('XADD', log, id, 'v', '1', 'b', b, 'f', sender, 'u', user, 'm', message, 't', now_text)
   else
@@ -168,6 +189,7 @@ local function append(log, newest, sender, user, message)
   local renewal_ms = renewal_s * 1000
   newest.renew = newest.renew or n == 1 or math.floor(now_ms / renewal_ms) ~= math.floor(newest.at / renewal_ms)
   newest.trim = newest.trim or n % TRIM_EVERY == 0
+  newest.parted = false
   newest.ms, newest.text, newest.at, newest.n, newest.bytes, newest.id = ms, text, now_ms, n, bytes, id
   return id
 end

@@ -29,7 +29,7 @@ from gateway.broker.registry import Registry
 from gateway.broker.sweep import Sweep
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.core.entry import START, EntryId, entry_id
+from gateway.core.entry import EntryId, entry_id, epoch_of
 from gateway.core.names import RoomName
 from gateway.metrics import Metrics
 
@@ -166,7 +166,7 @@ class Broker:
         Waits for the broker as long as it takes: the caller brings a deadline. Raises BrokerRefused.
         """
         feed = Feed(self._keys.log(room), follower, self._settings.message_bytes_max)
-        feed.cursor = await self._last_id(feed.key)
+        await self._start(feed)
         await self._attach(feed)
         return feed
 
@@ -190,19 +190,21 @@ class Broker:
         if key == self._probe.feed.key:
             self._mended.set()
 
-    async def _last_id(self, key: bytes) -> EntryId:
+    async def _start(self, feed: Feed) -> None:
+        """Put the cursor at the log's end; at 0-0 where there is no log."""
         while True:
             await self._read_lane.up()
             try:
-                newest = await self._read_lane.ask_master("XREVRANGE", key, "+", "-", "COUNT", 1)
+                newest = await self._read_lane.ask_master("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
             except BrokerGone:
                 continue
-            return entry_id(newest[0][0]) if newest else START
+            for id, fields in newest:
+                feed.start(entry_id(id), epoch_of(fields))
+            return
 
-    async def last_id(self, feed: Feed) -> EntryId:
-        """The log's last id as the broker has it now. Raises BrokerGone, BrokerRefused."""
-        newest = await self._read_lane.ask_master("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
-        return entry_id(newest[0][0]) if newest else START
+    async def has(self, feed: Feed, id: EntryId) -> bool:
+        """Whether the log has an entry of this id. Raises BrokerGone, BrokerRefused."""
+        return bool(await self._read_lane.ask_master("XRANGE", feed.key, str(id), str(id)))
 
     def ring(self, feed: Feed) -> None:
         """Read this log soon."""

@@ -1,24 +1,26 @@
 """This node's consumer group on each log: made, proved, put back, swept. All commands travel on the reader's lane."""
 
 import asyncio
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
 
 import broker_config
 from gateway.broker import keys, refusals
-from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 from gateway.broker.feed import Feed
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
-from gateway.core.entry import START, EntryId, entry_id
+from gateway.core.entry import START, EntryId, entry_id, epoch_in
+from gateway.core.history import NOWHERE, Event, Place, Question, may_be_one
 from gateway.metrics import Metrics
 
-# Entries looked at per step while searching for where a rewound log and ours part.
-REWIND_PAGE = 100
-
 log = structlog.get_logger()
+
+# What was asked of a log, and what will hold the answers.
+Asked = tuple[tuple[Question, ...], "asyncio.Future[Any]"]
 
 
 class Groups:
@@ -29,7 +31,9 @@ class Groups:
         self._nodes = names.nodes
         self._lane = lane
         self._metrics = metrics
-        self._script = broker_config.script("group")
+        self._grouping = broker_config.script("group")
+        self._script = broker_config.script("places")
+        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         # Logs whose group was removed while the lane was down, or just before: the broker may not have heard of it.
         self._owed: set[bytes] = set()
 
@@ -40,93 +44,101 @@ class Groups:
     async def prove(self, feeds: Sequence[Feed]) -> None:
         """Put the group of each feed at its cursor, where the log exists, and the cursor back into the log.
 
-        Afterwards `feed.grouped` says whether the log can be read. A log that lost the cursor's own entry was
-        rewound (failover, flush): the feed then continues at the newest entry that both have.
+        Afterwards `feed.grouped` says whether the log can be read. A log that has not got the cursor's own entry is
+        another than the one that was read (failover, flush): it is then read on from the newest entry that both have.
         """
-        asked = [self._put(feed) for feed in feeds]
-        compared = [self._newest_of(feed) for feed in feeds]
-        errors = {
-            feed: (await settled(made), await settled(moved))
-            for feed, (made, moved, _) in zip(feeds, asked, strict=True)
-        }
+        asked = [(feed, *self._put(feed), self._look(feed)) for feed in feeds]
+        errors = {feed: (await settled(made), await settled(moved)) for feed, made, moved, _ in asked}
         errors |= await self._make_though_full([feed for feed in feeds if _for_want_of_memory(*errors[feed])])
-        for feed, (_, _, found), newest in zip(feeds, asked, compared, strict=True):
+        parted: list[Feed] = []
+        for feed, _, _, (announced, looked) in asked:
             made_error, moved_error = errors[feed]
-            in_log = await settled(found) if found is not None else [START]
-            if newest:
-                feed.compare({high: _first(await settled(answer)) for high, answer in newest.items()})
             if isinstance(moved_error, BrokerRefused):
                 self._judge(feed, made_error)
                 continue
-            feed.grouped = True
             if not isinstance(made_error, BrokerRefused):
                 self._metrics.groups_made += 1
-            if not in_log:
-                await self._rewind(feed)
+            server, (own, *found) = await self._places(feed, looked)
+            there = dict(zip(announced, map(bool, found), strict=True))
+            if feed.cursor == START or any(may_be_one(place.epoch, feed.epoch) for place in own):
+                feed.found(there)
+            else:
+                await self._part(feed, there, server)
+                parted.append(feed)
+            if feed.puzzled:
+                await self._disbelieve(feed, there, server)
+        if parted:
+            self._metrics.logs_rewound += len(parted)
+            log.warning("logs parted from what was read of them", logs=len(parted), one=parted[0].key.decode())
 
-    def _put(self, feed: Feed) -> tuple["asyncio.Future[Any]", "asyncio.Future[Any]", "asyncio.Future[Any] | None"]:
+    def _put(self, feed: Feed) -> tuple["asyncio.Future[Any]", "asyncio.Future[Any]"]:
         # Never MKSTREAM: a joined name in which nobody spoke must leave nothing behind.
         at = str(feed.cursor)
         feed.maybe_group = True
         made = self._lane.ask("XGROUP", "CREATE", feed.key, self._group, at)
-        moved = self._lane.ask("XGROUP", "SETID", feed.key, self._group, at)
-        found = None if feed.cursor == START else self._lane.ask("XRANGE", feed.key, at, at)
-        return made, moved, found
+        return made, self._lane.ask("XGROUP", "SETID", feed.key, self._group, at)
 
     async def _make_though_full(self, feeds: Sequence[Feed]) -> dict[Feed, tuple[Any, Any]]:
         """A full server refuses XGROUP CREATE. A group is a few hundred bytes, and without it nobody hears the room."""
         if not feeds:
             return {}
-        sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
+        sha = await self._lane.ask("SCRIPT", "LOAD", self._grouping)
         asked = [self._lane.ask("EVALSHA", sha, 1, feed.key, self._group, str(feed.cursor)) for feed in feeds]
         answers = [await settled(answer) for answer in asked]
         return {feed: (answer, answer) for feed, answer in zip(feeds, answers, strict=True)}
 
-    def _newest_of(self, feed: Feed) -> dict[EntryId, "asyncio.Future[Any]"]:
-        """Another server answers: what it has of what the one before is known to have had."""
-        highs = feed.highs() if feed.doubted else ()
-        return {high: self._lane.ask("XREVRANGE", feed.key, str(high), "-", "COUNT", 1) for high in highs}
+    def _look(self, feed: Feed) -> tuple[list[EntryId], Asked]:
+        """Ask for the cursor's entry, and for what bells announced."""
+        announced = feed.bells.announced()
+        return announced, self._ask(feed, *(Question(str(id), str(id), 1) for id in (feed.cursor, *announced)))
+
+    def _ask(self, feed: Feed, *questions: Question) -> Asked:
+        flat = [part for question in questions for part in question]
+        answers = self._lane.ask("EVALSHA", self._sha, 1, feed.key, *flat)
+        answers.add_done_callback(lambda done: done.cancelled() or done.exception())  # who finds no log never looks
+        return questions, answers
+
+    async def _places(self, feed: Feed, asked: Asked) -> tuple[bytes, list[list[Place]]]:
+        """Whose history the log is in now, and the answers to the questions. Raises BrokerGone, BrokerRefused."""
+        questions, future = asked
+        answers = await settled(future)
+        if isinstance(answers, BrokerRefused) and fault_of(answers.code) is Fault.LOAD:
+            await self._lane.ask("SCRIPT", "LOAD", self._script)
+            answers = await settled(self._ask(feed, *questions)[1])
+        if isinstance(answers, BrokerRefused):
+            raise answers
+        server, *lists = answers
+        return server, [
+            [Place(entry_id(id), epoch_in(b)) for id, b in zip(answer[::2], answer[1::2], strict=True)]
+            for answer in lists
+        ]
 
     def _judge(self, feed: Feed, error: object) -> None:
         """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
-        feed.grouped = feed.maybe_group = False
+        feed.on(Event.NO_LOG)
+        feed.maybe_group = False
         if isinstance(error, BrokerRefused) and error.code not in ("ERR", "NOPERM"):
             refusals.tell(str(error))
 
-    async def _rewind(self, feed: Feed) -> None:
-        """The cursor's entry is gone. Trimmed away, everything below it is too; otherwise the log was rewound.
+    async def _disbelieve(self, feed: Feed, there: Mapping[EntryId, bool], server: bytes) -> None:
+        """Somebody rings for another log of this name: pub/sub knows no database numbers."""
+        ends = Question("-", "+", -1), Question("-", "+", 1)
+        _, (oldest, newest) = await self._places(feed, self._ask(feed, *ends))
+        for id in feed.disbelieve(there, server, (oldest or [NOWHERE])[0].id, (newest or [NOWHERE])[0].id):
+            self._metrics.nonsense["stray bell"] += 1
+            refusals.puzzle("stray bell", feed.key, str(id).encode())
 
-        A log that began again is read from its start, wherever the broker's clock stands; the reader counts the loss.
-        """
-        if feed.ended:
-            return await self._seek(feed, START)
-        recent = set(feed.follower.recent())
-        oldest = min(recent, default=feed.cursor)
-        high = feed.cursor
+    async def _part(self, feed: Feed, there: Mapping[EntryId, bool], server: bytes) -> None:
+        """The cursor's entry is gone: put the group to where this log and the one that was read parted."""
+        search = feed.part(there, frozenset(feed.follower.recent()), server)
+        question = next(search)
         while True:
-            page = await self._lane.ask("XREVRANGE", feed.key, str(high), "-", "COUNT", REWIND_PAGE)
-            ids = [entry_id(raw) for raw, _ in page]
-            common = next((id for id in ids if id in recent), None)
-            if common is not None:
-                return await self._move(feed, common)
-            if not ids:
-                # Nothing at or below the cursor: trimmed past it, or a new log. Read on; the ids tell which.
-                return None if high == feed.cursor else await self._seek(feed, START)
-            if ids[-1] < oldest:
-                # Rewound further than we remember: what lies below all we remember was delivered before it.
-                return await self._move(feed, next(id for id in ids if id < oldest))
-            high = ids[-1].before()
-
-    async def _move(self, feed: Feed, cursor: EntryId) -> None:
-        log.warning("log rewound", key=feed.key.decode(), cursor=str(feed.cursor), to=str(cursor))
-        self._metrics.logs_rewound += 1
-        if feed.tear is not None and feed.cursor == feed.tear.high:
-            feed.tear = feed.tear._replace(kept=cursor)
-        feed.cursor = cursor
-        await self._seek(feed, cursor)
-
-    async def _seek(self, feed: Feed, cursor: EntryId) -> None:
-        await self._lane.ask("XGROUP", "SETID", feed.key, self._group, str(cursor))
+            _, (answer,) = await self._places(feed, self._ask(feed, question))
+            try:
+                question = search.send(answer)
+            except StopIteration:
+                break
+        await self._lane.ask("XGROUP", "SETID", feed.key, self._group, str(feed.cursor))
 
     def remove(self, key: bytes) -> "asyncio.Future[Any] | None":
         """XGROUP DESTROY: the node follows the log no more; where the lane is down (None), once it is up."""
@@ -171,11 +183,6 @@ class Groups:
 def _for_want_of_memory(made: object, moved: object) -> bool:
     """Whether there is no group because XGROUP CREATE was refused for that."""
     return isinstance(moved, BrokerRefused) and isinstance(made, BrokerRefused) and made.code == "OOM"
-
-
-def _first(entries: Any) -> EntryId | None:
-    """The id of the first of a reply's entries; None: there are none, or it was refused."""
-    return entry_id(entries[0][0]) if entries and not isinstance(entries, BrokerRefused) else None
 
 
 async def settled(future: "asyncio.Future[Any]") -> Any:

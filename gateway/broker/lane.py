@@ -16,6 +16,7 @@ import hiredis
 from gateway.broker import refusals
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused, Demoted, Fault, fault_of
+from gateway.core.entry import server_of
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 5.0
@@ -189,6 +190,8 @@ class Lane:
         self._client_id: int | None = None
         # Changes when another server answers (restart, failover): INFO server, run_id.
         self.run_id = b""
+        # The head of the epochs that the server gives its entries: whose history it is in.
+        self.server = b""
         # Connections made so far.
         self.connections = 0
         # Where the last connection led.
@@ -363,3 +366,4 @@ class Lane:
             self._client_id = None
             refusals.tell(str(exc))
         self.run_id = run_id
+        self.server = server_of(info)

@@ -12,12 +12,12 @@ import structlog
 
 from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
-from gateway.broker.feed import Feed, is_bell
+from gateway.broker.feed import Feed
 from gateway.broker.groups import Groups
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
-from gateway.core.contiguity import first_id, told
-from gateway.core.entry import START, Entry, EntryId, Gap, decode
+from gateway.core.entry import START, Entry, Gap, decode, epoch_of
+from gateway.core.history import Event, State
 from gateway.metrics import Metrics
 
 # A reply holds at most about this much: COUNT is per stream, so it is chosen by what the rooms lately held.
@@ -58,17 +58,15 @@ class Reader:
         self._rung = asyncio.Event()
         # Feeds that were not read to their end since their doorbell was last connected: bells may be missing.
         self._unsure: set[Feed] = set()
-        self._run_id = b""
-        metrics.known("nonsense", ("bell",))
+        self._server = b""
+        metrics.known("nonsense", ("bell", "stray bell"))
 
     def ring(self, key: bytes, bell: bytes) -> None:
         """The log grew. For a log that nobody follows any more this does nothing."""
         feed = self.feeds.get(key)
         if feed is None:
             return
-        if is_bell(bell):
-            feed.hear(bell)
-        elif bell:
+        if not feed.hear(bell, self._bell_lane.server) and bell:
             self._metrics.nonsense["bell"] += 1
             refusals.puzzle("bell", key, bell)
         self.mark((feed,))
@@ -90,21 +88,20 @@ class Reader:
     def distrust(self) -> None:
         """Prove every group and cursor before the next read: another server, or this node was believed dead."""
         for feed in self.feeds.values():
-            feed.grouped = False
+            feed.doubt()
             feed.entry_bytes = self._entry_bytes_max
         self.mark(self.feeds.values())
 
     def up(self) -> None:
         """A new connection. What the old one's last read did is unknown; its feeds are already distrusted."""
-        changed = self._run_id not in (b"", self._lane.run_id)
-        self._run_id = self._lane.run_id
+        changed = self._server not in (b"", self._lane.run_id + self._lane.server)
+        self._server = self._lane.run_id + self._lane.server
         self._metrics.broker_changes += changed
         self._groups.remove_owed()
         for feed in self.feeds.values():
             feed.entry_bytes = self._entry_bytes_max  # what came meanwhile may be of any size
             if changed:
-                feed.grouped = False
-                feed.doubted = True
+                feed.doubt()
         self.mark(self.feeds.values())
 
     def add(self, feed: Feed) -> None:
@@ -131,7 +128,7 @@ class Reader:
             except BrokerGone:
                 # The read may have moved the groups past what we got.
                 for feed in feeds:
-                    feed.grouped = False
+                    feed.doubt()
                 self.mark(feed for feed in feeds if self._follows(feed))
             except BrokerRefused as exc:
                 self._heal(feeds, exc)
@@ -154,15 +151,23 @@ class Reader:
         )  # fmt: skip
         self._metrics.reads += 1
         self._metrics.read_rooms += len(ready)
-        proven = frozenset(unproven)
+        brought = reply or {}
         more: list[Feed] = []
-        for key, raw in (reply or {}).items():
-            feed = self.feeds.get(key)
-            if feed is not None and (not self._take(feed, raw, feed in proven) or len(raw) >= count):
+        for feed in ready:
+            raw = brought.get(feed.key)
+            if not self._follows(feed):
+                continue
+            if not (self._none(feed) if raw is None else self._take(feed, raw) and len(raw) < count):
                 more.append(feed)
         self.mark(more)
         if self._unsure:
-            self._unsure.difference_update(set(ready).difference(more))
+            self._settle(set(ready).difference(more))
+
+    def _settle(self, read: set[Feed]) -> None:
+        """These were read to their end: every bell from now on is heard, until the doorbell breaks again."""
+        for feed in self._unsure & read:
+            feed.sure = True
+        self._unsure -= read
 
     def _follows(self, feed: Feed) -> bool:
         """Whether the room was not closed meanwhile (and perhaps opened again, with another feed)."""
@@ -178,6 +183,8 @@ class Reader:
         except BrokerRefused:  # and any answer
             pass
         except (BrokerGone, TimeoutError):
+            for feed in feeds:
+                feed.sure = False
             self._unsure.update(feeds)
 
     def _heal(self, feeds: Sequence[Feed], refused: BrokerRefused) -> None:
@@ -186,40 +193,29 @@ class Reader:
             refusals.tell(str(refused))
         self._metrics.groups_healed += 1
         for feed in feeds:
-            feed.grouped = False
+            feed.doubt()
         self.mark(feed for feed in feeds if self._follows(feed))
 
-    def _take(self, feed: Feed, raw: Sequence[Sequence[Any]], proven: bool) -> bool:
-        """Deliver what was read; False: not before it was proven and read once more."""
+    def _none(self, feed: Feed) -> bool:
+        """The log has nothing new; False: though a bell said so, and it is to be asked."""
+        rung = feed.bells.fulfil(feed.cursor) and feed.state is State.FOLLOWING and feed not in self._dirty
+        feed.on(Event.DOUBT if rung else Event.NOTHING)
+        return not rung
+
+    def _take(self, feed: Feed, raw: Sequence[Sequence[Any]]) -> bool:
+        """Deliver what was read; False: not before the log was asked, and read once more."""
         stretch = [decode(id, fields) for id, fields in raw]
         feed.entry_bytes = ENTRY_REPLY_BYTES + max(
             len(item.message) if isinstance(item, Entry) else self._entry_bytes_max for item in stretch
         )
-        first = first_id(stretch[0])
-        if first.n != feed.cursor.n + 1 or first <= feed.cursor or feed.ended:
-            if not proven:
-                # Ask the log itself before telling a gap; the proof puts the group back, so this is read again.
-                feed.grouped = False
-                return False
-            if feed.ended or (first.n == 1 and feed.cursor != START):
-                self._begin_again(feed, first)
-        elif first.n == 1:
-            feed.begun = first
-        for item in told(feed.tear, feed.cursor, stretch, feed.tear.read.n if feed.tear else 0):
-            if isinstance(item, Gap):
-                feed.cursor = item.before.before()
-                feed.follower.lose(item)
+        first, last = epoch_of(raw[0][1]), epoch_of(raw[-1][1])
+        pieces = feed.take(stretch, first, last, lambda: [epoch_of(fields) for _, fields in raw])
+        if pieces is None:
+            return False
+        for piece in pieces:
+            if isinstance(piece, Gap):
+                feed.follower.lose(piece)
             else:
-                self._metrics.read_entries += len(item)
-                feed.cursor = item[-1].id
-                feed.follower.deliver(item)
+                self._metrics.read_entries += len(piece)
+                feed.follower.deliver(piece)
         return True
-
-    def _begin_again(self, feed: Feed, first: EntryId) -> None:
-        """The log vanished (flushed, deleted, expired), and another began."""
-        former = feed.cursor
-        lost = feed.begin_again(first, sure=feed not in self._unsure)
-        log.warning("log began again", key=feed.key.decode(), cursor=str(former), first=str(first), lost=lost)
-        self._metrics.logs_rewound += 1
-        if lost != 0:
-            feed.follower.lose(Gap(former, first, lost))

@@ -6,14 +6,15 @@ import broker_config
 from gateway.broker.errors import BrokerRefused, Fault, fault_of
 from gateway.broker.feed import Feed
 from gateway.broker.lane import Lane
-from gateway.core.contiguity import contiguous, first_id, told
-from gateway.core.entry import Entry, EntryId, Gap, decode, entry_id
+from gateway.core.contiguity import first_id, former, place, told
+from gateway.core.entry import START, Entry, EntryId, Gap, decode, entry_id
 from gateway.metrics import Metrics
 
 # The most that one page holds. Who reads asks for less where messages are large.
 PAGE_ENTRIES = 128
 
 Piece = list[Entry] | Gap
+Raw = list[tuple[bytes, list[bytes]]]
 
 
 class Reads:
@@ -50,24 +51,36 @@ class Reads:
 
     async def _after(self, feed: Feed, cursor: EntryId, top: EntryId, entries_max: int) -> list[Piece]:
         self._metrics.pages += 1
-        raw = await self._lane.ask_master("XRANGE", feed.key, f"({cursor}", str(top), "COUNT", entries_max)
+        # From the cursor on: whether its own entry is there tells whether it is of this history.
+        raw = await self._range(feed, str(cursor), top, entries_max + 1)
+        if raw and entry_id(raw[0][0]) == cursor:
+            stretch = _decoded(raw[1:])
+            return list(told(feed.seams, cursor, stretch)) if stretch else []
+        behind_a_seam = bool(raw) and entry_id(raw[0][0]).before() == cursor
+        line = None if behind_a_seam else former(feed.seams, cursor)
+        if line is not None:
+            raw = await self._range(feed, f"({place(feed.seams, line).before()}", top, entries_max)
+            return list(told(feed.seams, cursor, _decoded(raw), line)) if raw else []
         if not raw:
             return []
-        stretch = [decode(id, fields) for id, fields in raw]
+        stretch = _decoded(raw[:entries_max])
         first = first_id(stretch[0])
-        if first.n == 1 and cursor.n:
-            lost = feed.lost_before(first, cursor)
-            gone = [] if lost == 0 else [Gap(cursor, first, lost)]
-            return [*gone, *contiguous(first.before(), stretch)]
-        read_n = cursor.n
-        if 1 < first.n <= cursor.n and await self._precedes(feed, cursor, first.n):
-            # The log was rewound below the cursor: nothing is missing in the new log.
-            cursor = EntryId(cursor.ms, first.n - 1)
-        return list(told(feed.tear, cursor, stretch, read_n))
+        known = cursor in (START, first.before())
+        if not known and (first.n <= 1 or await self._elsewhere(feed, cursor, first)):
+            return [Gap(cursor, first, None), *told(feed.seams, first.before(), stretch)]
+        return list(told(feed.seams, cursor, stretch))
 
-    async def _precedes(self, feed: Feed, cursor: EntryId, n: int) -> bool:
-        below = await self._lane.ask_master("XREVRANGE", feed.key, str(cursor), "-", "COUNT", 1)
-        return bool(below) and entry_id(below[0][0]).n == n - 1
+    async def _range(self, feed: Feed, low: str, top: EntryId, entries_max: int) -> Raw:
+        raw: Raw = await self._lane.ask_master("XRANGE", feed.key, low, str(top), "COUNT", entries_max)
+        return raw
+
+    async def _elsewhere(self, feed: Feed, cursor: EntryId, first: EntryId) -> bool:
+        """Whether a cursor that the log has not got is of another history, as what stands on both sides of it tells."""
+        below: Raw = await self._lane.ask_master("XREVRANGE", feed.key, str(cursor), "-", "COUNT", 1)
+        if not below:
+            return first.n <= cursor.n  # else trimmed away, for all that can be known
+        last = entry_id(below[0][0])
+        return not last.n < cursor.n < first.n
 
     async def start_of_last(self, feed: Feed, top: EntryId, count: int) -> EntryId:
         """The cursor from which `count` entries follow up to `top`, or as many as the log has."""
@@ -80,3 +93,7 @@ class Reads:
                 self._sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
             else:
                 return top if first is None else entry_id(first).before()
+
+
+def _decoded(raw: Raw) -> list[Entry | Gap]:
+    return [decode(id, fields) for id, fields in raw]

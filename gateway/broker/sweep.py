@@ -102,7 +102,7 @@ class Sweep:
                 top = entry_id(newest[0][0])
                 if top > cursor == feed.cursor:
                     # The doorbell may be on its way; or the group stands where no read of ours put it.
-                    feed.grouped = False
+                    feed.doubt()
                     self._reader.mark((feed,))
                 lags.append((top.ms - cursor.ms) / 1000 if top > feed.cursor else 0.0)
         self._note(max(lags) if lags else None)

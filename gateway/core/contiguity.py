@@ -1,19 +1,41 @@
-"""What is missing in a stretch of log, as its readers are told it: gaps between entries, and a torn end. Pure."""
+"""What is missing in a stretch of log, as its readers are told it: gaps between entries, and what seams took. Pure."""
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from gateway.core.entry import START, Entry, EntryId, Gap, gap_between
 
 
-class Tear(NamedTuple):
-    """Where a failover tore the end off a log: what stood above `kept`, up to `high`, is gone. Counts went on from
-    `kept`, so that no count shows it."""
+class Seam(NamedTuple):
+    """Where a log parted from the one that stood under its name before: a failover, a flush, another server.
 
+    Up to `kept` both are one. What the former had above it, up to `high`, is gone; counts went on from `kept`, so that
+    no count shows it.
+    """
+
+    # 1, 2, 3 … on this node.
+    number: int
+    # START: nothing was kept.
     kept: EntryId
+    # The end of the former log, for all this node read or heard; and up to where it had read it.
     high: EntryId
-    # Up to where this node had read it.
     read: EntryId
+    # Entries of logs that came and went in between; None: nobody knows what there was beside all this.
+    more: int | None
+    # The entry with which the present log goes on behind `kept`; START: there is none yet.
+    first: EntryId = START
+
+    def lost(self, n: int) -> int | None:
+        """How many entries somebody lost who had the former log up to count `n`; None: nobody knows."""
+        if self.more is None or n > self.high.n:
+            return None
+        return max(0, self.high.n - max(n, self.kept.n)) + self.more
+
+    @property
+    def ascends(self) -> bool:
+        """Whether all ids behind it are above those that are gone: then the order of ids tells the two apart."""
+        return self.first == START or self.first > self.high
 
 
 def first_id(item: Entry | Gap) -> EntryId:
@@ -21,24 +43,56 @@ def first_id(item: Entry | Gap) -> EntryId:
     return item.id if isinstance(item, Entry) else item.before.before()
 
 
-def told(
-    tear: Tear | None, cursor: EntryId, stretch: list[Entry | Gap], read_n: int = 0
-) -> Iterable[list[Entry] | Gap]:
-    """As `contiguous`; and where a failover tore the log, what its reader at `cursor` lost there and no count shows.
+def former(seams: Sequence[Seam], cursor: EntryId) -> int | None:
+    """The index of the seam before which an id stood that the log has not got; None: it is of none that we know."""
+    for index in range(len(seams) - 1, -1, -1):
+        if seams[index].kept < cursor <= seams[index].high:
+            return index
+    return None
 
-    `read_n`: up to which count that reader got what was torn off.
+
+def place(seams: Sequence[Seam], index: int) -> EntryId:
+    """The entry behind a seam in the log as it is now: a later seam may have taken the one that was there."""
+    first = seams[index].first
+    for later in seams[index + 1 :]:
+        if later.kept.n < first.n:
+            first = later.first
+    return first
+
+
+def told(
+    seams: Sequence[Seam], cursor: EntryId, stretch: list[Entry | Gap], line: int | None = None
+) -> Iterable[list[Entry] | Gap]:
+    """As `contiguous`; and at each seam that its reader crosses, what that reader lost there.
+
+    `line`: the index of the seam before which the cursor stands; None: it stands in the log itself.
     """
-    if tear is not None and cursor < tear.high:
-        at = tear.kept.n + 1 - first_id(stretch[0]).n
-        following = first_id(stretch[at]) if 0 <= at < len(stretch) else START
-        if following > tear.kept and following.n == tear.kept.n + 1:
-            if at:
-                yield from contiguous(cursor, stretch[:at])
-            lost = tear.high.n - max(cursor.n, tear.kept.n, read_n)
-            if lost > 0:
-                yield Gap(max(cursor, tear.kept), following, lost)
-            cursor, stretch = following.before(), stretch[at:]
-    yield from contiguous(cursor, stretch)
+    n, debts = cursor.n, dict[int, tuple[int | None, int]]()
+    for index in range(line or 0, len(seams)):
+        seam, first = seams[index], place(seams, index)
+        if line is None and first.before() <= cursor:
+            continue  # it was told already
+        at = bisect_left(stretch, first, key=first_id)
+        before, _ = debts.get(at, (0, 0))
+        lost = seam.lost(n)
+        debts[at] = (None if lost is None or before is None else before + lost), seam.number
+        n = min(n, seam.kept.n)
+    at = 0
+    for cut, (debt, number) in sorted(debts.items()):
+        if cut == len(stretch):
+            break  # not reached yet
+        if cut > at:
+            yield from contiguous(cursor, stretch[at:cut])
+            cursor = first_id(stretch[cut - 1])
+            n = cursor.n
+        following = first_id(stretch[cut])
+        trimmed = following.n - n - 1
+        lost = None if debt is None or trimmed < 0 else debt + trimmed
+        if lost != 0:
+            yield Gap(cursor, following, lost, number)
+        cursor, at = following.before(), cut
+        n = cursor.n
+    yield from contiguous(cursor, stretch[at:])
 
 
 def contiguous(cursor: EntryId, stretch: list[Entry | Gap]) -> Iterable[list[Entry] | Gap]:

@@ -74,6 +74,8 @@ class Gap(NamedTuple):
     after: EntryId
     before: EntryId
     lost: int | None
+    # The seam that took them (core/contiguity.py); 0: none did, they were trimmed or can't be read.
+    seam: int = 0
 
 
 def gap_between(cursor: EntryId, following: EntryId) -> Gap | None:
@@ -89,8 +91,47 @@ def gap_between(cursor: EntryId, following: EntryId) -> Gap | None:
     return Gap(cursor, following, lost if lost > 0 else None)
 
 
+def epoch_of(fields: Sequence[bytes]) -> bytes:
+    """Which history an entry belongs to, as `publish.lua` wrote it; empty: an older node's entry, or a stranger's.
+
+    Two entries of one epoch were appended to one log by one server that never went back.
+    """
+    return epoch_in(fields[3]) if len(fields) >= 10 and fields[2] == b"b" else b""
+
+
+def epoch_in(b: bytes) -> bytes:
+    """The epoch in an entry's field `b`: `<running bytes>.<epoch>`."""
+    return b.partition(b".")[2]
+
+
+def server_of(info: bytes) -> bytes:
+    """The head of the epochs that a server writes now, from its INFO replication; empty: it does not say.
+
+    `master_replid` is new after each promotion, resync and restart, so that what one server wrote never went back.
+    """
+    replid = info.partition(b"master_replid:")[2][:8]
+    return b"%010d" % int(replid, 16) if replid else b""
+
+
+class Bell(NamedTuple):
+    """How far a log grew; `begun`: with this call of publish.lua it began."""
+
+    id: EntryId
+    begun: bool
+
+
+# `!` and an id as publish.lua rings them; its halves have 64 bits.
+_BELL = re.compile(rb"(!?)(\d{1,20})-(\d{1,20})\Z")
+
+
+def decode_bell(raw: bytes) -> Bell | None:
+    """A bell as `publish.lua` rings it; None: something else, for anybody may publish on a channel."""
+    match = _BELL.match(raw)
+    return Bell(EntryId(int(match[2]), int(match[3])), match[1] == b"!") if match else None
+
+
 def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
-    """An entry as `publish.lua` wrote it: v, b (running byte count), f (sender), u (user), m (message), and t (the
+    """An entry as `publish.lua` wrote it: v, b (running bytes, epoch), f (sender), u (user), m (message), and t (the
     broker's clock, ms) where that is behind the id.
 
     What this node cannot read (another format version, a stranger's XADD) becomes the gap that it is to its readers.

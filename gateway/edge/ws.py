@@ -205,7 +205,7 @@ def _join(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place)
     response = take_over(request, client)
     if client.closing is None:
         if place.recovered is None:
-            client.came_at = place.room.newest_known
+            client.came_at, client.came_behind = place.room.newest_known, place.room.feed.numbered
         place.room.admit(client)
         if wire.gap is None and place.recovered is False:
             client.end(Close.GAP)

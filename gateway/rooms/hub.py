@@ -157,7 +157,7 @@ class Hub:
         """Whether an id can be a cursor of this log. One that this node has not read up to makes it read."""
         if after <= room.newest_known:
             return True
-        if after > await self._broker.last_id(room.feed):
+        if not await self._broker.has(room.feed, after):
             return False
         self._broker.ring(room.feed)
         return True
@@ -165,10 +165,12 @@ class Hub:
     async def _continues(self, room: Room, after: EntryId) -> bool:
         """Whether everything since `after` is still there."""
         in_tail = bool(room.tail.after(after, 1))
-        tear = room.feed.tear
-        if tear is not None and after < tear.high:  # only a node that had read it all can give it, from memory
-            return in_tail and tear.read >= tear.high
-        if in_tail or after >= room.top:
+        parting = room.feed.parting
+        if in_tail and (parting is None or parting.lost(parting.read.n) == 0):
+            return True  # what a seam took this node had read, and gives from memory
+        if room.feed.owes(after):
+            return False
+        if after >= room.top and not room.feed.astray(after):
             return True
         async with self._broker.reads.pages:
             pieces = await self._broker.reads.after(room.feed, after, room.top, room.page_entries(after))

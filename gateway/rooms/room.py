@@ -104,14 +104,13 @@ class Room:
 
     @property
     def newest(self) -> EntryId:
-        """Where the live sessions stand: at the top, or above it, at the end that a failover tore off the log."""
+        """Where the live sessions stand: at the top, or where the log parted from, while it has nothing new."""
         return self.feed.newest
 
     @property
     def newest_known(self) -> EntryId:
         """The newest entry that there was, for all this node knows: it may have heard of more than it read."""
-        tear = self.feed.tear
-        return max(self.newest, tear.high) if tear is not None else self.newest
+        return max([self.newest, *(seam.high for seam in self.feed.lines)])
 
     @property
     def empty(self) -> bool:
@@ -224,9 +223,8 @@ class Room:
                     session.write(told)
 
     def _owed(self, session: Session, gap: Gap) -> bool:
-        """Whether a loss is this session's too: not where a failover tore the log before it came."""
-        tear = self.feed.tear
-        return tear is None or gap.before.n != tear.kept.n + 1 or session.came_at < tear.high
+        """Whether a loss is this session's too: not what was gone already when it came."""
+        return gap.seam == 0 or gap.seam > session.came_behind
 
     def forget(self) -> None:
         """Keep nothing of the log: what follows does not continue it."""
@@ -245,7 +243,7 @@ class Room:
                 return
             if session.cursor == self.newest:
                 self._go_live(session)  # no await between the check and the move
-            elif session.cursor < self.top or self.tail.after(session.cursor, 1):
+            elif session.cursor < self.top or self.tail.after(session.cursor, 1) or self.feed.astray(session.cursor):
                 await self._step(session)
             else:
                 await self._top_moved()
@@ -273,15 +271,20 @@ class Room:
             return
         try:
             async with self._broker.reads.pages:
-                if self._at_hand(session) or session.cursor >= self.top:
+                astray = self.feed.astray(session.cursor)
+                if self._at_hand(session) or (session.cursor >= self.top and not astray):
                     return  # while it waited, another walk read it, or the log was rewound
                 pieces = await self._broker.reads.after(
                     self.feed, session.cursor, self.top, self.page_entries(session.cursor)
                 )
-                async with self._walks.turn():
-                    self._write_page(session, pieces)
+                if pieces or not astray:
+                    async with self._walks.turn():
+                        self._write_page(session, pieces)
+                    return
         except (BrokerGone, BrokerRefused):
             await asyncio.sleep(PAGE_RETRY_S)
+            return
+        await self._top_moved()  # it is ahead: another node had read further
 
     def _place(self, session: Session) -> Place:
         return self, session.wire, session.cursor

@@ -64,11 +64,14 @@ class Tail:
         self.forget(len(self._entries))
 
     def after(self, cursor: EntryId, entries_max: int) -> list[Entry] | None:
-        """What follows the cursor; None: older than this tail, ask the log."""
+        """What follows the cursor; None: older than this tail, or of another history: ask the log."""
         if not self._entries or cursor < self._entries[0].id.before():
             return None
         at = bisect_right(self._entries, cursor, key=_id)
-        return self._entries[at : at + entries_max]
+        following = self._entries[at : at + entries_max]
+        if following and cursor != following[0].id.before() and cursor != self._entries[at - 1].id:
+            return None
+        return following
 
     def start_of_last(self, count: int) -> EntryId | None:
         """The cursor from which the last `count` entries follow; None: the tail is shorter than that."""

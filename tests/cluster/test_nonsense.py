@@ -30,8 +30,8 @@ async def test_a_nonsense_bell_is_counted_said_once_and_rings_all_the_same(stage
         await stage.counted(node, "hiroba_broker_nonsense_total", len(BELLS) - 2, what="bell")
         await say(members[1], f"still here {member.room} {node.port}")
         await member.hears(f"still here {member.room} {node.port}")
-        said = [line for line in map(json.loads, node.lines()) if line["event"] == "nonsense on the broker"]
-        assert len(said) == 1 and said[0]["what"] == "bell" and len(json.dumps(said[0])) < 500
+        said = [line for line in map(json.loads, node.lines()) if line.get("what") == "bell"]
+        assert len(said) == 1 and said[0]["event"] == "nonsense on the broker" and len(json.dumps(said[0])) < 500
         assert not any("Traceback" in line for line in node.lines())
         assert not member.gaps
 

@@ -17,6 +17,7 @@ from gateway.config import Settings
 from gateway.core import wires
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
+from gateway.core.history import TABLE, Event
 from gateway.metrics import GAUGES, LABELLED
 from gateway.node import Node
 
@@ -172,3 +173,17 @@ def test_every_reading_of_the_code_is_scraped() -> None:
 
 if __name__ == "__main__":
     METRICS.write_text(metrics_page(scrape()), encoding="utf-8")
+
+
+def test_the_states_of_a_log() -> None:
+    design = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    told = table(design, "only carry out what this table says")
+    assert {(state, event): (to, what) for state, event, to, what in told} == {
+        (state.name.lower(), words(event)): (move.to.name.lower(), move.what) for (state, event), move in TABLE.items()
+    }
+    events = dict(table(design, "the next read should continue the cursor"))
+    assert events == {words(event): event.value for event in Event}
+
+
+def words(event: Event) -> str:
+    return event.name.lower().replace("_", " ")
