@@ -249,6 +249,10 @@ class Broker:
     async def _prove(self) -> None:
         """Prove each connection, then the road that they make together: every so often, and when one is back."""
         while True:
+            # After a pause of this process: what arrived meanwhile is read first, for a write to a connection that was
+            # reset loses it; bells are told once.
+            for _ in range(2):
+                await asyncio.sleep(0)
             for lane in self._lanes:
                 if not lane.prove(self._clock.now()):
                     self._metrics.probe_timeouts += 1
