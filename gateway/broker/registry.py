@@ -74,15 +74,16 @@ class Registry:
         await settled(loaded)
         added, alive, dead = await asked
         self.alive = frozenset(map(_name, alive)) if self._settled else frozenset()
-        for node in map(_name, dead):
-            if node != self._node:
-                log.info("node is gone", gone=node[:50])
-                await self._lane.ask("DEL", self._keys.probe(node))
-                await self._lane.ask("DEL", self._keys.once(node))
         if added and self._known:
             log.warning("this node was forgotten by the others: proving all its rooms")
             self._on_forgotten()
         self._known = True
+        for node in map(_name, dead):
+            if node != self._node:
+                log.info("node is gone", gone=node[:50])
+                # A denial is told by the lane, and costs the keys of one that is dead.
+                await settled(self._lane.ask("DEL", self._keys.probe(node)))
+                await settled(self._lane.ask("DEL", self._keys.once(node)))
 
     async def run(self, every_s: float) -> None:
         """Beat until cancelled, at once when the lane came up. A broker that is away is others' news."""
