@@ -186,7 +186,8 @@ class Kept:
             await asyncio.wait((ended, hanging), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 self._log.error(f"{self.name} hangs and is killed", why=hanging.result())
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):  # it ended in this very turn
+                    process.kill()
             return await ended
         finally:
             ended.cancel()
