@@ -2,7 +2,8 @@
 
 from importlib.resources import files
 
-SCRIPTS = ("heartbeat", "publish", "start")
+# Every one there is: what `hiroba broker apply` loads and `check` misses, and whose commands a user must have.
+SCRIPTS = tuple(sorted(file.name[:-4] for file in files(__name__).iterdir() if file.name.endswith(".lua")))
 
 
 def script(name: str) -> str:

@@ -66,7 +66,9 @@ async def test_apply_makes_any_server_so_and_it_stays_so(start_broker: BrokerFac
     checked = hiroba_broker("check", operator, **VARIABLES)
     # Scripts live in memory, and nodes load them by themselves.
     drifts = [line for line in checked.stdout.splitlines() if line.startswith("drift")]
-    assert drifts == [f"drift: script {name}.lua is not loaded" for name in ("heartbeat", "publish", "start")]
+    assert drifts == [
+        f"drift: script {name}.lua is not loaded" for name in ("group", "heartbeat", "places", "publish", "start")
+    ]
 
 
 # What somebody did by hand, and the words in which `check` tells it.
