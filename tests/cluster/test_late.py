@@ -114,7 +114,7 @@ async def test_a_read_that_arrives_late_moves_no_node_past_an_entry(
     ever = await say(speaker, "one")
     await balanced(witness, ever)
     (reads,) = [link for link in proxy.open_links if await _lane(chat, link, "read")]
-    proxy.hold_at(key(ROOM))
+    proxy.hold_at(b"XREADGROUP", key(ROOM))
     ever += await say(speaker, "two")  # rings; the read is caught
     link = await proxy.held()
     assert link is reads and b"XREADGROUP" in link.up.held
@@ -140,7 +140,7 @@ async def test_a_second_flush_while_the_read_after_the_first_is_under_way_is_cou
     ever = await say(speaker, "a1", "a2")
     await balanced(witness, ever)
     await chat.broker.flushall()
-    proxy.hold_at(b"b1", "down")
+    proxy.hold_at(b'"b1"', way="down")  # in quotes: a node's id is hexadecimal
     ever += await say(speaker, "b1")
     link = await proxy.held()
     ever += await say(speaker, *(f"b{n}" for n in range(2, 2 + unread)))

@@ -28,8 +28,8 @@ class Stream:
         self.delay_s = 0.0
         # Bytes passed on so far.
         self.passed_bytes = 0
-        # Freeze by itself before the first chunk that contains this; then forgotten.
-        self.hold_at: bytes | None = None
+        # Freeze by itself before the first chunk that contains all of these; then forgotten.
+        self.hold_at: tuple[bytes, ...] = ()
 
     @property
     def held_bytes(self) -> int:
@@ -56,8 +56,8 @@ class Stream:
         """Reads on even while frozen: a killed sender's bytes must already be here, not in its socket."""
         with contextlib.suppress(ConnectionError):
             while data := await self._reader.read(65_536):
-                if self.hold_at is not None and self.hold_at in data:
-                    self.hold_at = None
+                if self.hold_at and all(needle in data for needle in self.hold_at):
+                    self.hold_at = ()
                     self.freeze()
                 self._chunks.append(data)
                 self._news.set()
@@ -130,7 +130,7 @@ class Proxy:
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._frozen: set[Way] = set()
-        self._hold: tuple[Way, bytes] | None = None
+        self._hold: tuple[Way, tuple[bytes, ...]] | None = None
         self.links: list[Link] = []
         self.delay_s = 0.0
         # New connections are reset at once.
@@ -174,9 +174,9 @@ class Proxy:
             link.up.thaw()
             link.down.thaw()
 
-    def hold_at(self, needle: bytes, way: Way = "up") -> None:
-        """Keeps the first chunk that contains `needle`, and freezes that direction of its connection."""
-        self._hold = (way, needle)
+    def hold_at(self, *needles: bytes, way: Way = "up") -> None:
+        """Keeps the first chunk that contains all `needles`, and freezes that direction of its connection."""
+        self._hold = (way, needles)
         for link in self.open_links:
             self._set_up(link)
 
@@ -184,13 +184,13 @@ class Proxy:
         """Waits for the connection that `hold_at` caught. Its `cut_client()` and later `up.thaw()` deliver a
         request of a connection that its client holds for dead."""
         assert self._hold is not None, "nothing is to be held"
-        way, needle = self._hold
+        way, needles = self._hold
         caught = await until(
-            lambda: [link for link in self.links if getattr(link, way).frozen], f"{needle!r} going {way}"
+            lambda: [link for link in self.links if getattr(link, way).frozen], f"{needles!r} going {way}"
         )
         self._hold = None
         for link in self.links:
-            link.up.hold_at = link.down.hold_at = None
+            link.up.hold_at = link.down.hold_at = ()
         return caught[0]
 
     def _set_up(self, link: Link) -> None:
@@ -198,8 +198,8 @@ class Proxy:
         for way in self._frozen:
             getattr(link, way).freeze()
         if self._hold:
-            way, needle = self._hold
-            getattr(link, way).hold_at = needle
+            way, needles = self._hold
+            getattr(link, way).hold_at = needles
 
     def lead_to(self, port: int) -> None:
         """New connections go to another server on this machine, as a name or a balancer leads elsewhere."""
