@@ -27,10 +27,10 @@ compose-test: .venv/installed secrets ## try all that docker-compose.yml promise
 secrets: .venv/installed ## random passwords for the broker's users in .env, once; their hashes in secrets/
 	@$(PY) -m broker_config secrets
 
-# Two at a time, a file at a time: most of a run is spent waiting for real processes. More would make the budgets of
-# tests, set on two cores, wait for each other.
+# Three at a time, a file at a time: most of a run is spent waiting for real processes (two left a third of two cores
+# idle). More would make the budgets of tests, set on two cores, wait for each other.
 test: .venv/installed packages ## every test but the long ones
-	@$(PY) -m pytest -m 'not long' -n 2 --dist loadfile $(PYTEST)
+	@$(PY) -m pytest -m 'not long' -n 3 --dist loadfile $(PYTEST)
 
 test-long: .venv/installed packages ## the long tests
 	@$(PY) -m pytest -m long $(PYTEST)
