@@ -9,6 +9,8 @@ from functools import cache
 # it takes gather_max_s. Between them the wait grows in proportion (docs/decisions/0003-adaptive-gather.md: the curve).
 IDLE_SHARE = 0.8
 BUSY_SHARE = 1.0
+# What a timer of uvloop is exact to.
+TICK_S = 0.001
 # The share is measured over at least this long.
 MEASURE_S = 0.05
 
@@ -50,11 +52,13 @@ class Pace:
     async def turn(self) -> None:
         """Wait for one's turn and take it."""
         now = time.monotonic()
-        wait_s = self._last_at + self.gather_s - now
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+        due_at = self._last_at + self.gather_s
+        if due_at > now:
+            await asyncio.sleep(due_at - now)
             now = time.monotonic()
-        self._last_at = now
+        # uvloop rounds a wait to whole ms: counted from the turn's own time, one that came early is made up for by the
+        # next, and a call that takes 0.6 ms instead of 0.4 does not turn 4 ms into 3.6 (12 % more calls).
+        self._last_at = due_at if abs(now - due_at) < TICK_S else now
         if now - self._measured_at >= MEASURE_S:
             self._measure(now)
 
