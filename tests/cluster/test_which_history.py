@@ -159,7 +159,7 @@ async def server_name(broker: Broker) -> str:
 
 
 @pytest.mark.parametrize("ahead_ms", [0, HOUR_MS], ids=["clock runs", "clock behind"])
-@pytest.mark.parametrize("said", [1, 3, 6])
+@pytest.mark.parametrize("said", [pytest.param(1, marks=pytest.mark.long), 3, pytest.param(6, marks=pytest.mark.long)])
 async def test_a_master_that_took_the_history_of_one_that_lacks_its_last_is_told_exactly(
     far_node: NodeFactory, start_broker: BrokerFactory, broker: Broker, chat: Chat, said: int, ahead_ms: int
 ) -> None:

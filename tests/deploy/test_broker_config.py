@@ -16,6 +16,7 @@ import redis
 from broker_config import users
 from tests.conftest import BrokerFactory
 from tests.support.broker import PASSWORDS, Broker, Kind
+from tests.support.ports import free_port
 from tests.support.until import until
 
 VARIABLES = {users.PASSWORDS[user]: password for user, password in PASSWORDS.items()}
@@ -187,7 +188,7 @@ async def test_a_server_where_nobody_makes_users_shuts_nobody_out(start_broker: 
 
 
 async def test_a_server_in_cluster_mode_is_told(start_broker: BrokerFactory) -> None:
-    broker = await start_broker(kind="valkey", directives=("cluster-enabled yes",))
+    broker = await start_broker(kind="valkey", directives=("cluster-enabled yes", f"cluster-port {free_port()}"))
     found = hiroba_broker("check", broker.operator_url, **VARIABLES)
     assert found.returncode == 3 and "drift: it runs in cluster mode" in found.stdout
 

@@ -12,6 +12,7 @@ from tests.support.broker import PASSWORDS, Broker
 from tests.support.certs import make_certs
 from tests.support.client import Crowd
 from tests.support.node import Node
+from tests.support.ports import free_port
 from tests.support.until import until
 
 PASSWORD = "p@ss/wo:rd%2F#hush"
@@ -146,7 +147,7 @@ async def test_a_server_in_cluster_mode_gets_one_sentence(
     start_broker: BrokerFactory, start_node: NodeFactory, kind: str
 ) -> None:
     """Named redis:// it was ready, and refused every publish: CROSSSLOT."""
-    broker = await start_broker(kind=kind, directives=("cluster-enabled yes",))
+    broker = await start_broker(kind=kind, directives=("cluster-enabled yes", f"cluster-port {free_port()}"))
     async with broker.client() as client:
         await client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         state: Any = None
