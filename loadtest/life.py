@@ -146,7 +146,7 @@ class Life:
         self._attempts += 1
         address = await stage.address_of(endpoint)
         resuming = self.member if self.member is not None and self.room is room else None
-        after = write_id(resuming.last_id) if resuming is not None and any(resuming.last_id) else None
+        after = write_id(resuming.last_id) if resuming is not None else None
         connection = Connection(stage.wire, stage.now_us, self.user.read_bytes_s)
         began_us = stage.now_us()
         path = endpoint.path_of(room.tape.room, after)
@@ -155,7 +155,7 @@ class Life:
         stage.tally["connected"] += 1
         # The node was the wrong one only if it failed: stay with it from now on.
         self._attempts -= 1
-        self._settle_in(room, connection, opened.joined_us, opened.welcome, resuming if after else None)
+        self._settle_in(room, connection, opened.joined_us, opened.welcome, resuming)
 
     def _settle_in(
         self,
