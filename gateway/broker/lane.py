@@ -39,8 +39,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, on_push: Callable[[list[Any]], None], on_stray: Callable[[BrokerRefused], None]) -> None:
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[BrokerGone] = loop.create_future()
-        # Called in the very turn in which the connection is given up: nobody may ask it once more.
-        self.on_lost: Callable[[BrokerGone], None] = lambda reason: None
+        self._on_lost: Callable[[BrokerGone], None] = lambda reason: None
         self._loop = loop
         self._on_push = on_push
         self._on_stray = on_stray
@@ -57,6 +56,7 @@ class Connection(asyncio.Protocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         if self.lost.done():
             future.set_exception(self.lost.result())
+            future.exception()  # whoever asks by the way may never look
             return future
         assert self._transport is not None
         self._asked.append(future)
@@ -68,6 +68,13 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self.lost.done():
             self._asked.append(len(args) - 1)
             self._transport.write(hiredis.pack_command(args))  # type: ignore[arg-type]
+
+    def when_lost(self, told: Callable[[BrokerGone], None]) -> None:
+        """`told` is called in the very turn in which the connection is given up: nobody may ask it once more. At once,
+        if it was: what ends it may come in one read with the answer that its owner waited for."""
+        self._on_lost = told
+        if self.lost.done():
+            told(self.lost.result())
 
     def give_up(self, reason: BrokerGone) -> None:
         """Give up as soon as all that was asked is answered, or after GIVE_UP_S. The caller asks no more."""
@@ -82,7 +89,7 @@ class Connection(asyncio.Protocol):
         if self.lost.done():
             return
         self.lost.set_result(reason)
-        self.on_lost(reason)
+        self._on_lost(reason)
         if self._transport is not None:
             self._transport.abort()
         for future in self._asked:
@@ -295,11 +302,12 @@ class Lane:
                     reason = str(exc) or type(exc).__name__
                 else:
                     connected_at = asyncio.get_running_loop().time()
-                    self._connection.on_lost = self._lost
                     self.connections += 1
                     self._up.set()
-                    self._on_change(self.name, None)
-                    self.on_up()
+                    self._connection.when_lost(self._lost)
+                    if self.is_up:
+                        self._on_change(self.name, None)
+                        self.on_up()
                     reason = str(await self._connection.lost)
                     self._up.clear()
                     # Not at once: a server that lets in and hangs up (maxclients, a demoted master, a balancer with

@@ -1,6 +1,7 @@
 """A lane's connection against a server of the test's own that says what no real one can be made to say."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,9 +13,9 @@ import pytest
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
-from gateway.broker.lane import GIVE_UP_S, Connection, Lane
+from gateway.broker.lane import Connection, Lane
 from gateway.metrics import Metrics
-from tests.support.until import until
+from tests.support.until import BUDGET_S, until
 
 
 class Peer:
@@ -290,6 +291,49 @@ async def test_a_lane_ends_its_former_connection_before_it_asks_anything(server:
     assert seen == [hello, select, info, id, hello, select, info, kill, id, [b"PING"]]
 
 
+@pytest.mark.parametrize(
+    ("ending", "demoted"),
+    [(b"-READONLY You can't write against a read only replica.\r\n", 1), (b"\x15\x03\x01\r\n", 0)],
+)
+async def test_what_ends_a_connection_in_one_read_with_its_greeting_is_noticed(
+    server: Server, ending: bytes, demoted: int
+) -> None:
+    """The lane said that it was up, and the other lanes stayed with a server that had become a replica."""
+    changes: list[str | None] = []
+    reasons: list[str] = []
+    ups: list[int] = []
+
+    async def greet_and_end(peer: Peer) -> None:
+        while (command := await peer.command()) is not None:
+            if command[:2] == [b"CLIENT", b"ID"]:
+                peer.say(b":1\r\n" + ending)
+            else:
+                answer(peer, command, [])
+
+    server.serve = greet_and_end
+    endpoint = Endpoint(f"redis://127.0.0.1:{server.port}", 20)
+    lane = Lane("test", "n1", endpoint, 20, 3600, lambda _, why: changes.append(why))
+    lane.on_demoted = reasons.append
+    lane.on_up = lambda: ups.append(1)
+    run = asyncio.create_task(lane.run())
+    await until(lambda: changes, "it ends")
+    run.cancel()
+    await asyncio.wait([run])
+    assert None not in changes and not ups
+    assert len(reasons) == demoted
+
+
+async def test_who_asks_a_lost_connection_and_never_looks_costs_no_log_line(server: Server) -> None:
+    """An exception that nobody retrieves is a traceback of asyncio's, once for each that asked."""
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    async with connected(server) as (connection, _):
+        connection.abort(BrokerGone("gone"))
+        connection.ask("GET", "a")
+    gc.collect()
+    assert told == []
+
+
 async def test_a_lane_that_is_down_says_so_at_once(server: Server) -> None:
     server.serve = lambda peer: peer.command()
     async with running(server, 20) as lane:
@@ -390,14 +434,17 @@ async def test_what_was_asked_is_answered_before_a_connection_is_left(server: Se
         assert str(await connection.lost) == "there is another"
 
 
-async def test_who_stopped_waiting_keeps_no_connection_that_is_left(server: Server) -> None:
+async def test_who_stopped_waiting_keeps_no_connection_that_is_left(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.broker.lane.GIVE_UP_S", 3600)
     async with connected(server) as (connection, peer):
         asked = connection.ask("GET", "a")
         await peer.command()
         connection.give_up(BrokerGone("there is another"))
         asked.cancel()
         peer.say(b"+one\r\n")
-        async with asyncio.timeout(GIVE_UP_S / 2):
+        async with asyncio.timeout(BUDGET_S):
             await connection.lost
 
 
