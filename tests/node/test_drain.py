@@ -173,7 +173,6 @@ async def test_a_second_signal_and_ctrl_c_hurry(
     client = await crowd.join(node, "r")
     await client.say("x")
     await client.hears("x")
-    started = time.monotonic()
     for name in signals:
         node.process.signal(getattr(signal, name))
 
@@ -183,21 +182,18 @@ async def test_a_second_signal_and_ctrl_c_hurry(
         await until(unready, "it knows")
     code, reason = await client.closed()
     assert (code, reason) == (1012, Close.DRAIN.text)
-    assert await node.process.ended() == 0
-    assert time.monotonic() - started < 2 * 5, "Ctrl-C ends within 2 s; five times that on a busy machine"
+    assert await node.process.ended(within_s=20) == 0, "not after lb_wait_s"
     assert await groups(broker) == []
 
 
 async def test_clients_that_do_not_answer_hold_nobody_up(start_node: NodeFactory, crowd: Crowd) -> None:
     """Their close frame went out; after close_s they are cut."""
-    node = await start_node(lb_wait_s=0, drain_s=0, close_s=0.5)
+    node = await start_node(lb_wait_s=0, drain_s=0, close_s=0.5, handshake_timeout_s=120)
     deaf = await crowd.member(node, "r")
     deaf.transport.pause_reading()
     half = await crowd.connect(node)
     half.write(handshake("r")[:50])
-    started = time.monotonic()
-    assert await node.stop() == 0
-    assert time.monotonic() - started < 8
+    assert await node.stop(within_s=30) == 0, "not after handshake_timeout_s, nor never"
     deaf.transport.resume_reading()
     assert await deaf.closed() == (1012, "this node is going away, connect again")
 
