@@ -30,8 +30,8 @@ _NOWHERE = EntryId(2**62, 0)
 
 # Every `label` of a Refused.
 REASONS = (
-    "path", "room_name", "bad_origin", "origin", "http_version", "no_websocket", "version", "key", "draining",
-    "connections", "history", "rooms", "broker",
+    "path", "room_name", "bad_origin", "origin", "http_version", "no_websocket", "version", "key", "body",
+    "draining", "connections", "history", "rooms", "broker",
 )  # fmt: skip
 
 
@@ -119,6 +119,8 @@ def _checked(edge: Edge, request: web.Request) -> RoomName:
         raise Refused(426, "version", "WebSocket version 13 only", **{"Sec-WebSocket-Version": "13"})
     if not handshake.good_key(request.headers.get("Sec-WebSocket-Key", "")):
         raise Refused(400, "key", "Sec-WebSocket-Key is not 16 bytes in base64")
+    if request.body_exists:  # its bytes would stand where frames do
+        raise Refused(400, "body", "a handshake has no body: Content-Length, Transfer-Encoding")
     if edge.draining:
         raise _draining()
     if edge.overloaded:

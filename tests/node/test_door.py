@@ -90,6 +90,32 @@ async def test_an_origin_that_is_none_is_the_client_s_fault(shared_node: Node, c
     assert not any("Traceback" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ("Content-Length: 5", b"hello"),
+        ("Content-Length: 5", b""),
+        ("Content-Length: 300000", b"x" * 300_000),
+        ("Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\n\r\n"),
+        ("Transfer-Encoding: chunked", b""),
+    ],
+    ids=["whole", "announced", "long", "chunked", "chunked, announced"],
+)
+async def test_a_handshake_with_a_body_is_refused(shared_node: Node, crowd: Crowd, header: str, body: bytes) -> None:
+    """Its bytes stand where frames do: it got a 101, and was cut off as dead later, by nobody's word."""
+    before = await shared_node.metric("hiroba_handshakes_refused_total", reason="body")
+    raw = await crowd.connect(shared_node)
+    assert await raw.ask(handshake("r", headers=f"{header}\r\n") + body) == 400
+    await until(lambda: b"a handshake has no body" in raw.data, "the reason")
+    assert await shared_node.metric("hiroba_handshakes_refused_total", reason="body") == before + 1
+
+
+async def test_a_body_of_no_bytes_is_none(shared_node: Node, crowd: Crowd) -> None:
+    """Some proxies write it."""
+    raw = await crowd.connect(shared_node)
+    assert await raw.ask(handshake("r", headers="Content-Length: 0\r\n")) == 101
+
+
 async def test_a_refused_origin_is_logged_beside_the_host_that_it_was_held_against(
     shared_node: Node, crowd: Crowd
 ) -> None:
