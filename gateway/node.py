@@ -1,6 +1,6 @@
 """One gateway node, put together. Read top to bottom, this is the road of a message:
 
-browser → edge.client → rooms.hub.publish → broker.publisher → Redis (publish.lua: XADD + doorbell)
+browser → edge.connection → rooms.hub.publish → broker.publisher → Redis (publish.lua: XADD + doorbell)
         → broker.doorbell → broker.reader (XREADGROUP) → rooms.room.deliver → the sockets
 """
 

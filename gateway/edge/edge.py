@@ -1,4 +1,4 @@
-"""The clients of this node: how many may come, who is in, how all are sent away. Handshakes are ws.py's."""
+"""The connections of this node: how many may come, who is in, how all are sent away. Handshakes are ws.py's."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ from socket import IPPROTO_TCP
 
 from gateway.core.closes import Close
 from gateway.edge.callers import Callers
-from gateway.edge.client import Client
+from gateway.edge.connection import Connection
 from gateway.edge.context import Context
 from gateway.edge.visits import Visits
 from gateway.edge.wheel import Wheel
@@ -28,7 +28,7 @@ NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
 
 
 class Edge:
-    """The clients of this node."""
+    """The connections of this node."""
 
     def __init__(self, context: Context, connections_max: int) -> None:
         self.context = context
@@ -67,33 +67,33 @@ class Edge:
             with suppress(OSError):  # a Unix socket has no such option
                 socket.setsockopt(IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
-    def welcome(self, client: Client) -> None:
-        """Take a client in whose 101 is written. It counts, and is looked after, until its socket is closed."""
+    def welcome(self, connection: Connection) -> None:
+        """Take a connection in whose 101 is written. It counts, and is looked after, until its socket is closed."""
         self.metrics.handshakes += 1
-        self.tune(client.transport)
-        self.wheel.add(client)
-        access.ws("CONNECT", client.path, client.peer)
-        client.gone = self._farewell
+        self.tune(connection.transport)
+        self.wheel.add(connection)
+        access.ws("CONNECT", connection.path, connection.peer)
+        connection.gone = self._farewell
 
-    def _farewell(self, client: Client) -> None:
+    def _farewell(self, connection: Connection) -> None:
         """The one line that says how a connection was."""
-        self.wheel.remove(client)
+        self.wheel.remove(connection)
         self.went()
-        close = client.closing or Close.LOST
+        close = connection.closing or Close.LOST
         self.metrics.closes[close.label] += 1
         access.ws(
             "DISCONNECT",
-            client.path,
-            client.peer,
-            session=client.id,
-            room=client.room.name,
-            wire=client.wire.name,
+            connection.path,
+            connection.peer,
+            session=connection.id,
+            room=connection.room.name,
+            wire=connection.wire.name,
             reason=close.label,
-            seconds=round(time.monotonic() - client.opened_at, 3),
-            frames_in=client.received,
-            bytes_in=client.received_bytes,
-            frames_out=client.sent_entries,
-            bytes_out=client.sent_bytes,
+            seconds=round(time.monotonic() - connection.opened_at, 3),
+            frames_in=connection.received,
+            bytes_in=connection.received_bytes,
+            frames_out=connection.sent_entries,
+            bytes_out=connection.sent_bytes,
         )
 
     async def end_stalled(self, ports: Collection[Visits]) -> None:
@@ -103,7 +103,7 @@ class Edge:
             for visits in ports:
                 visits.cut_stalled()
             behind = [session for room in self.hub.rooms.values() for session in room.behind]
-            self.wheel.judge_stalled(session for session in behind if isinstance(session, Client))
+            self.wheel.judge_stalled(session for session in behind if isinstance(session, Connection))
 
     # ---- how all are sent away ----
 
@@ -113,14 +113,14 @@ class Edge:
         for deadline in self.entering:
             if not deadline.expired():
                 deadline.reschedule(asyncio.get_running_loop().time())
-        clients = self.wheel.clients()
-        random.shuffle(clients)
+        connections = self.wheel.connections()
+        random.shuffle(connections)
         started_at = time.monotonic()
-        for done, client in enumerate(clients):
-            ahead_s = started_at + drain_s * done / len(clients) - time.monotonic()
+        for done, connection in enumerate(connections):
+            ahead_s = started_at + drain_s * done / len(connections) - time.monotonic()
             if ahead_s > 0:
                 await asyncio.sleep(ahead_s)
-            client.go_away(random.uniform(0, RECONNECT_AFTER_MAX_S))
+            connection.go_away(random.uniform(0, RECONNECT_AFTER_MAX_S))
 
     async def empty(self) -> None:
         """Wait until everybody is gone."""
@@ -133,7 +133,7 @@ class Edge:
         self.connections += 1
 
     def went(self) -> None:
-        """A handshake failed, or a client is gone."""
+        """A handshake failed, or a connection is gone."""
         self.connections -= 1
         if not self.connections:
             self._emptied.set()

@@ -17,7 +17,7 @@ from gateway.core.inbound import Broken, Frame, Inbound, Opcode
 from gateway.edge.context import Context
 
 if TYPE_CHECKING:
-    from gateway.edge.client import Client
+    from gateway.edge.connection import Connection
 
 # What is read of a socket at once; it goes on in a later turn of the loop. A longer message comes in several reads.
 READ_BYTES = 16_384
@@ -34,17 +34,19 @@ log = structlog.get_logger()
 class Intake:
     """Made when its client first speaks: most only listen."""
 
-    __slots__ = ("_backlog_until", "_bucket", "_client", "_context", "_flood_s", "_full", "_inbound", "_pong", "held")
+    __slots__ = (
+        "_backlog_until", "_bucket", "_connection", "_context", "_flood_s", "_full", "_inbound", "_pong", "held",
+    )  # fmt: skip
 
-    def __init__(self, client: "Client", context: Context) -> None:
+    def __init__(self, connection: "Connection", context: Context) -> None:
         settings = context.settings
-        self._client = client
+        self._connection = connection
         self._context = context
-        self._inbound = Inbound(settings.message_bytes_max, client.wire.deflates)
+        self._inbound = Inbound(settings.message_bytes_max, connection.wire.deflates)
         # None: no limit.
         self._bucket: TokenBucket | None = None
         if settings.messages_per_s:
-            self._bucket = TokenBucket(settings.messages_per_s, settings.messages_burst, client.opened_at)
+            self._bucket = TokenBucket(settings.messages_per_s, settings.messages_burst, connection.opened_at)
         # Until when what comes in may have waited until this socket was read again.
         self._backlog_until = 0.0
         # Whether the last read was full, so that more waits in the kernel.
@@ -67,10 +69,10 @@ class Intake:
             self._flood_s = 0.0
         self._inbound.feed(data)
         served = self._serve()
-        if self._client.closing is None and (self._full or not served):
+        if self._connection.closing is None and (self._full or not served):
             self.held = True
-            self._client.stop_reading()
-            task = self._context.keep(f"intake {self._client.id}", self._hold())
+            self._connection.stop_reading()
+            task = self._context.keep(f"intake {self._connection.id}", self._hold())
             task.add_done_callback(self._held)
 
     async def _hold(self) -> None:
@@ -80,19 +82,19 @@ class Intake:
             await self._wait()
         self.held = False
         self._backlog_until = time.monotonic() + BACKLOG_S
-        self._client.read_on()
+        self._connection.read_on()
 
     def _held(self, task: "asyncio.Task[None]") -> None:
         """A hold that failed is a bug, and logged; its client would never be read again, nor pinged."""
         if not task.cancelled() and task.exception() is not None:
-            self._client.end(Close.ERROR)
+            self._connection.end(Close.ERROR)
 
     def _serve(self) -> bool:
         """Serve what may be served in one turn. True: nothing is left, or it is of no interest any more."""
-        client = self._client
+        connection = self._connection
         try:
             for _ in range(TURN_FRAMES):
-                if client.closing is not None or not self._inbound.waits:
+                if connection.closing is not None or not self._inbound.waits:
                     return True
                 if self._must_wait():
                     return False
@@ -103,13 +105,13 @@ class Intake:
                 if frame.opcode is Opcode.PING:
                     self._pong = frame.payload
                 else:
-                    client.hear(frame)
+                    connection.hear(frame)
         except Broken as exc:
-            client.end(exc.close, exc.args[0])
+            connection.end(exc.close, exc.args[0])
             return True
         except Exception:
-            log.exception("a client could not be served", session=client.id)
-            client.end(Close.ERROR)
+            log.exception("a client could not be served", session=connection.id)
+            connection.end(Close.ERROR)
             return True
         finally:
             self.answer_ping()
@@ -118,8 +120,8 @@ class Intake:
     def answer_ping(self) -> None:
         """One pong per read, or per part of a read that has to wait (§5.5.3)."""
         pong, self._pong = self._pong, None
-        if pong is not None and self._client.closing is None:
-            self._client.write(frames.pong(pong))
+        if pong is not None and self._connection.closing is None:
+            self._connection.write(frames.pong(pong))
 
     def _charge(self, frame: Frame) -> None:
         """Every frame costs a token, also one that says nothing; a long one as many as it is long."""
@@ -129,25 +131,25 @@ class Intake:
     # ---- what it has to wait for ----
 
     def _must_wait(self) -> bool:
-        context, client = self._context, self._client
+        context, connection = self._context, self._connection
         return (
             (self._bucket is not None and self._bucket.wait_s(time.monotonic()) > 0)
-            or client.in_flight >= context.settings.publish_window
-            or context.broker.publisher.full(client.id)
+            or connection.in_flight >= context.settings.publish_window
+            or context.broker.publisher.full(connection.id)
             # Answers to somebody who sends and never reads must not pile up.
-            or client.waiting_bytes() > context.settings.outgoing_bytes_max
+            or connection.waiting_bytes() > context.settings.outgoing_bytes_max
         )
 
     async def _wait(self) -> None:
         """Wait for the first of the bounds that is reached; if none is, for the others' turn."""
-        context, client = self._context, self._client
-        if client.in_flight >= context.settings.publish_window:
+        context, connection = self._context, self._connection
+        if connection.in_flight >= context.settings.publish_window:
             context.metrics.window_full += 1
-            await client.window()
-        elif context.broker.publisher.full(client.id):
-            await context.broker.publisher.space(client.id)
-        elif client.waiting_bytes() > context.settings.outgoing_bytes_max:
-            await client.drained()
+            await connection.window()
+        elif context.broker.publisher.full(connection.id):
+            await context.broker.publisher.space(connection.id)
+        elif connection.waiting_bytes() > context.settings.outgoing_bytes_max:
+            await connection.drained()
         elif self._bucket is not None and (wait_s := self._bucket.wait_s(time.monotonic())) > 0:
             await self._slow_down(wait_s)
         else:
@@ -158,7 +160,7 @@ class Intake:
         if self._full:
             self._flood_s += wait_s
             if self._flood_s > self._context.settings.flood_s:
-                self._client.end(Close.RATE)
+                self._connection.end(Close.RATE)
                 return
         self._context.metrics.slowed += 1
         await asyncio.sleep(wait_s + TIMER_S)

@@ -6,7 +6,7 @@ WebSocket. So the handler answers the 101 by itself, takes the transport over, a
 
 from aiohttp import web
 
-from gateway.edge.client import Client
+from gateway.edge.connection import Connection
 
 
 class Upgraded(web.StreamResponse):
@@ -33,8 +33,8 @@ class _Tail:
         pass
 
 
-def take_over(request: web.Request, client: Client) -> web.StreamResponse:
-    """Give the request's transport to `client`, with what was read already, and make aiohttp forget it.
+def take_over(request: web.Request, connection: Connection) -> web.StreamResponse:
+    """Give the request's transport to `connection`, with what was read already, and make aiohttp forget it.
 
     The transport must still be there, and no await may lie between the 101 and this.
     """
@@ -42,10 +42,10 @@ def take_over(request: web.Request, client: Client) -> web.StreamResponse:
     assert transport is not None
     tail = _Tail()
     http.set_parser(tail)  # type: ignore[arg-type]  # only these two methods are used
-    transport.set_protocol(client)
+    transport.set_protocol(connection)
     http.transport = None  # else it would close what it forgets
     http.connection_lost(None)
-    client.connection_made(transport)
+    connection.connection_made(transport)
     if tail.data:
-        client.take(tail.data)
+        connection.take(tail.data)
     return Upgraded()

@@ -1,6 +1,6 @@
 """One shared wheel instead of a timer per connection: pings who is quiet, ends who is dead or stuck.
 
-Alive is who sends bytes, whichever. A client is looked at twice per ping_s, a little more often: at the second look
+Alive is who sends bytes, whichever. A connection is looked at twice per ping_s, a little more often: at the second look
 since its last byte it is pinged, so within ping_s always, and at the fourth it was silent for as long again.
 """
 
@@ -12,7 +12,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.core import frames
 from gateway.core.closes import Close
-from gateway.edge.client import Client
+from gateway.edge.connection import Connection
 from gateway.metrics import Metrics
 
 # The wheel turns by one slot this many times per ping_s.
@@ -25,26 +25,26 @@ DEAD_AT = 4
 
 
 class Wheel:
-    """Every client is looked at once a round."""
+    """Every connection is looked at once a round."""
 
     def __init__(self, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self._stall_s = settings.stall_s
         self._turn_s = settings.ping_s / TURNS_PER_PING
         self._clock = clock
         self._metrics = metrics
-        self._slots: list[set[Client]] = [set() for _ in range(SLOTS)]
+        self._slots: list[set[Connection]] = [set() for _ in range(SLOTS)]
         self._fill = itertools.cycle(range(len(self._slots)))
 
-    def add(self, client: Client) -> None:
+    def add(self, connection: Connection) -> None:
         """Spread over the slots, so that a connect storm does not become a ping storm."""
-        client.slot = next(self._fill)
-        self._slots[client.slot].add(client)
+        connection.slot = next(self._fill)
+        self._slots[connection.slot].add(connection)
 
-    def remove(self, client: Client) -> None:
-        self._slots[client.slot].discard(client)
+    def remove(self, connection: Connection) -> None:
+        self._slots[connection.slot].discard(connection)
 
-    def clients(self) -> list[Client]:
-        return [client for slot in self._slots for client in slot]
+    def connections(self) -> list[Connection]:
+        return [connection for slot in self._slots for connection in slot]
 
     async def run(self) -> None:
         """Turn until cancelled."""
@@ -55,28 +55,28 @@ class Wheel:
             turn_at = max(turn_at + self._turn_s, loop.time())
             await asyncio.sleep(turn_at - loop.time())
             now = self._clock.now()
-            for client in list(slot):
-                self._look(client, now)
+            for connection in list(slot):
+                self._look(connection, now)
 
-    def judge_stalled(self, behind: Iterable[Client]) -> None:
+    def judge_stalled(self, behind: Iterable[Connection]) -> None:
         """End those of the behind sessions that made no progress for stall_s."""
         now = self._clock.now()
-        for client in behind:
-            if client.closing is None and client.stalled(now, self._stall_s):
-                client.end(Close.SLOW)
+        for connection in behind:
+            if connection.closing is None and connection.stalled(now, self._stall_s):
+                connection.end(Close.SLOW)
 
-    def _look(self, client: Client, now: float) -> None:
-        if client.closing is not None:
+    def _look(self, connection: Connection, now: float) -> None:
+        if connection.closing is not None:
             return
-        if client.stalled(now, self._stall_s):
-            client.end(Close.SLOW)
-        elif client.waiting_bytes() or client.held:
-            # A ping would wait behind the rest; and nobody reads the pong of a client that is held back.
-            client.quiet_looks = 0
+        if connection.stalled(now, self._stall_s):
+            connection.end(Close.SLOW)
+        elif connection.waiting_bytes() or connection.held:
+            # A ping would wait behind the rest; and nobody reads the pong of one that is held back.
+            connection.quiet_looks = 0
         else:
-            client.quiet_looks += 1
-            if client.quiet_looks == PING_AT:
+            connection.quiet_looks += 1
+            if connection.quiet_looks == PING_AT:
                 self._metrics.pings += 1
-                client.write(frames.PING)
-            elif client.quiet_looks >= DEAD_AT:
-                client.end(Close.DEAD)
+                connection.write(frames.PING)
+            elif connection.quiet_looks >= DEAD_AT:
+                connection.end(Close.DEAD)

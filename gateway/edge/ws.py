@@ -7,13 +7,13 @@ import structlog
 from aiohttp import HttpVersion11, web
 
 from gateway.broker.errors import BrokerGone, BrokerRefused
-from gateway.core import handshake, wires
+from gateway.core import handshake
 from gateway.core.closes import Close
 from gateway.core.entry import EntryId, parse_id
 from gateway.core.names import BadRoomName, RoomName, room_name
-from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire
+from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire, v1
 from gateway.edge.callers import NoOrigin
-from gateway.edge.client import Client
+from gateway.edge.connection import Connection
 from gateway.edge.edge import Edge
 from gateway.edge.takeover import Upgraded, take_over
 from gateway.logs import access
@@ -193,22 +193,24 @@ def _join(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place)
     if transport is None or transport.is_closing():  # gone while we asked the broker
         edge.went()
         return Upgraded()
-    client = Client(edge.context, transport, request.path, peer, wire, place.room)
-    client.cursor = place.cursor
+    connection = Connection(edge.context, transport, request.path, peer, wire, place.room)
+    connection.cursor = place.cursor
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
         recovered, ping_s = bool(place.recovered), edge.settings.ping_s
-        client.write(wires.welcome(client.id, edge.context.node, place.room.name, place.room.newest, recovered, ping_s))
+        connection.write(
+            v1.welcome(connection.id, edge.context.node, place.room.name, place.room.newest, recovered, ping_s)
+        )
     if wire.subprotocol is None and "Sec-WebSocket-Protocol" in request.headers:
         edge.metrics.unspoken += 1
         offered = _told(request, "Sec-WebSocket-Protocol")
-        log.info("no subprotocol in common: browsers hang up", session=client.id, peer=peer, offered=offered)
-    edge.welcome(client)
-    response = take_over(request, client)
-    if client.closing is None:
+        log.info("no subprotocol in common: browsers hang up", session=connection.id, peer=peer, offered=offered)
+    edge.welcome(connection)
+    response = take_over(request, connection)
+    if connection.closing is None:
         if place.recovered is None:
-            client.came_at, client.came_behind = place.room.newest_known, place.room.feed.numbered
-        place.room.admit(client)
+            connection.came_at, connection.came_behind = place.room.newest_known, place.room.feed.numbered
+        place.room.admit(connection)
         if wire.gap is None and place.recovered is False:
-            client.end(Close.GAP)
+            connection.end(Close.GAP)
     return response

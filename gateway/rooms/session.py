@@ -6,10 +6,9 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 from gateway.broker.publisher import Refusal
-from gateway.core import wires
 from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId, entry_id
-from gateway.core.wires import Ref, Wire
+from gateway.core.wires import Ref, Wire, v1
 
 
 class Transport(Protocol):
@@ -87,8 +86,8 @@ class Session(ABC):
             return
         if self.wire.answers:
             if isinstance(outcome, Refusal):
-                self.write(wires.error(outcome.code, outcome.value, ref))
+                self.write(v1.error(outcome.code, outcome.value, ref))
             elif ref is not None:
-                self.write(wires.ack(ref, entry_id(outcome)))
+                self.write(v1.ack(ref, entry_id(outcome)))
         elif isinstance(outcome, Refusal):
             self.end(Close.BROKER)

@@ -1,6 +1,6 @@
 """The Autobahn cases (WebSocket conformance, RFC 6455 and 7692) against the product's receive path and frames.
 
-An echo route of the test's own, served by `edge.client.Client` after `edge.takeover`, beside the same route on bare
+An echo route of the test's own, served by `edge.connection` after `edge.takeover`, beside the same route on bare
 aiohttp: whatever aiohttp passes, we pass.
 """
 
@@ -18,7 +18,7 @@ from gateway.config import Settings
 from gateway.core import frames, handshake, inbound
 from gateway.core.inbound import Frame, Opcode
 from gateway.core.wires import DEFLATING, PLAIN
-from gateway.edge.client import Client
+from gateway.edge.connection import Connection
 from gateway.edge.context import Context
 from gateway.edge.takeover import take_over
 from gateway.metrics import Metrics
@@ -47,7 +47,7 @@ _ONE_PONG = {"2.10", "2.11"}
 KNOWN_DIFFERENCES = _UNCOMPRESSED | _ONE_PONG
 
 
-class Echo(Client):
+class Echo(Connection):
     """Sends back what comes, in place of publishing it. Binary too, which the product refuses (close 1003)."""
 
     def hear(self, frame: Frame) -> None:
@@ -89,9 +89,9 @@ def _echo_app() -> web.Application:
         deflates = handshake.deflate_offered(request.headers.get("Sec-WebSocket-Extensions", ""))
         assert request.transport is not None
         wire = DEFLATING[PLAIN] if deflates else PLAIN
-        client = Echo(context, request.transport, "/", "-", wire, cast(Any, None))
+        connection = Echo(context, request.transport, "/", "-", wire, cast(Any, None))
         request.transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], None, deflates))
-        return take_over(request, client)
+        return take_over(request, connection)
 
     async def bare(request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(max_msg_size=BYTES_MAX)

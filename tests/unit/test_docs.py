@@ -14,10 +14,10 @@ from prometheus_client import Metric
 from gateway import logs
 from gateway.broker.publisher import Refusal
 from gateway.config import Settings
-from gateway.core import wires
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event
+from gateway.core.wires import V1, BadMessage, v1
 from gateway.metrics import GAUGES, LABELLED
 from gateway.node import Node
 
@@ -61,32 +61,32 @@ def test_a_close_code_means_one_thing() -> None:
 def test_what_a_v1_client_may_say() -> None:
     """A type in the table is taken (whatever else its frame lacks); one beside it is not known."""
     told = {name for name, _ in table(PROTOCOL, "Client:\n")}
-    source = (ROOT / "gateway/core/wires.py").read_text(encoding="utf-8")
+    source = (ROOT / "gateway/core/wires/v1.py").read_text(encoding="utf-8")
     compared = set(re.findall(r'say\.type [=!]= "(\w+)"', source))
     assert told == compared
-    with pytest.raises(wires.BadMessage, match="knows no type"):
-        wires.V1.parse('{"type": "telegram"}')
+    with pytest.raises(BadMessage, match="knows no type"):
+        V1.parse('{"type": "telegram"}')
 
 
 def test_what_a_v1_server_says() -> None:
     """Each frame as the code makes it: its type has a row, and each of its fields stands there."""
     id, entry = EntryId(1, 1), Entry(EntryId(1, 1), "s", "", b"1")
     made = [
-        wires.welcome("s", "n", "r", id, True, 25.0),
-        wires.V1.message(entry),
-        wires.ack(1, id),
-        wires.pong(1),
-        wires.error("bad_json", "text", 1),
-        wires.reconnect(1.0),
+        v1.welcome("s", "n", "r", id, True, 25.0),
+        V1.message(entry),
+        v1.ack(1, id),
+        v1.pong(1),
+        v1.error("bad_json", "text", 1),
+        v1.reconnect(1.0),
     ]
-    assert wires.V1.gap is not None
-    made.append(wires.V1.gap(Gap(id, id, None)))
+    assert V1.gap is not None
+    made.append(V1.gap(Gap(id, id, None)))
     told = {name: set(re.findall(r"(?:^|`)(\w+)`", fields)) for name, fields in table(PROTOCOL, "Server:\n\n")}
     said = [json.loads(frame[frame.index(b"{") :]) for frame in made]
     assert told.keys() == {frame["type"] for frame in said}
     for frame in said:
         assert frame.keys() - {"type"} <= told[frame["type"]], frame
-    makers = re.findall(r'type="(\w+)"', (ROOT / "gateway/core/wires.py").read_text(encoding="utf-8"))
+    makers = re.findall(r'type="(\w+)"', (ROOT / "gateway/core/wires/v1.py").read_text(encoding="utf-8"))
     assert told.keys() == {*makers, "message"}, "a frame that this test does not make"
 
 

@@ -17,7 +17,7 @@ from gateway.metrics import Metrics
 
 
 class Buggy:
-    """As much of a client as its intake knows."""
+    """As much of a connection as its intake knows."""
 
     def __init__(self) -> None:
         self.id = "s"
@@ -40,7 +40,7 @@ def test_a_bug_ends_its_client_alone(capsys: pytest.CaptureFixture[str]) -> None
     broker = SimpleNamespace(publisher=SimpleNamespace(full=lambda session: False))
     hub, keep = cast(Any, None), cast(Any, None)
     context = Context("n", Settings(), cast(Any, broker), hub, Clock(), Metrics(), keep)
-    client = Buggy()
-    Intake(cast(Any, client), context).take(b"\x81\x80\0\0\0\0" * 2)
-    assert client.closing is Close.ERROR
+    connection = Buggy()
+    Intake(cast(Any, connection), context).take(b"\x81\x80\0\0\0\0" * 2)
+    assert connection.closing is Close.ERROR
     assert capsys.readouterr().out.count("ZeroDivisionError: a bug") == 1

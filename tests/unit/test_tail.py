@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.entry import Entry, EntryId
-from gateway.core.wires import PLAIN_DEFLATE, V1_DEFLATE
+from gateway.core.wires import DEFLATING, PLAIN, V1
 from gateway.rooms.tail import ENTRY_MEMORY_BYTES, Tail, TailBudget
 
 AMPLE = 2**40
@@ -147,8 +147,8 @@ def test_a_tail_counts_what_its_entries_keep_compressed() -> None:
             entries = log.append([size] * 100)
             for entry in entries:
                 entry.message = b'"' + rng.randbytes(size // 2).hex().encode() + b'"'
-                V1_DEFLATE.shared(entry)
-                PLAIN_DEFLATE.shared(entry)
+                DEFLATING[V1].shared(entry)
+                DEFLATING[PLAIN].shared(entry)
             tail.append(entries)
         del entries, entry
         held_bytes = tracemalloc.get_traced_memory()[0] - began
@@ -162,6 +162,6 @@ def test_a_tail_counts_what_its_entries_keep_compressed() -> None:
 def test_who_is_walked_adds_nothing_to_an_entry() -> None:
     """What the tail has counted must not grow behind its back."""
     (entry,) = Log().append([3_000])
-    frame = V1_DEFLATE.message(entry)
+    frame = DEFLATING[V1].message(entry)
     assert entry.deflated is None
-    assert V1_DEFLATE.shared(entry) == frame and V1_DEFLATE.message(entry) is entry.deflated["v1"]
+    assert DEFLATING[V1].shared(entry) == frame and DEFLATING[V1].message(entry) is entry.deflated["v1"]

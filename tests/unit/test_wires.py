@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core import wires
 from gateway.core.entry import Entry, EntryId, Gap
-from gateway.core.wires import PLAIN, REF_CHARS_MAX, V1, Asked, BadMessage, Ref, Said, Wire
+from gateway.core.wires import PLAIN, V1, Asked, BadMessage, Ref, Said, Wire, v1
 
 readable = st.characters(codec="utf-8")
 texts = st.text(readable)
@@ -18,7 +17,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=12,
 )
-refs = st.none() | st.text(readable, max_size=REF_CHARS_MAX) | st.integers(-(2**200), 2**200)
+refs = st.none() | st.text(readable, max_size=v1.REF_CHARS_MAX) | st.integers(-(2**200), 2**200)
 # As different writers write the same value.
 styles = st.fixed_dictionaries(
     {"ensure_ascii": st.booleans(), "indent": st.sampled_from([None, 0, 3, "\t"]),
@@ -95,9 +94,9 @@ def test_plain_says_the_message_and_nothing_else() -> None:
 def test_a_ref_is_given_back(ref: Ref) -> None:
     message, parsed = spoken(V1, said(V1, "1", ref=ref))
     assert (message, parsed) == (b"1", ref) and type(parsed) is type(ref)
-    told = json.loads(payload(wires.ack(parsed, EntryId(5, 6))))
+    told = json.loads(payload(v1.ack(parsed, EntryId(5, 6))))
     assert told == {"type": "ack", "ref": ref, "id": "5-6"}
-    assert json.loads(payload(wires.error("timeout", "late", parsed)))["ref"] == ref
+    assert json.loads(payload(v1.error("timeout", "late", parsed)))["ref"] == ref
 
 
 # ---- what is refused ----
@@ -170,7 +169,7 @@ def test_deep_nesting_is_refused_before_it_is_a_stack(wire: Wire, opening: str, 
         wire.parse(text)
 
 
-BAD_REFS = ["1.5", "1.0", "1e3", "true", "[]", "{}", json.dumps("x" * (REF_CHARS_MAX + 1)), "1" + "0" * 5_000]
+BAD_REFS = ["1.5", "1.0", "1e3", "true", "[]", "{}", json.dumps("x" * (v1.REF_CHARS_MAX + 1)), "1" + "0" * 5_000]
 
 
 @pytest.mark.parametrize("ref", BAD_REFS, ids=lambda ref: ref[:8])
@@ -209,14 +208,14 @@ def test_a_v1_gap_says_between_what(after: EntryId, before: EntryId, lost: int |
 
 
 def test_the_other_frames_of_v1() -> None:
-    assert json.loads(payload(wires.welcome("s", "n", "部屋", EntryId(3, 4), True, 25.0))) == {
+    assert json.loads(payload(v1.welcome("s", "n", "部屋", EntryId(3, 4), True, 25.0))) == {
         "type": "welcome", "session": "s", "node": "n", "room": "部屋", "user": None, "last_id": "3-4",
         "recovered": True, "ping_s": 25.0,
     }  # fmt: skip
-    assert json.loads(payload(wires.pong("mine"))) == {"type": "pong", "ref": "mine"}
-    assert json.loads(payload(wires.pong(None))) == {"type": "pong"}
-    assert json.loads(payload(wires.reconnect(1.23456))) == {"type": "reconnect", "after_s": 1.235}
-    assert json.loads(payload(wires.error("bad_json", "why", None))) == {
+    assert json.loads(payload(v1.pong("mine"))) == {"type": "pong", "ref": "mine"}
+    assert json.loads(payload(v1.pong(None))) == {"type": "pong"}
+    assert json.loads(payload(v1.reconnect(1.23456))) == {"type": "reconnect", "after_s": 1.235}
+    assert json.loads(payload(v1.error("bad_json", "why", None))) == {
         "type": "error", "code": "bad_json", "text": "why", "ref": None
     }  # fmt: skip
 

@@ -9,10 +9,10 @@ import random
 import time
 from collections.abc import Callable
 
-from gateway.core import frames, inbound, wires
+from gateway.core import frames, inbound
 from gateway.core.closes import Close
 from gateway.core.inbound import Frame, Opcode
-from gateway.core.wires import Asked, BadMessage, Wire
+from gateway.core.wires import Asked, BadMessage, Wire, v1
 from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES, Intake
 from gateway.rooms.room import Room
@@ -22,7 +22,7 @@ from gateway.rooms.session import Session
 _READ = bytearray(READ_BYTES)
 
 
-class Client(Session, asyncio.BufferedProtocol):
+class Connection(Session, asyncio.BufferedProtocol):
     """One connection, from the 101 to its last byte."""
 
     __slots__ = (
@@ -44,10 +44,10 @@ class Client(Session, asyncio.BufferedProtocol):
         self.received_bytes = 0
         # How often the wheel looked since the last byte came.
         self.quiet_looks = 0
-        # Where the wheel has this client.
+        # Where the wheel has this connection.
         self.slot = 0
         # Told once, when the socket is closed.
-        self.gone: Callable[[Client], None] | None = None
+        self.gone: Callable[[Connection], None] | None = None
         self._context = context
         self._intake: Intake | None = None
         # While the socket's buffer is above its high-water mark: done when it is below the low one.
@@ -145,12 +145,12 @@ class Client(Session, asyncio.BufferedProtocol):
             said = self.wire.parse(inbound.text(payload))
         except BadMessage as exc:
             if self.wire.answers:
-                self.write(wires.error("bad_json", exc.args[0], exc.ref))
+                self.write(v1.error("bad_json", exc.args[0], exc.ref))
             else:
                 self.end(Close.BAD_DATA, exc.args[0])
             return
         if isinstance(said, Asked):
-            self.write(wires.pong(said.ref))
+            self.write(v1.pong(said.ref))
         else:
             context.hub.publish(self.room, self, said.message, said.ref)
 
@@ -198,5 +198,5 @@ class Client(Session, asyncio.BufferedProtocol):
         """This node drains: come back elsewhere."""
         if self.closing is None:
             if self.wire.answers:
-                self.write(wires.reconnect(after_s))
+                self.write(v1.reconnect(after_s))
             self.end(Close.DRAIN)
