@@ -15,7 +15,9 @@ class Clock:
     def __init__(self, observe: Callable[[float], None] = lambda lag_s: None) -> None:
         self._observe = observe
         self._paused_s = 0.0
-        self._ticked_at = time.monotonic()
+        # The last tick, and the one before it. What is read of a socket now came since `looked_at`, however late the
+        # loop is: behind a late tick sockets are read first, and then comes the next one.
+        self._ticked_at = self.looked_at = time.monotonic()
         # Of the last pause, by the world's clock.
         self._pause_began_at = self._pause_ended_at = float("-inf")
         # Called with the length of each pause, once it is over.
@@ -42,7 +44,8 @@ class Clock:
         self._observe(max(0.0, turn_s - TICK_S))
         paused_s = max(0.0, turn_s - PAUSE_S)
         self._paused_s += paused_s
-        began_at, self._ticked_at = self._ticked_at, at
+        began_at = self.looked_at = self._ticked_at
+        self._ticked_at = at
         if paused_s:
             self._pause_began_at, self._pause_ended_at = began_at, at
             for tell in self.on_pause:

@@ -8,7 +8,7 @@ behind himself and not before others.
 
 import asyncio
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Generic, Protocol, TypeVar
 
 # What an entry costs the broker beside its bytes, in bytes: of two senders with equal bytes, the one with a thousand
@@ -60,7 +60,7 @@ class FairQueue(Generic[W]):
         self._clock = 0
         self.bytes = 0
         # Who waits for space, the longest first.
-        self._spaces: deque[asyncio.Future[None]] = deque()
+        self._spaces: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -150,13 +150,16 @@ class FairQueue(Generic[W]):
         """Wait until `full` is over. The caller puts in the same turn of the loop: others wait for that space too."""
         while self.full(sender):
             space = asyncio.get_running_loop().create_future()
-            self._spaces.append(space)
-            await space
+            self._spaces[space] = None
+            try:
+                await space
+            finally:
+                self._spaces.pop(space, None)  # still there: who waited is gone
 
     def _wake(self, count: int) -> None:
         """So many went: as many may look whether there is space for them. Nobody waits at an empty queue."""
         while self._spaces and (count or not self._heap):
-            space = self._spaces.popleft()
-            if not space.done():  # its task was cancelled
+            space, _ = self._spaces.popitem(last=False)
+            if not space.done():  # its task is being cancelled
                 space.set_result(None)
                 count -= 1

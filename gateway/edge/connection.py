@@ -167,8 +167,8 @@ class Connection(Session, asyncio.BufferedProtocol):
             return
         self.closing = close
         self._context.hub.leave(self.room, self)
-        if self.window_open is not None and not self.window_open.done():
-            self.window_open.set_result(None)
+        if self._intake is not None:
+            self._intake.end()
         if close in (Close.LOST, Close.DEAD):
             self.transport.abort()
             return

@@ -5,6 +5,9 @@ is not read meanwhile, so that TCP slows the sender. The same way waits who has 
 """
 
 import asyncio
+import fcntl
+import sys
+import termios
 import time
 from typing import TYPE_CHECKING
 
@@ -25,7 +28,7 @@ READ_BYTES = 16_384
 TURN_FRAMES = 64
 # A timer of the loop may be so much early.
 TIMER_S = 0.002
-# What comes in so soon after a socket is read again may have waited for that.
+# What comes in so soon after a socket is read again may have waited for that, on the client's side too.
 BACKLOG_S = 0.1
 
 log = structlog.get_logger()
@@ -34,9 +37,7 @@ log = structlog.get_logger()
 class Intake:
     """Made when its client first speaks: most only listen."""
 
-    __slots__ = (
-        "_backlog_until", "_bucket", "_connection", "_context", "_flood_s", "_full", "_inbound", "_pong", "held",
-    )  # fmt: skip
+    __slots__ = ("_backlog_until", "_bucket", "_connection", "_context", "_flood_s", "_holding", "_inbound", "_pong")
 
     def __init__(self, connection: "Connection", context: Context) -> None:
         settings = context.settings
@@ -49,38 +50,46 @@ class Intake:
             self._bucket = TokenBucket(settings.messages_per_s, settings.messages_burst, connection.opened_at)
         # Until when what comes in may have waited until this socket was read again.
         self._backlog_until = 0.0
-        # Whether the last read was full, so that more waits in the kernel.
-        self._full = False
-        # Seconds in a row that this client was slowed down while more than a read of it waited.
+        # Seconds in a row that this client was slowed down while more than a read of it waited to be read.
         self._flood_s = 0.0
         # The payload of the last ping that is not answered yet.
         self._pong: bytes | None = None
-        # Whether something of this client waits, and its socket is not read.
-        self.held = False
+        # While something of this client waits, and its socket is not read: who sees to it.
+        self._holding: asyncio.Task[None] | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether something of this client waits, and its socket is not read."""
+        return self._holding is not None
 
     def take(self, data: bytes | bytearray) -> None:
         """Serve what was read, now or as soon as it may be served."""
         # The world's clock, not the node's.
         now = time.monotonic()
-        if self._bucket is not None and now > self._backlog_until:
+        if self._bucket is not None and self._context.clock.looked_at > self._backlog_until:
             self._bucket.rest(self._context.clock.awake_at(now))
-        self._full = len(data) >= READ_BYTES
-        if not self._full:
-            self._flood_s = 0.0
+        full = len(data) >= READ_BYTES
+        if not full:
+            self._flood_s = 0.0  # a break: no more waited
         self._inbound.feed(data)
         served = self._serve()
-        if self._connection.closing is None and (self._full or not served):
-            self.held = True
+        if self._connection.closing is None and (full or not served):
             self._connection.stop_reading()
-            task = self._context.keep(f"intake {self._connection.id}", self._hold())
-            task.add_done_callback(self._held)
+            self._holding = self._context.keep(f"intake {self._connection.id}", self._hold())
+            self._holding.add_done_callback(self._held)
+
+    def end(self) -> None:
+        """The client says no more, or nobody listens: what waits is of no interest. Idempotent."""
+        holding, self._holding = self._holding, None
+        if holding is not None:
+            holding.cancel()
 
     async def _hold(self) -> None:
         """Serve the rest as it may be served, then read on."""
         await asyncio.sleep(0)  # the others' turn
         while not self._serve():
             await self._wait()
-        self.held = False
+        self._holding = None
         self._backlog_until = time.monotonic() + BACKLOG_S
         self._connection.read_on()
 
@@ -157,10 +166,17 @@ class Intake:
 
     async def _slow_down(self, wait_s: float) -> None:
         """The rate is used up. Who makes no pause at all, with more than a read waiting, is sent away in the end."""
-        if self._full:
-            self._flood_s += wait_s
-            if self._flood_s > self._context.settings.flood_s:
-                self._connection.end(Close.RATE)
-                return
+        self._flood_s = self._flood_s + wait_s if _unread_bytes(self._connection.transport) > READ_BYTES else 0.0
+        if self._flood_s > self._context.settings.flood_s:
+            self._connection.end(Close.RATE)
+            return
         self._context.metrics.slowed += 1
         await asyncio.sleep(wait_s + TIMER_S)
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """What the kernel has of a socket and nobody read: FIONREAD (ioctl_list(2)); 0 of a socket that is closed."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return 0
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -164,6 +164,48 @@ async def test_who_keeps_on_far_above_the_rate_is_sent_away_in_the_end(start_nod
     assert await node.metric("hiroba_closes_total", reason="rate") == 1
 
 
+async def test_who_sent_a_pile_once_does_not_keep_on(start_node: NodeFactory, crowd: Crowd) -> None:
+    """It is slowed down for far longer than flood_s, and less than 16 KiB wait to be read: it is served to the end."""
+    node = await start_node(flood_s=0.1)
+    raw = await crowd.member(node, "r")
+    pile = frame(b"", PING) * 3_000
+    raw.write(pile)  # 18 KB: the first read of it is full
+
+    async def slowed() -> bool:
+        return await node.metric("hiroba_frames_slowed_total") >= 20
+
+    await until(slowed, "it is slowed down for a second")
+    assert raw.close_frame() is None and not raw.over.done()
+
+
+async def test_who_is_slowed_down_and_gone_costs_no_task(start_node: NodeFactory, crowd: Crowd) -> None:
+    """Its task slept on until its rate allowed the next frame, of a socket that was closed."""
+    node = await start_node(messages_per_s=0.01, messages_burst=2)
+
+    async def tasks() -> float:
+        return await node.metric("hiroba_tasks")
+
+    speaker, gone = await crowd.join(node, "r"), [await crowd.member(node, "r") for _ in range(3)]
+    before = await tasks()
+    for raw in gone:
+        raw.write(frame(b"", PING) * 5)
+
+    async def held() -> bool:
+        return await tasks() >= before + len(gone)
+
+    await until(held, "their pings wait")
+    for raw in gone:
+        raw.reset()
+    await speaker.say("who is there?")  # a socket that is not read hears of its end when it is written to
+    await speaker.say("nobody")
+
+    async def as_before() -> bool:
+        return await tasks() <= before
+
+    await until(as_before, "their tasks are gone")
+    assert await node.metric("hiroba_connections") == 1
+
+
 async def test_bad_messages_count_as_messages(start_node: NodeFactory, crowd: Crowd) -> None:
     """Otherwise errors would be an amplifier without a limit."""
     node = await start_node(messages_per_s=1, messages_burst=5)
