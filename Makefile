@@ -6,7 +6,8 @@ PY := .venv/bin/python
 PYTEST :=
 BENCH :=
 NODES := 2
-STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-exporter redis-tools socat
+STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-exporter \
+    prometheus-blackbox-exporter redis-tools socat
 
 .DEFAULT_GOAL := help
 .PHONY: help run stack compose-test secrets test test-long check bench profile clean packages
@@ -17,9 +18,10 @@ help: ## list the targets
 run: .venv/installed ## embedded broker and two nodes on http://127.0.0.1:8000/chat/
 	@exec .venv/bin/hiroba up --nodes 2 --data data
 
+# CERT=FILE: TLS too (docs/tls.md). CERTIFICATES='https://… rediss://…': whose end is told besides.
 stack: .venv/installed secrets ## HAProxy, broker, nodes, Prometheus, Alertmanager on this machine: make stack NODES=4
 	@CI=true sh .ci/packages $(STACK_PACKAGES)
-	@exec $(PY) -m deploy.stack --nodes $(NODES)
+	@exec $(PY) -m deploy.stack --nodes $(NODES) $(if $(CERT),--cert $(CERT)) --watch $(CERTIFICATES)
 
 compose-test: .venv/installed secrets ## try all that docker-compose.yml promises (10 minutes); says so where no engine is
 	@$(PY) -m deploy.compose

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from broker_config import users
 from deploy.stack import parts
-from deploy.stack.run import Ports, Stack, StackError
+from deploy.stack.run import Certificates, Ports, Stack, StackError
 from gateway import logs
 from gateway.broker.embedded import EmbeddedBrokerError
 from gateway.config import Settings
@@ -28,7 +28,8 @@ def main() -> int:
     ports = Ports.in_a_row(options.nodes, options.ports) if options.ports else Ports.usual(options.nodes)
     try:
         passwords = users.passwords(options.secrets)
-        asyncio.run(_run(Stack(options.data, ports, passwords, options.webhook)))
+        certificates = Certificates(options.cert, tuple(options.watch))
+        asyncio.run(_run(Stack(options.data, ports, passwords, options.webhook, certificates)))
     except (StackError, EmbeddedBrokerError, users.NoPasswords, OSError) as exc:
         return _fail(f"{exc}; logs are in {options.data}/logs" if isinstance(exc, StackError) else str(exc))
     return 0
@@ -41,6 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--secrets", type=Path, default=Path(".env"), metavar="FILE", help="(%(default)s)")
     parser.add_argument("--ports", type=int, metavar="FIRST", help="all ports in a row from this one")
     parser.add_argument("--webhook", metavar="URL", help="who gets Alertmanager's messages")
+    parser.add_argument("--cert", type=Path, metavar="FILE", help="TLS by HAProxy (docs/tls.md): certificate and key")
+    parser.add_argument(
+        "--watch",
+        nargs="*",
+        default=[],
+        metavar="URL",
+        help="https:// and rediss:// addresses whose certificates may end",
+    )
     return parser
 
 

@@ -22,6 +22,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "prometheus-redis-exporter": "prometheus-redis-exporter",
+    "prometheus-blackbox-exporter": "prometheus-blackbox-exporter",
     # What docs/operations.md tells people to type.
     "redis-cli": "redis-tools",
     "socat": "socat",
@@ -96,9 +97,11 @@ def haproxy(directory: Path, nodes: Sequence[NodeAt], port: int, ops_port: int, 
         "LB_ADDRESS_HANDSHAKES_MAX": "1000000",
     }
     config = [str(DEPLOY / "haproxy" / "haproxy.cfg"), str(directory / "nodes.cfg")]
+    # A renewed certificate is taken up by a reload, and a reload wants a master.
+    master = ["-W"] if "LB_CERT" in variables else []
     return Part(
         "haproxy",
-        ["haproxy", "-db", "-dW", "-f", config[0], "-f", config[1]],
+        ["haproxy", *master, "-db", "-dW", "-f", config[0], "-f", config[1]],
         env | variables,
         ready=f"http://{HOST}:{ops_port}/healthz",
         address=f"http://{HOST}:{port}/chat/",
@@ -130,24 +133,36 @@ def redis_exporter(broker_port: int, password: str, port: int, timeout_s: float 
     return Part("redis-exporter", ["prometheus-redis-exporter"], env, ready=address, address=address)
 
 
-def prometheus(directory: Path, targets: Mapping[str, Sequence[int]], port: int) -> Part:
-    """prometheus.yml and the rules as they are; `targets`: ports by job, in files of our own."""
+def blackbox(port: int) -> Part:
+    """Looks at the certificates of the addresses that Prometheus names (the target `certificates`)."""
+    argv = ["prometheus-blackbox-exporter", f"--config.file={DEPLOY / 'prometheus' / 'blackbox.yml'}"]
+    argv += [f"--web.listen-address={HOST}:{port}", "--log.level=warn"]
+    address = f"http://{HOST}:{port}"
+    return Part("blackbox-exporter", argv, ready=f"{address}/-/healthy", address=address)
+
+
+def prometheus(
+    directory: Path, targets: Mapping[str, Sequence[int | str]], port: int, blackbox_port: int = 9115
+) -> Part:
+    """prometheus.yml and the rules as they are, but for the exporter that looks at certificates; `targets` by job, in
+    files of our own."""
     (directory / "targets").mkdir(parents=True, exist_ok=True)
-    shutil.copy(DEPLOY / "prometheus" / "prometheus.yml", directory)
+    text = (DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8")
+    (directory / "prometheus.yml").write_text(text.replace(BLACKBOX, f"{HOST}:{blackbox_port}"), "utf-8")
     rules = directory / "rules"
     rules.unlink(missing_ok=True)
     rules.symlink_to(DEPLOY / "prometheus" / "rules")
-    for job, ports in targets.items():
-        target(directory, job, ports)
+    for job, addresses in targets.items():
+        target(directory, job, addresses)
     argv = ["prometheus", f"--config.file={directory / 'prometheus.yml'}", f"--storage.tsdb.path={directory / 'data'}"]
     argv += [f"--web.listen-address={HOST}:{port}", "--log.level=warn"]
     address = f"http://{HOST}:{port}"
     return Part("prometheus", argv, ready=f"{address}/-/ready", address=address)
 
 
-def target(directory: Path, job: str, ports: Sequence[int]) -> None:
-    """What Prometheus scrapes as `job` from now on (file_sd_configs); no port, no target."""
-    listed = "".join(f"    - {HOST}:{number}\n" for number in ports)
+def target(directory: Path, job: str, addresses: Sequence[int | str]) -> None:
+    """What Prometheus scrapes as `job` from now on (file_sd_configs): a number is a port of HOST. None, no target."""
+    listed = "".join(f"    - {HOST}:{each}\n" if isinstance(each, int) else f"    - {each}\n" for each in addresses)
     file = directory / "targets" / f"{job}.yml"
     fresh = file.with_suffix(".new")
     fresh.write_text(f"- targets:\n{listed}" if listed else "[]\n", "utf-8")
@@ -169,6 +184,8 @@ def alertmanager(directory: Path, port: int, webhook: str | None = None) -> Part
 
 # In alertmanager.yml.
 WEBHOOK = "http://127.0.0.1:9095/alerts"
+# In prometheus.yml.
+BLACKBOX = "127.0.0.1:9115"
 
 
 def missing_packages() -> list[str]:

@@ -39,6 +39,9 @@ class Ports:
     alertmanager: int = 9093
     # Where a load test shows its metrics while it runs (python -m loadtest).
     loadtest: int = 9089
+    # With a certificate only: where TLS comes in, and who looks at certificates.
+    tls: int = 8443
+    blackbox: int = 9115
 
     @classmethod
     def usual(cls, nodes: int) -> "Ports":
@@ -46,9 +49,9 @@ class Ports:
 
     @classmethod
     def in_a_row(cls, nodes: int, first: int) -> "Ports":
-        """From `first` on; 7 + 2 × nodes of them. A stack beside another, or a test's."""
-        at = tuple(NodeAt(first + 7 + 2 * number, first + 8 + 2 * number) for number in range(nodes))
-        return cls(at, *range(first, first + 7))
+        """From `first` on; 9 + 2 × nodes of them. A stack beside another, or a test's."""
+        at = tuple(NodeAt(first + 9 + 2 * number, first + 10 + 2 * number) for number in range(nodes))
+        return cls(at, *range(first, first + 9))
 
     def listening(self) -> Iterator[int]:
         yield from (self.public, self.haproxy, self.broker, self.exporter, self.prometheus, self.alertmanager)
@@ -56,19 +59,40 @@ class Ports:
             yield from (at.port, at.ops_port)
 
 
+@dataclass(frozen=True)
+class Certificates:
+    """What TLS needs, where somebody wants it here."""
+
+    # HAProxy's LB_CERT: a PEM file with certificate and key, or a directory of them.
+    served: Path | None = None
+    # https:// and rediss:// addresses whose certificates are watched too.
+    watched: tuple[str, ...] = ()
+
+
 class Stack:
     """All programs, in the order in which they start. Used as `async with`."""
 
-    def __init__(self, directory: Path, ports: Ports, passwords: dict[str, str], webhook: str | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ports: Ports,
+        passwords: dict[str, str],
+        webhook: str | None = None,
+        certificates: Certificates = Certificates(),
+    ) -> None:
         self.directory = directory.absolute()
         self.ports = ports
         self._passwords = passwords
         self._webhook = webhook
+        self._served = certificates.served
+        # Ours is watched without being named.
+        ours = [f"https://{HOST}:{ports.tls}"] if self._served else []
+        self._watched = [*ours, *certificates.watched]
         self.kept: dict[str, tuple[Part, Kept]] = {}
         self._looking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Stack":
-        for port in self.ports.listening():
+        for port in (*self.ports.listening(), *self._listening_for_certificates()):
             _require_free(port)
         (self.directory / "logs").mkdir(parents=True, exist_ok=True)
         binary, _ = await find_server()
@@ -86,25 +110,34 @@ class Stack:
     async def __aexit__(self, *_exc: object) -> None:
         await self.stop()
 
+    def _listening_for_certificates(self) -> Iterator[int]:
+        if self._served:
+            yield self.ports.tls
+        if self._watched:
+            yield self.ports.blackbox
+
     def _nodes(self) -> list[Part]:
         nodes = enumerate(self.ports.nodes)
         return [parts.node(number, at, self.ports.broker, self._passwords) for number, at in nodes]
 
     def _around(self) -> list[Part]:
         ports = self.ports
-        targets = {
+        targets: dict[str, Sequence[int | str]] = {
             "gateway": [at.ops_port for at in ports.nodes],
             "haproxy": [ports.haproxy],
             "broker": [ports.exporter],
             "prometheus": [ports.prometheus],
             "alertmanager": [ports.alertmanager],
             "loadtest": [],
+            "certificates": self._watched,
         }
+        tls = {"LB_CERT": str(self._served.absolute()), "LB_TLS_BIND": f"{HOST}:{ports.tls}"} if self._served else {}
         return [
-            parts.haproxy(self.directory / "haproxy", ports.nodes, ports.public, ports.haproxy),
+            parts.haproxy(self.directory / "haproxy", ports.nodes, ports.public, ports.haproxy, **tls),
+            *([parts.blackbox(ports.blackbox)] if self._watched else []),
             parts.redis_exporter(ports.broker, self._passwords["exporter"], ports.exporter),
             parts.alertmanager(self.directory / "alertmanager", ports.alertmanager, self._webhook),
-            parts.prometheus(self.directory / "prometheus", targets, ports.prometheus),
+            parts.prometheus(self.directory / "prometheus", targets, ports.prometheus, ports.blackbox),
         ]
 
     async def _start(self, some: Sequence[Part]) -> None:
@@ -177,8 +210,9 @@ class Stack:
         alerts = f"{prometheus}/alerts"
         if not await _answers(alerts):
             alerts = f"{prometheus}/classic/alerts"
+        chat = f"https://{HOST}:{ports.tls}/chat/" if self._served else f"http://{HOST}:{ports.public}/chat/"
         rows = (
-            ("chat", f"http://{HOST}:{ports.public}/chat/"),
+            ("chat", chat),
             ("nodes as HAProxy sees them", f"http://{HOST}:{ports.haproxy}/stats"),
             ("alarms, queries, targets", alerts),
             ("who is told", f"amtool --alertmanager.url=http://{HOST}:{ports.alertmanager} alert"),

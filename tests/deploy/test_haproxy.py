@@ -199,7 +199,6 @@ async def test_a_renewed_certificate_is_taken_up_and_cuts_nobody_off(start_node:
 
     old = renew("old")
     balancer = HAProxy([node], tmp_path, LB_CERT=pem, LB_TLS_BIND=f"127.0.0.1:{tls_port}")
-    balancer.process.argv.insert(1, "-W")
     await balancer.start()
     url = f"wss://127.0.0.1:{tls_port}/ws/chat/a/"
     async with aiohttp.ClientSession() as http, http.ws_connect(url, ssl=old) as before:

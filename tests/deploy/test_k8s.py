@@ -300,7 +300,7 @@ def test_prometheus_scrapes_every_ops_port_under_its_job(example: list[Resource]
     }
     prometheus = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
     jobs = {each["job_name"] for each in prometheus["scrape_configs"]}
-    assert scraped == jobs - {"prometheus", "alertmanager", "loadtest"}
+    assert scraped == jobs - {"prometheus", "alertmanager", "loadtest", "certificates"}
     assert endpoint["interval"] == prometheus["global"]["scrape_interval"]
     assert endpoint["scrapeTimeout"] == prometheus["global"]["scrape_timeout"]
 

@@ -163,7 +163,7 @@ async def test_every_alarm_and_annotation_goes_off_for_what_it_is_about(watched:
     """Each expression returns something when that happens which it names; when it is silent, rules/tests say."""
     exprs = {name: Query(name, rule["expr"]) for name, rule in alerts().items()}
     exprs |= {query.place.partition(": ")[2]: query for query in annotation_queries()}
-    unseen = set(exprs)
+    unseen = {name for name in exprs if not name.startswith("HirobaCertificate")}  # test_certificates.py
 
     async def look() -> None:
         while unseen:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import ssl
 import stat
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from broker_config import users
 from deploy.stack import parts
 from deploy.stack.parts import PACKAGES, Part
 from deploy.stack.run import Ports, Stack, StackError
+from tests.support.certs import make_certs
 from tests.support.need import need_tool
 from tests.support.ports import free_port, free_ports
 from tests.support.process import Process
@@ -43,16 +45,20 @@ async def asked(http: aiohttp.ClientSession, port: int, path: str) -> Any:
         return await answer.json()
 
 
+async def is_up(running: Process) -> None:
+    await until(lambda: "Up in" in running.tail() or not running.running, "the stack is up", within_s=120)
+
+
 def grandchildren(process: Process) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
 @pytest.mark.timeout(300)
 async def test_the_stack_comes_up_is_scraped_and_goes_down(tmp_path: Path) -> None:
-    first = free_ports(7 + 2 * NODES)
+    first = free_ports(9 + 2 * NODES)
     running = stack(tmp_path, "--ports", first)
     running.spawn()
-    await until(lambda: "Up in" in running.tail() or not running.running, "the stack is up", within_s=120)
+    await is_up(running)
     said = running.tail()
     for name in ("broker", "node0", "node1", "haproxy", "redis-exporter", "alertmanager", "prometheus"):
         assert f"\n{name} " in said
@@ -132,6 +138,38 @@ async def a_load_test_is_a_target_while_it_runs(http: aiohttp.ClientSession, fir
     await until(forgotten, "its target is gone with it", within_s=60, every_s=0.2)
 
 
+@pytest.mark.timeout(300)
+async def test_the_stack_speaks_tls_with_a_certificate_and_watches_its_end(tmp_path: Path) -> None:
+    """`make stack CERT=…`: its own end is watched without being named, others' by CERTIFICATES=…."""
+    first, pem = free_ports(9 + 2 * NODES), tmp_path / "chat.pem"
+    certs = make_certs(tmp_path / "certs", days=3)
+    pem.write_bytes(certs.cert.read_bytes() + certs.key.read_bytes())
+    # Where nobody listens: named, and so told.
+    running = stack(tmp_path, "--ports", first, "--cert", pem, "--watch", "rediss://gateway:geheim@127.0.0.1:1/0")
+    running.spawn()
+    await is_up(running)
+    assert f"https://127.0.0.1:{first + 7}/chat/" in running.tail()
+    trust = ssl.create_default_context(cafile=str(certs.ca))
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"https://127.0.0.1:{first + 7}/chat/", ssl=trust) as page:
+            assert page.status == 200
+
+        async def watched() -> dict[str, str]:
+            targets = (await asked(http, first + 4, "/api/v1/targets"))["data"]["activeTargets"]
+            return {t["labels"]["instance"]: t["scrapeUrl"] for t in targets if t["labels"]["job"] == "certificates"}
+
+        asked_at = await until(watched, "Prometheus looks at certificates", within_s=60, every_s=0.2)
+        assert asked_at.keys() == {f"https://127.0.0.1:{first + 7}", "rediss://127.0.0.1:1"}
+        # What Prometheus will hear within a minute.
+        for instance, seen in ((f"https://127.0.0.1:{first + 7}", 1), ("rediss://127.0.0.1:1", 0)):
+            async with http.get(asked_at[instance]) as probe:
+                said = await probe.text()
+            assert f"\nprobe_success {seen}\n" in said
+            assert ("\nprobe_ssl_earliest_cert_expiry " in said) == bool(seen)
+    running.signal(signal.SIGINT)
+    assert await running.ended(60) == 0
+
+
 async def test_what_stops_the_stack_is_said_in_a_sentence(tmp_path: Path) -> None:
     first = free_port()
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", first)
@@ -149,7 +187,7 @@ async def test_what_stops_the_stack_is_said_in_a_sentence(tmp_path: Path) -> Non
 
 async def test_a_part_that_ends_at_its_start_is_quoted(tmp_path: Path) -> None:
     """Where to look is no reason: the part's own last line is."""
-    running = Stack(tmp_path, Ports.in_a_row(1, free_ports(9)), {})
+    running = Stack(tmp_path, Ports.in_a_row(1, free_ports(11)), {})
     (tmp_path / "logs").mkdir()
     with pytest.raises(StackError, match="broker ended at its start: the disk is full"):
         await running._start(

@@ -90,8 +90,8 @@ class Watched:
             parts.alertmanager(alertmanager, self.ports["alertmanager"][0]),
             parts.prometheus(prometheus, self.ports, self.ports["prometheus"][0]),
         ]
-        _shorten(prometheus, alertmanager)
-        _tell(alertmanager / "alertmanager.yml", self.webhook_port)
+        shorten(prometheus, alertmanager)
+        tell(alertmanager / "alertmanager.yml", self.webhook_port)
         _record(prometheus, self.recorder.url)
         # By its part's name and place: alertmanager-2.
         self.processes: dict[str, Process] = {}
@@ -157,10 +157,7 @@ class Watched:
         return groups
 
     async def suppressed(self) -> set[str]:
-        """The alerts that Alertmanager has and tells nobody, for another says it already."""
-        url = f"http://127.0.0.1:{self.ports['alertmanager'][0]}/api/v2/alerts?active=false"
-        async with aiohttp.ClientSession() as http, http.get(url) as answer:
-            return {alert["labels"]["alertname"] for alert in await answer.json()}
+        return {name for name, _ in await suppressed(self.ports["alertmanager"][0])}
 
     async def _ask(self, path: str, parameters: dict[str, str]) -> Any:
         async with (
@@ -193,11 +190,19 @@ class Watched:
         return page(self.recorder.pages[number], job=target["job"], instance=target["instance"])
 
 
+async def suppressed(alertmanager_port: int) -> set[tuple[str, str | None]]:
+    """The alerts that Alertmanager has and tells nobody, for another says it already: their name and instance."""
+    url = f"http://127.0.0.1:{alertmanager_port}/api/v2/alerts?active=false"
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        return {(alert["labels"]["alertname"], alert["labels"].get("instance")) for alert in await answer.json()}
+
+
 def _labels(metric: dict[str, str]) -> Labels:
     return frozenset((label, value) for label, value in metric.items() if label != "__name__")
 
 
-def _shorten(prometheus: Path, alertmanager: Path) -> None:
+def shorten(prometheus: Path, alertmanager: Path) -> None:
+    """All that the shipped files wait for, on the copies in these directories."""
     (prometheus / "rules").unlink()
     (prometheus / "rules").mkdir()
     for rules in (parts.DEPLOY / "prometheus" / "rules").glob("*.yml"):
@@ -209,7 +214,8 @@ def _shorten(prometheus: Path, alertmanager: Path) -> None:
         path.write_text(text, "utf-8")
 
 
-def _tell(path: Path, port: int) -> None:
+def tell(path: Path, port: int) -> None:
+    """Alertmanager's copy tells the webhook at `port` of this machine."""
     text = path.read_text("utf-8")
     assert text.count("127.0.0.1:9095/") == 2
     path.write_text(text.replace("127.0.0.1:9095/", f"127.0.0.1:{port}/"), "utf-8")

@@ -20,13 +20,17 @@ class Certs:
     key: Path
 
 
-def make_certs(directory: Path) -> Certs:
-    """Valid for a day, for 127.0.0.1, ::1 and localhost."""
+# An authority outlives what it signs: a server sends it along, and the earliest end in the chain counts.
+CA_DAYS = 3650
+
+
+def make_certs(directory: Path, days: float = 1) -> Certs:
+    """For 127.0.0.1, ::1 and localhost; valid for so many days from now on, its authority for years."""
     directory.mkdir(parents=True, exist_ok=True)
     ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = _name("hiroba test authority")
     ca = (
-        _builder(ca_name, ca_name, ca_key)
+        _builder(ca_name, ca_name, ca_key, CA_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(ca_key, hashes.SHA256())
     )
@@ -38,7 +42,7 @@ def make_certs(directory: Path) -> Certs:
         ]
     )
     cert = (
-        _builder(_name("localhost"), ca_name, server_key)
+        _builder(_name("localhost"), ca_name, server_key, days)
         .add_extension(addresses, critical=False)
         .sign(ca_key, hashes.SHA256())
     )
@@ -57,7 +61,9 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: float
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -66,5 +72,5 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=days))
     )
