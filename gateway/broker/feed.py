@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Protocol
 
-from gateway.core.entry import START, Entry, EntryId, Gap, decode_bell
+from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.history import Event, History, State
 
 
@@ -26,7 +26,7 @@ _DOUBTS = (State.DOUBTED, State.SHAKEN)
 class Feed(History):
     """A log under this node's eyes. The cursor is the node's truth; the consumer group only follows it."""
 
-    __slots__ = ("entry_bytes", "follower", "key", "maybe_group", "renewed", "rung")
+    __slots__ = ("entry_bytes", "follower", "key", "maybe_group", "renewed")
 
     def __init__(self, key: bytes, follower: Follower, entry_bytes_max: int) -> None:
         super().__init__()
@@ -38,8 +38,6 @@ class Feed(History):
         self.entry_bytes = entry_bytes_max
         # Which share of the idle time the key's expiry was last renewed in.
         self.renewed = 0
-        # The newest bell heard over the present connection; START: none.
-        self.rung: EntryId = START
 
     @property
     def grouped(self) -> bool:
@@ -49,18 +47,3 @@ class Feed(History):
     def doubt(self) -> None:
         """Put the group back and ask the log before the next read."""
         self.on(Event.DOUBT)
-
-    def hear(self, raw: bytes, server: bytes = b"") -> bool:
-        """A bell, if it is one. `server`: the one at the other end of its connection; empty: it is not known."""
-        bell = decode_bell(raw)
-        if bell is None:
-            return False
-        self.rung = bell.id
-        if bell.id != self.cursor:  # else it was read before it rang here
-            self.bells.hear(bell, server)
-        return True
-
-    def unhear(self) -> None:
-        """Bells may have been missed: what was heard says how far the log got once, not where it ends."""
-        self.sure = False
-        self.rung = START

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from gateway.broker.feed import Feed
 from gateway.broker.publisher import Publisher, Refusal
 from gateway.clock import Clock
-from gateway.core.entry import START, Entry, EntryId, Gap
+from gateway.core.entry import START, Entry, EntryId, Gap, decode_bell
 from gateway.core.wires import Ref
 
 # Probes per probe_s: one may be lost without the road being doubted.
@@ -128,7 +128,8 @@ class Probe:
 
     def _judge(self) -> None:
         """A probe proves the road when its own bell was heard, in whatever order they came."""
-        if self._returned != START and self.feed.rung == self._returned:
+        bell = decode_bell(self.feed.rung)
+        if bell is not None and bell.id == self._returned != START:
             self._prove()
 
     def _prove(self) -> None:

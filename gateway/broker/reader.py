@@ -208,8 +208,9 @@ class Reader:
         feed.entry_bytes = ENTRY_REPLY_BYTES + max(
             len(item.message) if isinstance(item, Entry) else self._entry_bytes_max for item in stretch
         )
-        first, last = epoch_of(raw[0][1]), epoch_of(raw[-1][1])
-        pieces = feed.take(stretch, first, last, lambda: [epoch_of(fields) for _, fields in raw])
+        first = epoch_of(raw[0][1])
+        last = epoch_of(raw[-1][1]) if len(raw) > 1 else first
+        pieces = feed.take(stretch, first, last, lambda: [epoch_of(fields) for _, fields in raw], raw[-1][0])
         if pieces is None:
             return False
         for piece in pieces:

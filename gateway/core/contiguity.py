@@ -100,8 +100,11 @@ def contiguous(cursor: EntryId, stretch: list[Entry | Gap]) -> Iterable[list[Ent
     last = first_id(stretch[-1])
     # Dense ids: nothing is missing between. An unreadable entry has its place in the count and is a gap all the same.
     if last.n - cursor.n == len(stretch) and Gap not in map(type, stretch):
-        yield stretch  # type: ignore[misc]
-        return
+        return (stretch,)  # type: ignore[return-value]
+    return _runs(cursor, stretch)
+
+
+def _runs(cursor: EntryId, stretch: list[Entry | Gap]) -> Iterable[list[Entry] | Gap]:
     run: list[Entry] = []
     for item in stretch:
         id = first_id(item)

@@ -124,6 +124,11 @@ class Bell(NamedTuple):
 _BELL = re.compile(rb"(!?)(\d{1,20})-(\d{1,20})\Z")
 
 
+def is_bell(raw: bytes) -> bool:
+    """Whether `decode_bell` can read it."""
+    return _BELL.match(raw) is not None
+
+
 def decode_bell(raw: bytes) -> Bell | None:
     """A bell as `publish.lua` rings it; None: something else, for anybody may publish on a channel."""
     match = _BELL.match(raw)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gateway.core.bells import SERVER_DIGITS, Bells
 from gateway.core.contiguity import Seam, contiguous, first_id, former, told
-from gateway.core.entry import START, Entry, EntryId, Gap
+from gateway.core.entry import START, Entry, EntryId, Gap, decode_bell, is_bell
 
 # Seams and epochs remembered of one log. Who has more forgets the oldest.
 SEAMS_MAX = 16
@@ -26,6 +26,9 @@ class State(Enum):
     SHAKEN = "as doubted; but a read may be under way that was asked for when the log was just proven"
     FOLLOWING = "the group stands at the cursor: what the next read brings should continue it"
 
+    # Enum's own is a function in Python, and TABLE is asked at each read.
+    __hash__ = object.__hash__
+
 
 class Event(Enum):
     """What happens to a log under a node's eyes."""
@@ -37,6 +40,8 @@ class Event(Enum):
     NEXT = "read: the next count, of the same epoch"
     OTHER = "read: anything else"
     NOTHING = "read: nothing new"
+
+    __hash__ = object.__hash__
 
 
 class Move(NamedTuple):
@@ -104,8 +109,8 @@ class History:
     """One log as one node knows it: the cursor, the epochs below it, bells above it, and the seams it crossed."""
 
     __slots__ = (
-        "_epochs", "_left", "_more", "_puzzled", "_since", "bells", "cursor", "epoch", "numbered", "parting", "seams",
-        "state", "sure",
+        "_bells", "_epochs", "_left", "_more", "_puzzled", "_ringer", "_since", "cursor", "epoch", "numbered",
+        "parting", "rung", "seams", "state", "sure",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -117,8 +122,12 @@ class History:
         self._epochs: list[tuple[bytes, int]] = []
         self._since: EntryId = START
         # What rang and was not read up to. `sure`: no bell was missed since the log was last read to its end.
-        self.bells = Bells()
+        self._bells = Bells()
         self.sure = False
+        # The newest bell over the present connection, as it rang; empty: none. Who rang it is known while nobody had
+        # to understand it yet: what a read brings is nearly always just what it says.
+        self.rung = b""
+        self._ringer: bytes | None = None
         # Whether bells rang for what the log had not, when it was last asked.
         self._puzzled = False
         # Seams crossed; and the one before which the live sessions stand until the log has an entry behind it.
@@ -139,6 +148,35 @@ class History:
         """Begin to follow at the log's newest entry."""
         self.cursor = self._since = cursor
         self.epoch = epoch
+
+    # ---- what rang ----
+
+    def hear(self, raw: bytes, server: bytes = b"") -> bool:
+        """A bell, if it is one. `server`: the one at the other end of its connection; empty: it is not known."""
+        if not is_bell(raw):
+            return False
+        self._understand()
+        self.rung, self._ringer = raw, server
+        return True
+
+    def unhear(self) -> None:
+        """Bells may have been missed: what was heard says how far the log got once, not where it ends."""
+        self._understand()
+        self.sure = False
+        self.rung = b""
+
+    @property
+    def bells(self) -> Bells:
+        """What rang above the cursor and was not read up to."""
+        self._understand()
+        return self._bells
+
+    def _understand(self) -> None:
+        """To be called before the cursor moves: a bell for where it stands rang for what was read before."""
+        if self._ringer is not None:
+            bell, ringer, self._ringer = decode_bell(self.rung), self._ringer, None
+            if bell is not None and bell.id != self.cursor:
+                self._bells.hear(bell, ringer)
 
     # ---- where others stand ----
 
@@ -255,32 +293,38 @@ class History:
     # ---- what was read ----
 
     def take(
-        self, stretch: list[Entry | Gap], first: bytes, last: bytes, epochs: Callable[[], list[bytes]]
+        self, stretch: list[Entry | Gap], first: bytes, last: bytes, epochs: Callable[[], list[bytes]], end: bytes = b""
     ) -> Iterable[list[Entry] | Gap] | None:
         """What a read brought, as the live sessions are told it; None: not before the log was asked, and read again.
 
-        `first`, `last`: the epochs of its ends; `epochs`: of all of it, asked for only where they differ. The cursor
-        then stands at its end.
+        `first`, `last`: the epochs of its ends; `epochs`: of all of it, asked for only where they differ; `end`: the
+        last id, as the broker wrote it. The cursor then stands there.
         """
         id, cursor = first_id(stretch[0]), self.newest
         sure = bool(first and self.epoch)
         continues = id.n == self.cursor.n + 1 and (first == self.epoch if sure else id > self.cursor)
         whole = continues and first == last and self.parting is None
-        event = Event.NEXT if continues and (whole or not self.bells) else Event.OTHER
-        proven = self.state in (State.PROVEN, State.SHAKEN)
-        self.on(event)
-        if event is Event.OTHER and not proven:
-            return None
+        if whole or (continues and not self.bells):
+            self.on(Event.NEXT)
+        else:
+            proven = self.state in (State.PROVEN, State.SHAKEN)
+            self.on(Event.OTHER)
+            if not proven:
+                return None
+        # The usual bell is the only one and says where this ends: nobody has to understand it.
+        if whole and self._ringer is not None and self.rung == end and not self._bells:
+            self._ringer = None
+        bells = self.bells
         if id.n == 1 and self.parting is None:
-            self.bells.begin(id)
+            bells.begin(id)
         if whole:
             pieces = contiguous(cursor, stretch)
         else:
             line, crossed = self._cross(stretch, epochs())
             pieces = told(crossed, cursor, stretch, line)
         self.cursor, self.epoch = first_id(stretch[-1]), last
-        if self.bells and self.bells.fulfil(self.cursor) and self.bells.begun:
-            self.bells.fulfil(self.cursor, [first_id(item) for item in stretch])
+        if bells and bells.fulfil(self.cursor) and bells.begun:
+            bells.fulfil(self.cursor, [first_id(item) for item in stretch])
         return pieces
 
     def _cross(self, stretch: list[Entry | Gap], epochs: list[bytes]) -> tuple[int | None, list[Seam]]:

@@ -194,10 +194,9 @@ class Room:
                     transport.write(batch)
             except Exception:  # uvloop: the transport was closed in this very turn
                 broken.append(session)
-        start = entries[0].id.before()
         for session in full:
             live.remove(session)
-            session.cursor = start
+            session.cursor = entries[0].id.before()
             self._metrics.fell_behind += 1
             self._fall_behind(session)
         live.entries += len(entries)

@@ -47,7 +47,7 @@ class Tail:
         if self._entries and entries[0].id < self._entries[-1].id:
             self.clear()  # after a failover to a server whose clock is behind: ids must ascend to be found
         self._entries += entries
-        self._count(sum(_size(entry) for entry in entries))
+        self._count(sum(map(_size, entries)))
         held = len(self._entries)
         if held > self._entries_max:
             self.forget(max(held // 2, held - self._entries_max))
@@ -56,7 +56,7 @@ class Tail:
 
     def forget(self, count: int) -> None:
         """Drop the oldest `count` entries."""
-        self._count(-sum(_size(entry) for entry in self._entries[:count]))
+        self._count(-sum(map(_size, self._entries[:count])))
         del self._entries[:count]
 
     def clear(self) -> None:

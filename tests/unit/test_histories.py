@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.entry import START, Bell, Entry, EntryId, Gap
+from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event, History, Place, Question, State
 
 
@@ -93,7 +93,7 @@ class World:
             entry = Stored(EntryId(ms, n), epoch, next(self._appended))
             self.log.append(entry)
             self.ever.append(entry)
-        self.node.bells.hear(Bell(self.log[-1].id, newest is None), self.server)
+        self.node.hear(f"{'' if newest else '!'}{self.log[-1].id}".encode(), self.server)
 
     def trim(self, entries: int) -> None:
         del self.log[: min(entries, len(self.log) - 1)]
@@ -169,7 +169,7 @@ class World:
         self.group = raw[-1].id
         stretch: list[Entry | Gap] = [_Numbered(entry) for entry in raw]
         epochs: Callable[[], list[bytes]] = lambda: [entry.epoch for entry in raw]  # noqa: E731
-        pieces = self.node.take(stretch, raw[0].epoch, raw[-1].epoch, epochs)
+        pieces = self.node.take(stretch, raw[0].epoch, raw[-1].epoch, epochs, str(raw[-1].id).encode())
         for piece in pieces or ():
             if isinstance(piece, Gap):
                 self.heard.append(piece)
