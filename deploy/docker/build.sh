@@ -8,7 +8,7 @@ source=$1 prefix=$2 extra=${3:+[$3]}
 # setuptools writes into the tree that it builds.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for part in pyproject.toml README.md LICENSE gateway broker_config loadtest; do
+for part in pyproject.toml README.md LICENSE gateway clients broker_config loadtest; do
     cp -R "$source/$part" "$work/"
 done
 chmod -R u+w "$work"

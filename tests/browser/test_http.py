@@ -24,6 +24,8 @@ from gateway.edge.pages.text import TEXTS, text_for
         ("/chat//", 404),
         ("/chat/$room/", 404),
         ("/static/room.js", 200),
+        ("/static/client/index.js", 200),
+        ("/static/client/..%2Froom.js", 404),
         ("/static/none.js", 404),
         ("/static/", 404),
         ("/static/..%2Ftext.py", 404),

@@ -13,7 +13,7 @@ import pytest
 from tests.support.up import Up
 
 CHECKOUT = Path(__file__).parents[2]
-SOURCES = ("gateway", "broker_config", "loadtest", "pyproject.toml", "README.md", "LICENSE")
+SOURCES = ("gateway", "clients", "broker_config", "loadtest", "pyproject.toml", "README.md", "LICENSE")
 
 
 def _run(*argv: str | Path, cwd: Path) -> str:
@@ -30,7 +30,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in SOURCES:
         original = CHECKOUT / name
         if original.is_dir():
-            shutil.copytree(original, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(original, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(original, source / name)
     _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", here, cwd=source)
@@ -55,8 +55,9 @@ async def test_the_wheel_runs_hiroba_up(installed: Path, tmp_path: Path) -> None
         async with http.get(f"http://127.0.0.1:{up.port}/chat/部屋/") as page:
             assert page.status == 200
             assert "chat-message-input" in await page.text()
-        async with http.get(f"http://127.0.0.1:{up.port}/static/room.js") as script:
-            assert script.status == 200
+        for file in ("room.js", "client/index.js"):
+            async with http.get(f"http://127.0.0.1:{up.port}/static/{file}") as script:
+                assert script.status == 200
         async with http.ws_connect(up.ws_url("部屋")) as ws:
             await ws.send_json({"message": "やあ"})
             assert await ws.receive_json(timeout=20) == {"message": "やあ"}

@@ -41,7 +41,7 @@ def routes(
         web.get("/chat", pages.to_choose),
         web.get("/chat/", pages.choose),
         web.get("/chat/{name:.+}", pages.room),
-        web.get("/static/{file}", _static),
+        web.get("/static/{file:.+}", _static),
     ]
 
 
@@ -145,8 +145,15 @@ _CONTENT_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Read once, at import: a request never touches the disk, and only what lies here can ever be served.
+# Read once, at import: a request never touches the disk, and only what lies here can ever be served. `static/client` is
+# a link to clients/js/src, the client that anybody may use and our pages do; in a wheel the files themselves are there.
 _HERE: Final = Path(__file__).parent
-_FILES: Final = {path.name: _load(path) for path in sorted((_HERE / "static").iterdir()) if path.is_file()}
+_STATIC: Final = _HERE / "static"
+_FILES: Final = {
+    path.relative_to(_STATIC).as_posix(): _load(path)
+    for directory in (_STATIC, _STATIC / "client")
+    for path in sorted(directory.iterdir())
+    if path.is_file()
+}
 _CHOOSE: Final = Template((_HERE / "templates" / "choose.html").read_text("utf-8"))
 _ROOM: Final = Template((_HERE / "templates" / "room.html").read_text("utf-8"))

@@ -1,77 +1,63 @@
-// The room's page: ties the connection, the outbox and the log to the elements. No rules of its own.
+// The room's page: ties the client's room and the log to the elements. No rules of its own.
 
-import { Connection } from "./connection.js";
+import { FAILED, Hiroba, RETRY, SENT, UNKNOWN, WAITING } from "./client/index.js";
 import { Log } from "./log.js";
-import { FAILED, Outbox, RETRY, SENT, UNKNOWN, WAITING } from "./outbox.js";
-import { confirmsConversion, fill } from "./page.js";
+import { address, confirmsConversion, fill } from "./page.js";
 
-const { room, publishTimeoutS, texts: textsJson } = document.body.dataset;
+const { room: name, publishTimeoutS, texts: textsJson } = document.body.dataset;
 const texts = JSON.parse(textsJson);
 const at = (id) => document.querySelector(`#${id}`);
 const input = at("chat-message-input");
 const submit = at("chat-message-submit");
 const state = at("chat-state");
+const outbox = at("chat-outbox");
 const comeBack = at("chat-return");
 const title = document.title;
 const rows = new Map();
 let unread = 0;
 
 const log = new Log(at("chat-log"), at("chat-spoken"), texts.lang);
-const outbox = new Outbox((frame) => connection.send(frame), showOutbox, Number(publishTimeoutS));
-const connection = new Connection(room, {
-  state: showState,
-  welcome: (frame, resumed) => outbox.welcome(frame.session, !resumed || frame.recovered),
-  caughtUp: () => outbox.caughtUp(),
-  entry: (frame) => {
-    outbox.entry(frame);
-    log.message(frame.message, frame.at);
-    countUnread();
-  },
-  gap: (lost) => {
-    outbox.gap();
-    log.note(lost === null ? texts.gap_unknown : fill(texts.gap, { lost }));
-  },
-  ack: (frame) => outbox.ack(frame),
-  error: (frame) => outbox.error(frame),
-  away: () => outbox.away(),
-  lost: (code, late_s) => outbox.lost(code, late_s),
+const chat = new Hiroba(address(""), { publishTimeout_s: Number(publishTimeoutS) });
+const room = chat.join(name);
+room.on("state", showState);
+room.on("outbox", showOutbox);
+room.on("message", ({ message, at }) => {
+  log.message(message, at);
+  countUnread();
 });
+room.on("gap", ({ lost }) => log.note(lost === null ? texts.gap_unknown : fill(texts.gap, { lost })));
 
 submit.addEventListener("click", say);
 input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.repeat && !confirmsConversion(event)) submit.click();
 });
 comeBack.addEventListener("click", () => {
-  showState("reconnecting");
   input.focus();
-  connection.open();
+  chat.open();
 });
-window.addEventListener("offline", () => connection.letGo());
-window.addEventListener("online", () => connection.hurry());
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
-  connection.hurry();
   unread = 0;
   document.title = title;
 });
+// What is kept goes out when the room is next opened.
 window.addEventListener("beforeunload", (event) => {
-  if (outbox.items.length > 0) event.preventDefault();
+  if (room.outbox.some((item) => !item.kept)) event.preventDefault();
 });
-connection.open();
 
 // An empty message is a message, as it always was.
 function say() {
-  const kept = outbox.add(input.value);
-  at("chat-problem").textContent = kept ? "" : texts.outbox_full;
-  if (kept) input.value = "";
+  const taken = room.send(input.value) !== null;
+  at("chat-problem").textContent = taken ? "" : texts.outbox_full;
+  if (taken) input.value = "";
   input.focus();
 }
 
-function showState(name, code, reason) {
+function showState({ state: now, code, reason }) {
   const why = texts[`close_${code}`] ?? (reason || code);
-  state.dataset.state = name;
-  state.textContent = name === "closed" ? fill(texts.closed, { reason: why }) : texts[name];
-  comeBack.hidden = name !== "closed";
+  state.dataset.state = now;
+  state.textContent = now === "closed" ? fill(texts.closed, { reason: why }) : texts[now];
+  comeBack.hidden = now !== "closed";
 }
 
 function countUnread() {
@@ -88,9 +74,12 @@ function showOutbox(items) {
     row.line.remove();
     rows.delete(ref);
   }
-  for (const item of items) {
+  for (const [place, item] of items.entries()) {
     if (!rows.has(item.ref)) rows.set(item.ref, newRow(item));
     const row = rows.get(item.ref);
+    const there = outbox.children[place] ?? null;
+    // What another tab had not sent may be older.
+    if (row.line !== there) outbox.insertBefore(row.line, there);
     row.line.dataset.state = item.state;
     row.note.textContent = noteOn(item);
     row.again.hidden = item.state !== UNKNOWN && item.state !== FAILED;
@@ -98,18 +87,17 @@ function showOutbox(items) {
   }
 }
 
-function newRow({ ref, text }) {
+function newRow(item) {
   const line = document.createElement("li");
   const words = document.createElement("span");
   const note = document.createElement("small");
-  const again = newButton(texts.send_again, () => outbox.again(ref));
+  const again = newButton(texts.send_again, () => room.again(item));
   const takeBack = newButton(texts.take_back, () => {
-    outbox.remove(ref);
-    if (input.value === "") input.value = text;
+    room.takeBack(item);
+    if (input.value === "") input.value = words.textContent;
   });
-  words.textContent = text;
+  words.textContent = typeof item.message === "string" ? item.message : JSON.stringify(item.message);
   line.append(words, note, again, takeBack);
-  at("chat-outbox").append(line);
   return { line, note, again, takeBack };
 }
 
@@ -125,7 +113,7 @@ function newButton(label, act) {
 }
 
 function noteOn(item) {
-  const reason = item.state === FAILED ? texts[`failed_${item.reason}`] : "";
+  const reason = item.state === FAILED ? (texts[`failed_${item.reason}`] ?? item.reason) : "";
   const notes = { [WAITING]: texts.item_waiting, [RETRY]: texts.item_retry, [SENT]: texts.item_sent };
   return notes[item.state] ?? fill(texts[`item_${item.state}`], { reason });
 }
