@@ -1,0 +1,50 @@
+// The client in Node, at the hands of a test: commands come as JSON lines, what happens goes out as JSON lines.
+
+import { createInterface } from "node:readline";
+import { Hiroba } from "../../clients/js/src/index.js";
+
+const [url, tokens] = process.argv.slice(2);
+const say = (event) => console.log(JSON.stringify(event));
+let calls = 0;
+
+// "a,,b": the tokens of the first three connects; an empty one is a failure.
+async function getToken() {
+  const token = tokens.split(",")[Math.min(calls++, tokens.split(",").length - 1)];
+  if (token === "") throw new Error("no token today");
+  return token;
+}
+
+const chat = new Hiroba(url, { ...(tokens ? { getToken } : {}), publishTimeout_s: 0.5 });
+for (const name of ["state", "error", "tops"]) chat.on(name, (event) => say({ on: name, event }));
+
+function join(name, options) {
+  const room = chat.join(name, options);
+  for (const event of ["state", "joined", "message", "gap", "left", "error", "read", "typing", "members"]) {
+    room.on(event, (told) => say({ on: event, room: name, event: told }));
+  }
+  room.on("outbox", (items) => say({ on: "outbox", room: name, event: items.map((item) => [item.message, item.state]) }));
+  return room;
+}
+
+const rooms = new Map();
+const acts = {
+  join: ({ room, options }) => rooms.set(room, join(room, options)),
+  leave: ({ room }) => rooms.get(room).leave(),
+  send: ({ room, message }) => rooms.get(room).send(message).settled.then((id) => say({ on: "settled", room, message, id })),
+  read: ({ room, id }) => rooms.get(room).read(id),
+  typing: ({ room }) => rooms.get(room).typing(),
+  unread: ({ room }) => say({ on: "unread", room, event: rooms.get(room).unread }),
+  history: ({ room, options }) =>
+    rooms.get(room).history(options).then(
+      (event) => say({ on: "history", room, event }),
+      ({ code }) => say({ on: "history", room, code }),
+    ),
+  watch: ({ names }) => chat.watch(names),
+  unwatch: ({ names }) => chat.unwatch(names),
+  hurry: () => chat.hurry(),
+  close: () => chat.close(),
+};
+for await (const line of createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line);
+  acts[command.do](command);
+}

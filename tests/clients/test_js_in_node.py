@@ -1,0 +1,189 @@
+"""The browser client (clients/js) with Node's WebSocket, against real nodes that are killed, drained and cut off."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.clients.person import Person, need_node
+from tests.conftest import NodeFactory
+from tests.support.client import Crowd
+from tests.support.node import Node
+from tests.support.ports import free_port
+from tests.support.proxy import Proxy
+from tests.support.until import until
+
+pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
+
+BACKOFF = Path(__file__).parent / "backoff.mjs"
+
+
+def address(road: Proxy) -> str:
+    return f"http://127.0.0.1:{road.port}/"
+
+
+async def connections(node: Node) -> float:
+    return (await node.metrics())["hiroba_connections"]
+
+
+async def test_two_rooms_where_the_server_takes_one_per_connection(start_node: NodeFactory) -> None:
+    """Nobody who writes against the client has to know which server it is."""
+    node = await start_node()
+    async with Person(node.url()) as alice, Person(node.url()) as bob:
+        await alice.join("lobby", "部屋")
+        await bob.join("lobby", "部屋")
+        for n in range(5):
+            alice.do("send", room="lobby", message=f"here {n}")
+            bob.do("send", room="部屋", message={"there": n})
+        for person, own in ((alice, "lobby"), (bob, "部屋")):
+            await person.reads("lobby", [f"here {n}" for n in range(5)])
+            await person.reads("部屋", [{"there": n} for n in range(5)])
+            for room in ("lobby", "部屋"):
+                assert {event["own"] for event in person.events("message", room)} == {room == own}
+        assert not alice.events("gap", "lobby") + alice.events("error")
+        alice.do("leave", room="lobby")
+        await until(lambda: _are(node, 3), "a connection ends with its room")
+        bob.do("send", room="部屋", message="still")
+        await alice.hears("message", "部屋", 6)
+        alice.do("close")
+        await until(lambda: _are(node, 2), "all of them end")
+
+
+async def _are(node: Node, count: int) -> bool:
+    return await connections(node) == count
+
+
+async def test_what_today_s_server_does_not_know_is_refused_in_words(start_node: NodeFactory) -> None:
+    """And a whisper is lost, as whispers may be: the connection stays, and so does what the page shows."""
+    node = await start_node()
+    async with Person(node.url()) as alice:
+        await alice.join("lobby")
+        alice.do("typing", room="lobby")
+        alice.do("send", room="lobby", message="hello")
+        await alice.reads("lobby", ["hello"])
+        alice.do("read", room="lobby", id=alice.events("message", "lobby")[0]["id"])
+        alice.do("history", room="lobby", options={"limit": 10})
+        await until(lambda: [one for one in alice.heard if one.get("code") == "bad_json"], "a page is refused")
+        alice.do("watch", names=["部屋"])
+        assert (await alice.hears("error"))["code"] == "bad_json"
+        alice.do("unread", room="lobby")
+        assert await alice.hears("unread", "lobby") == 0
+        assert [event["state"] for event in alice.events("state", "lobby")] == ["connected"]
+
+
+async def test_it_moves_to_another_node_when_its_own_is_killed(start_node: NodeFactory) -> None:
+    """Two rooms, two talkers: everybody reads the same, nothing is missing, nothing twice."""
+    first, second = await start_node(), await start_node()
+    async with Proxy(first.port) as road, Person(address(road)) as alice, Person(second.url()) as bob:
+        await alice.join("lobby", "部屋")
+        await bob.join("lobby", "部屋")
+        alice.do("send", room="lobby", message="before")
+        await bob.reads("lobby", ["before"])
+        road.lead_to(second.port)
+        await first.kill()
+        for n in range(3):
+            alice.do("send", room="lobby", message=f"mine {n}")
+            bob.do("send", room="部屋", message=f"yours {n}")
+        await alice.hears("message", "lobby", 4)
+        await alice.hears("message", "部屋", 3)
+        await bob.reads("lobby", ["before", "mine 0", "mine 1", "mine 2"])
+        await alice.reads("lobby", ["before", "mine 0", "mine 1", "mine 2"])
+        await alice.reads("部屋", ["yours 0", "yours 1", "yours 2"])
+        assert not alice.events("gap", "lobby") + alice.events("gap", "部屋")
+
+
+async def test_a_draining_node_sends_it_elsewhere(start_node: NodeFactory) -> None:
+    first, second = await start_node(), await start_node()
+    async with Proxy(first.port) as road, Person(address(road)) as alice, Person(second.url()) as bob:
+        await alice.join("lobby")
+        await bob.join("lobby")
+        road.lead_to(second.port)
+        # Under way while the node says that it goes.
+        for n in range(5):
+            alice.do("send", room="lobby", message=n)
+        assert await first.stop() == 0
+        bob.do("send", room="lobby", message="done")
+        await bob.hears("message", "lobby", 6)
+        await alice.hears("message", "lobby", 6)
+        assert sorted(map(str, (event["message"] for event in bob.events("message", "lobby")))) == [*"01234", "done"]
+        assert alice.events("message", "lobby") == [
+            {**event, "own": event["message"] != "done"} for event in bob.events("message", "lobby")
+        ]
+
+
+async def test_a_network_that_falls_silent_is_noticed_and_what_was_said_arrives_once(start_node: NodeFactory) -> None:
+    node = await start_node(ping_s=1)
+    async with Proxy(node.port) as road, Person(address(road)) as alice, Person(node.url()) as bob:
+        await alice.join("lobby")
+        await bob.join("lobby")
+        road.freeze()
+        alice.do("send", room="lobby", message="perhaps")
+        alice.do("send", room="lobby", message="later")
+        await alice.state("lobby", "reconnecting")
+        bob.do("send", room="lobby", message="meanwhile")
+        await bob.hears("message", "lobby")
+        road.thaw()
+        await bob.hears("message", "lobby", 3)
+        alice.do("send", room="lobby", message="done")
+        await bob.hears("message", "lobby", 4)
+        await alice.hears("message", "lobby", 4)
+        told = [event["message"] for event in bob.events("message", "lobby")]
+        assert sorted(told) == ["done", "later", "meanwhile", "perhaps"] and told[-1] == "done"
+        assert [event["message"] for event in alice.events("message", "lobby")] == told
+        for message in ("perhaps", "later", "done"):
+            (settled,) = [one for one in alice.heard if one["on"] == "settled" and one["message"] == message]
+            assert settled["id"] == next(
+                event["id"] for event in bob.events("message", "lobby") if event["message"] == message
+            )
+
+
+async def test_a_reader_of_a_log_that_lost_something_is_told(start_node: NodeFactory) -> None:
+    node = await start_node(retention_entries_min=1, retention_entries_max=10, messages_per_s=0)
+    async with Proxy(node.port) as road, Person(address(road)) as alice, Crowd() as crowd:
+        await alice.join("lobby")
+        bob = await crowd.join(node, "lobby")
+        await bob.say("first")
+        await alice.reads("lobby", ["first"])
+        road.refusing = True
+        road.cut()
+        await alice.state("lobby", "reconnecting")
+        for n in range(300):
+            await bob.say(n, ref=n)
+        await bob.answer(299)
+        road.refusing = False
+        alice.do("hurry")
+        await until(lambda: [e for e in alice.events("message", "lobby") if e["message"] == 299], "the newest")
+        told = alice.events("message", "lobby")
+        assert alice.events("joined", "lobby")[-1]["recovered"] is False
+        assert sum(event["lost"] for event in alice.events("gap", "lobby")) == 301 - len(told)
+
+
+async def test_the_token_is_asked_for_before_each_connect_and_goes_along(start_node: NodeFactory) -> None:
+    """Who cannot give one is a try that failed: it is told, and tried again."""
+    node = await start_node()
+    async with Proxy(node.port) as road:
+        road.hold_at(b"hiroba.v1, hiroba.token.first.of_all")
+        async with Person(address(road), tokens="first.of_all,,not a token,third") as alice:
+            alice.do("join", room="lobby")
+            link = await road.held()
+            link.up.thaw()
+            await alice.hears("joined", "lobby")
+            # In its history: proof that the node took the other subprotocol of the two.
+            road.hold_at(b"hiroba.token.third")
+            link.cut()
+            assert (await alice.hears("error"))["code"] == "token"
+            assert (await alice.hears("error", count=2))["code"] == "token"
+            (await road.held()).up.thaw()
+            await alice.hears("joined", "lobby", count=2)
+
+
+def test_waits_between_tries(broker: object) -> None:
+    """At most the step, which doubles from 0.5 s to 5 s, and after a minute goes on to 30 s (docs/protocol.md)."""
+    url = f"http://127.0.0.1:{free_port()}/"
+    done = subprocess.run([*need_node(), BACKOFF, url], capture_output=True, text=True, timeout=60, check=True)
+    waits = [float(line) for line in done.stdout.split()]
+    assert waits[:5] == pytest.approx([0.5, 1, 2, 4, 5], abs=0.01)
+    minute = next(n for n in range(len(waits)) if sum(waits[:n]) > 60)
+    assert waits[4:minute] == pytest.approx([5.0] * (minute - 4), abs=0.01)
+    assert waits[minute:] == pytest.approx([30.0] * (len(waits) - minute), abs=0.01)
+    assert minute < len(waits) - 2
