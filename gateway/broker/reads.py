@@ -15,6 +15,8 @@ PAGE_ENTRIES = 128
 
 Piece = list[Entry] | Gap
 Raw = list[tuple[bytes, list[bytes]]]
+# Which page of which log: behind which id, up to which, and past which seam.
+Page = tuple[bytes, EntryId, EntryId, int]
 
 
 class Reads:
@@ -28,28 +30,29 @@ class Reads:
         # Whoever reads a page holds one of these until it needs the page no more: they bound what pages take.
         self.pages = asyncio.Semaphore(pages_max)
         # Pages under way; who asks for the same one meanwhile gets the same one.
-        self._under_way: dict[tuple[bytes, EntryId, EntryId], asyncio.Task[list[Piece]]] = {}
+        self._under_way: dict[Page, asyncio.Task[list[Piece]]] = {}
 
-    async def after(self, feed: Feed, cursor: EntryId, top: EntryId, entries_max: int) -> list[Piece]:
+    async def after(self, feed: Feed, cursor: EntryId, top: EntryId, entries_max: int, past: int = 0) -> list[Piece]:
         """What follows `cursor`, up to and including `top`: at most `entries_max` entries, gaps between them told.
 
-        The caller holds one of `pages`. Empty: the log holds nothing there any more.
+        `past`: the newest seam that the cursor is known to be behind. The caller holds one of `pages`. Empty: the log
+        holds nothing there any more.
         """
-        place = (feed.key, cursor, top)
+        place = (feed.key, cursor, top, past)
         task = self._under_way.get(place)
         if task is None:
             task = self._under_way[place] = asyncio.create_task(
-                self._after(feed, cursor, top, entries_max), name="page"
+                self._after(feed, cursor, top, entries_max, past), name="page"
             )
             task.add_done_callback(lambda done: self._forget(place, done))
         return await asyncio.shield(task)
 
-    def _forget(self, place: tuple[bytes, EntryId, EntryId], task: "asyncio.Task[list[Piece]]") -> None:
+    def _forget(self, place: Page, task: "asyncio.Task[list[Piece]]") -> None:
         self._under_way.pop(place, None)
         if not task.cancelled():
             task.exception()  # everybody who asked may have left
 
-    async def _after(self, feed: Feed, cursor: EntryId, top: EntryId, entries_max: int) -> list[Piece]:
+    async def _after(self, feed: Feed, cursor: EntryId, top: EntryId, entries_max: int, past: int) -> list[Piece]:
         self._metrics.pages += 1
         # From the cursor on: whether its own entry is there tells whether it is of this history.
         raw = await self._range(feed, str(cursor), top, entries_max + 1)
@@ -57,7 +60,7 @@ class Reads:
             stretch = _decoded(raw[1:])
             return list(told(feed.seams, cursor, stretch)) if stretch else []
         behind_a_seam = bool(raw) and entry_id(raw[0][0]).before() == cursor
-        line = None if behind_a_seam else former(feed.seams, cursor)
+        line = None if behind_a_seam else former(feed.seams, cursor, past)
         if line is not None:
             raw = await self._range(feed, f"({place(feed.seams, line).before()}", top, entries_max)
             return list(told(feed.seams, cursor, _decoded(raw), line)) if raw else []

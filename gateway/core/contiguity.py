@@ -43,10 +43,15 @@ def first_id(item: Entry | Gap) -> EntryId:
     return item.id if isinstance(item, Entry) else item.before.before()
 
 
-def former(seams: Sequence[Seam], cursor: EntryId) -> int | None:
-    """The index of the seam before which an id stood that the log has not got; None: it is of none that we know."""
+def former(seams: Sequence[Seam], cursor: EntryId, past: int = 0) -> int | None:
+    """The index of the seam before which an id stood that the log has not got; None: it is of none that we know.
+
+    `past`: the newest seam that lies behind whoever stands there, 0: nobody knows. It counts where the order of ids
+    does not tell.
+    """
     for index in range(len(seams) - 1, -1, -1):
-        if seams[index].kept < cursor <= seams[index].high:
+        seam = seams[index]
+        if seam.kept < cursor <= seam.high and (seam.ascends or seam.number > past):
             return index
     return None
 

@@ -190,13 +190,18 @@ class History:
         """All seams known, the one that is not crossed yet among them."""
         return [*self.seams, self.parting] if self.parting is not None else self.seams
 
-    def astray(self, cursor: EntryId) -> bool:
-        """Whether the order of ids does not tell where this cursor stands: perhaps before a seam."""
-        return any(not seam.ascends and seam.kept < cursor <= seam.high for seam in self.seams)
+    @property
+    def past(self) -> int:
+        """The newest seam crossed: whoever has an entry of the log as it is has it, and all before it, behind him."""
+        return self.seams[-1].number if self.seams else 0
 
-    def owes(self, cursor: EntryId) -> bool:
-        """Whether somebody with this cursor lost something to a seam, for all this node knows."""
-        n, index = cursor.n, former(self.lines, cursor)
+    def astray(self, cursor: EntryId, past: int = 0) -> bool:
+        """Whether the order of ids does not tell where this cursor stands: perhaps before a seam above `past`."""
+        return any(not seam.ascends and seam.number > past and seam.kept < cursor <= seam.high for seam in self.seams)
+
+    def owes(self, cursor: EntryId, past: int = 0) -> bool:
+        """Whether somebody with this cursor, `past` so many seams, lost something to one, for all this node knows."""
+        n, index = cursor.n, former(self.lines, cursor, past)
         for seam in self.lines[index or 0 :]:
             if index is None and seam.first != START and seam.first.before() <= cursor:
                 continue

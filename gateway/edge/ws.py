@@ -194,7 +194,7 @@ def _join(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place)
         edge.went()
         return Upgraded()
     connection = Connection(edge.context, transport, request.path, peer, wire, place.room)
-    connection.cursor = place.cursor
+    connection.cursor, connection.past = place.cursor, place.past
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
         recovered, ping_s = bool(place.recovered), edge.settings.ping_s
@@ -209,7 +209,7 @@ def _join(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place)
     response = take_over(request, connection)
     if connection.closing is None:
         if place.recovered is None:
-            connection.came_at, connection.came_behind = place.room.newest_known, place.room.feed.numbered
+            connection.came_at, connection.came_behind = place.room.top, place.room.feed.numbered
         place.room.admit(connection)
         if wire.gap is None and place.recovered is False:
             connection.end(Close.GAP)

@@ -40,6 +40,8 @@ class Place:
     room: Room
     cursor: EntryId
     recovered: bool | None
+    # The newest seam of the log that lies behind the cursor; 0: nobody knows.
+    past: int = 0
 
 
 class Hub:
@@ -147,11 +149,14 @@ class Hub:
     async def _place(self, room: Room, after: EntryId | None, history: int) -> Place:
         if after is not None:
             if await self._within_log(room, after):
-                return Place(room, after, await self._continues(room, after))
+                # Ids of what is gone may be above it: then the log says whether it stands in it.
+                own = room.feed.astray(after) and await self._broker.has(room.feed, after)
+                past = room.feed.past if own else 0
+                return Place(room, after, await self._continues(room, after, past), past)
             recovered: bool | None = False
         else:
             recovered = None
-        return Place(room, await self._start_of_last(room, history), recovered)
+        return Place(room, await self._start_of_last(room, history), recovered, room.feed.past)
 
     async def _within_log(self, room: Room, after: EntryId) -> bool:
         """Whether an id can be a cursor of this log. One that this node has not read up to makes it read."""
@@ -162,18 +167,18 @@ class Hub:
         self._broker.ring(room.feed)
         return True
 
-    async def _continues(self, room: Room, after: EntryId) -> bool:
+    async def _continues(self, room: Room, after: EntryId, past: int) -> bool:
         """Whether everything since `after` is still there."""
         in_tail = bool(room.tail.after(after, 1))
         parting = room.feed.parting
         if in_tail and (parting is None or parting.lost(parting.read.n) == 0):
             return True  # what a seam took this node had read, and gives from memory
-        if room.feed.owes(after):
+        if room.feed.owes(after, past):
             return False
-        if after >= room.top and not room.feed.astray(after):
+        if after >= room.top and not room.feed.astray(after, past):
             return True
         async with self._broker.reads.pages:
-            pieces = await self._broker.reads.after(room.feed, after, room.top, room.page_entries(after))
+            pieces = await self._broker.reads.after(room.feed, after, room.top, room.page_entries(after), past)
         return bool(pieces) and Gap not in map(type, pieces)
 
     async def _start_of_last(self, room: Room, count: int) -> EntryId:

@@ -196,7 +196,7 @@ class Room:
                 broken.append(session)
         for session in full:
             live.remove(session)
-            session.cursor = entries[0].id.before()
+            session.cursor, session.past = entries[0].id.before(), self.feed.past
             self._metrics.fell_behind += 1
             self._fall_behind(session)
         live.entries += len(entries)
@@ -242,7 +242,7 @@ class Room:
                 return
             if session.cursor == self.newest:
                 self._go_live(session)  # no await between the check and the move
-            elif session.cursor < self.top or self.tail.after(session.cursor, 1) or self.feed.astray(session.cursor):
+            elif session.cursor < self.top or self.tail.after(session.cursor, 1) or self._astray(session):
                 await self._step(session)
             else:
                 await self._top_moved()
@@ -270,20 +270,23 @@ class Room:
             return
         try:
             async with self._broker.reads.pages:
-                astray = self.feed.astray(session.cursor)
+                astray, past = self._astray(session), self.feed.past
                 if self._at_hand(session) or (session.cursor >= self.top and not astray):
                     return  # while it waited, another walk read it, or the log was rewound
                 pieces = await self._broker.reads.after(
-                    self.feed, session.cursor, self.top, self.page_entries(session.cursor)
+                    self.feed, session.cursor, self.top, self.page_entries(session.cursor), session.past
                 )
                 if pieces or not astray:
                     async with self._walks.turn():
-                        self._write_page(session, pieces)
+                        self._write_page(session, pieces, past)
                     return
         except (BrokerGone, BrokerRefused):
             await asyncio.sleep(PAGE_RETRY_S)
             return
         await self._top_moved()  # it is ahead: another node had read further
+
+    def _astray(self, session: Session) -> bool:
+        return self.feed.astray(session.cursor, session.past)
 
     def _place(self, session: Session) -> Place:
         return self, session.wire, session.cursor
@@ -292,8 +295,11 @@ class Room:
         """Whether the next step needs nothing from the log."""
         return self._place(session) in self._walks or bool(self.tail.after(session.cursor, 1))
 
-    def _write_page(self, session: Session, pieces: list[Piece]) -> None:
-        """Write the beginning. The rest is read again: a walk would keep it for as long as its socket takes."""
+    def _write_page(self, session: Session, pieces: list[Piece], past: int) -> None:
+        """Write the beginning. The rest is read again: a walk would keep it for as long as its socket takes.
+
+        `past`: the newest seam that had been crossed when these were read.
+        """
         for piece in pieces or [self._nothing_left(session.cursor)]:
             if session not in self.behind:
                 return
@@ -301,6 +307,8 @@ class Room:
                 self._tell(session, piece)
                 continue
             self._judge_page(piece, self._write_on(session, piece))
+            if piece[0].id <= session.cursor <= piece[-1].id:  # else others had written it, before a seam
+                session.past = past
             return
 
     def page_entries(self, cursor: EntryId) -> int:

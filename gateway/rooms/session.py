@@ -22,8 +22,8 @@ class Session(ABC):
     """What one client is owed, and how far it got. A live session stands where the room does."""
 
     __slots__ = (
-        "came_at", "came_behind", "closing", "cursor", "id", "in_flight", "sent_bytes", "sent_entries", "stuck_bytes",
-        "stuck_since", "transport", "walk", "window_open", "wire",
+        "came_at", "came_behind", "closing", "cursor", "id", "in_flight", "past", "sent_bytes", "sent_entries",
+        "stuck_bytes", "stuck_since", "transport", "walk", "window_open", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, transport: Transport) -> None:
@@ -36,6 +36,8 @@ class Session(ABC):
         self.came_at: EntryId = START
         # The newest seam of the log that was known then: nothing that it took is a loss of this session's.
         self.came_behind = 0
+        # The newest seam known to lie behind its cursor: for who is behind where ids do not tell.
+        self.past = 0
         # The task that walks this session to the top; None: live, or not in a room.
         self.walk: asyncio.Task[None] | None = None
         # What waited in the socket when it last took anything, and when that was.

@@ -12,7 +12,9 @@ import pytest
 from tests.cluster.chat import GAP_CLOSE, Chat, Heard, Id, Member, Told, balanced, chat_on, key, say
 from tests.cluster.conftest import QUICK, redis_only
 from tests.conftest import BrokerFactory, NodeFactory
+from tests.node.test_slow_readers import deaf, flood, numbers
 from tests.support.broker import PASSWORDS, Broker
+from tests.support.client import Crowd
 from tests.support.node import Node
 from tests.support.proxy import Proxy
 from tests.support.until import until
@@ -100,6 +102,16 @@ async def test_an_empty_server_in_the_place_of_another_is_told_to_who_comes_back
         assert late.welcomes[0]["last_id"] == str(new[-1].id)
         await late.hears(*(entry.message for entry in new))
         assert not late.gaps
+    # And with what they have of the new one, whose ids are perhaps below what is gone: nothing is missing.
+    for node in (here, paused):
+        for had in (new[-1], new[0]):
+            knows = await chat.join(node, ROOM, after=had.id)
+            assert knows.welcomes[0]["recovered"], had
+            plain = await chat.join(node, ROOM, "plain", after=had.id)
+            new += await say(speaker, f"for who has {had.id} by {node.process.name}")
+            for member in (knows, plain):
+                await member.hears(*(entry.message for entry in new[new.index(had) + 1 :]))
+                assert member.connected and not member.gaps
 
 
 @redis_only
@@ -288,3 +300,27 @@ async def test_bells_of_another_installation_on_the_server_are_not_believed(
     await silent.say("second")
     await silent.hears("first", "second")
     assert silent.connected
+
+
+@redis_only
+async def test_who_falls_off_a_log_whose_ids_are_below_what_is_gone_is_sent_away(
+    far_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, proxy: Proxy
+) -> None:
+    """A hole before it came is no loss of a plain reader's. Judged by ids of the former log, all holes were that."""
+    node = await far_node(tail_bytes_max=100_000, retention_bytes_max=1_000_000, retention_entries_min=0, close_s=0.5)
+    await clock_ahead(chat, ROOM, HOUR_MS)
+    speaker = await chat.join(node, ROOM)
+    await say(speaker, "old 2", "old 3")
+    other = await start_broker()
+    proxy.lead_to(other.port)
+    proxy.cut()
+    await changed(node)
+    await say(speaker, "new 1", "new 2")
+    await speaker.hears("new 1", "new 2")
+    await speaker.leave()
+    async with Crowd() as crowd:
+        reader = await deaf(crowd, node, ROOM)
+        await flood(await crowd.join(node, ROOM), 0, 200)
+        reader.transport.resume_reading()
+        assert await reader.closed() == (GAP_CLOSE, "entries were lost for this reader")
+    assert numbers(reader) == list(range(len(numbers(reader)))), "up to the hole it had everything"
