@@ -3,8 +3,8 @@
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
 -- KEYS[2…]  the logs that the call appends to
--- ARGV[1…10] call number; 1 if it was sent before (else 0); retention: seconds, entries min, bytes min, entries max,
---           bytes max, idle seconds, and how often that is renewed; once key's seconds
+-- ARGV[1…10] call number; 1 if it was sent before, and the once key must be there (else 0); retention: seconds, entries
+--           min, bytes min, entries max, bytes max, idle seconds, and how often that is renewed; once key's seconds
 -- ARGV[11]  what follows a log's key in the name of its doorbell's channel
 -- ARGV[12…] per entry: index into KEYS, sender, user, message
 --
@@ -12,13 +12,14 @@
 -- server does not trim as it should; and one more, `-` and an error, where all is appended that can be, and something
 -- that belongs to it was denied (by an ACL). A number that was answered before returns the saved lines and appends nothing; a
 -- lower one is an error (STALE). So is a call that was sent before when the once key is gone (FORGOTTEN: flushed, or
--- the node was taken for dead): nobody can know whether it ran. Nothing is appended half: either the whole call ran
+-- the node was taken for dead): nobody can know whether it ran. Where that node never had anything taken there is no
+-- such key, and the call did not run. Nothing is appended half: either the whole call ran
 -- or none of it (a script is atomic), and an entry that Redis refuses has its own error line. A call of which nothing
 -- was appended is not saved: sent again, it is tried again. A call without entries trims its logs, and no more.
 
 local once = KEYS[1]
 local number = tonumber(ARGV[1])
-local sent_before = ARGV[2] == '1'
+local sent_before_and_kept = ARGV[2] == '1'
 local retention_s, entries_min, bytes_min = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local entries_max, bytes_max = tonumber(ARGV[6]), tonumber(ARGV[7])
 local idle_s, renewal_s, once_s = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10]
@@ -42,7 +43,7 @@ if saved then
   if tonumber(last) > number then
     return redis.error_reply('STALE call ' .. number .. ' came after call ' .. last)
   end
-elseif sent_before and number > 1 then
+elseif sent_before_and_kept then
   return redis.error_reply('FORGOTTEN call ' .. number .. ' was sent before, and no answer is kept')
 end
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 
 import broker_config
-from broker_config.retention import Retention
+from broker_config.retention import ONCE_S, Retention
 from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 from gateway.broker.fair_queue import FairQueue
@@ -124,6 +124,9 @@ class Publisher:
         self._script = broker_config.script("publish")
         self._sha = b""
         self._number = 0
+        # Until when the broker has an answer of ours, if nothing was taken from it: a call that was sent before and
+        # finds none there cannot have run while there was none to be had. By our clock.
+        self._kept_until = 0.0
         # Offered and not sent.
         self._queue: FairQueue[Publish] = FairQueue(entries_max, bytes_max)
         self._call_bytes_max = BYTES_PER_CALL
@@ -213,7 +216,9 @@ class Publisher:
             for publish in batch:
                 self._refuse(publish, refusal)
         else:
-            if answer is not None:
+            if answer is None:  # it may still run
+                self._kept_until = self._clock.now() + ONCE_S
+            else:
                 self._judge(batch, self._clock.now() - sent_at)
                 self._settle(batch, answer.split(b"\n"))
 
@@ -226,14 +231,15 @@ class Publisher:
 
     async def _answer_to(self, head: tuple[Arg, ...], body: tuple[Arg, ...], batch: list[Publish]) -> bytes | None:
         """The script's answer, however many connections it takes; None when nobody waits for it any more."""
-        # 1: sent over a connection that is gone, so it may have run.
-        sent_before = 0
+        # Sent over a connection that is gone, so it may have run.
+        sent_before = False
         while any(publish.answer for publish in batch):
             try:
-                answer: bytes = await self._lane.ask("EVALSHA", self._sha, *head, sent_before, *body)
+                known = int(sent_before and self._clock.now() < self._kept_until)
+                answer: bytes = await self._lane.ask("EVALSHA", self._sha, *head, known, *body)
                 return answer
             except BrokerGone:
-                sent_before = 1
+                sent_before = True
                 self._metrics.publish_retries += 1
                 await self._lane_or_nobody(batch)
             except BrokerRefused as exc:
@@ -274,6 +280,8 @@ class Publisher:
                 self._refuse(publish, _refusal_of(text.partition(" ")[0]))
             else:
                 publish.settle(line)
+        if refused < len(batch):
+            self._kept_until = now + ONCE_S
         self._metrics.published += len(batch) - refused
         self._metrics.publish_calls += 1
         self._metrics.publish_batch.observe(len(batch))

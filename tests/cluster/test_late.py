@@ -195,6 +195,24 @@ async def test_a_room_left_while_the_broker_is_away_keeps_no_group(
 
 
 @redis_only
+async def test_who_had_nothing_taken_yet_is_told_for_certain_what_becomes_of_a_message(
+    far_node: NodeFactory, chat: Chat, proxy: Proxy
+) -> None:
+    """No answer of this node's is kept, for there was none to keep: what is sent again can't have been forgotten."""
+    await chat.broker.config_set("maxmemory", 1)
+    node = await far_node()
+    speaker = await chat.join(node, ROOM)
+    for ref in ("full", "lost on its way"):
+        if ref == "lost on its way":
+            proxy.hold_at(ref.encode())
+        await speaker.say(ref)
+        if ref == "lost on its way":
+            (await proxy.held()).cut()
+        await until(lambda ref=ref: speaker.answered(ref), f"{ref} is answered")
+    assert speaker.errors == {"full": "refused", "lost on its way": "refused"}
+
+
+@redis_only
 async def test_what_piled_up_while_a_node_was_cut_off_is_read_in_bounded_pieces(
     far_node: NodeFactory, quick_node: NodeFactory, chat: Chat, proxy: Proxy
 ) -> None:
