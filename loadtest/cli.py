@@ -100,7 +100,9 @@ def _add_outputs(run: argparse.ArgumentParser) -> None:
     add("--metrics", action="append", default=[], metavar="URL",
         help="a node's (or redis-exporter's) /metrics, scraped while the test runs; repeatable")  # fmt: skip
     add("--prometheus-port", type=int, default=9089, metavar="P",
-        help="the run's own metrics on 127.0.0.1 (default 9089; 0: none)")  # fmt: skip
+        help="the run's own metrics (default 9089; 0: none)")  # fmt: skip
+    add("--prometheus-host", default="127.0.0.1", metavar="A",
+        help="the address they are shown at (default 127.0.0.1)")  # fmt: skip
     add("--headless", action="store_true", help="lines instead of the live view")
 
 
@@ -112,7 +114,7 @@ def _run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         json=args.json,
         csv=args.csv,
         metrics=args.metrics,
-        prometheus_port=args.prometheus_port,
+        prometheus_at=(args.prometheus_host, args.prometheus_port),
         headless=args.headless or not sys.stdout.isatty(),
         command=f"loadtest {shlex.join(argv)}",
     )

@@ -10,15 +10,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 
 from loadtest.timeline import Timeline
 
-HOST = "127.0.0.1"
-
 
 class Exporter:
-    """An asynchronous context: serves /metrics while the run lasts. `port` is None if it could not."""
+    """An asynchronous context: serves /metrics at `host` while the run lasts; port 0: it does not."""
 
-    def __init__(self, port: int, run: str) -> None:
-        self.port: int | None = None
-        self._wanted = port
+    def __init__(self, host: str, port: int, run: str) -> None:
+        self._host, self._port = host, port
+        # Why it could not; empty where it could.
+        self.missing = ""
         registry = self._registry = CollectorRegistry()
         self._runner: web.AppRunner | None = None
         self._seen = Counts()
@@ -45,18 +44,17 @@ class Exporter:
         )
 
     async def __aenter__(self) -> Self:
-        if not self._wanted:
+        if not self._port:
             return self
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, HOST, self._wanted).start()
-            self.port = self._wanted
-        except OSError:
-            # Another run has the port. That is no reason not to measure.
-            self.port = None
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as exc:
+            # Another run has the port, most often. That is no reason not to measure.
+            self.missing = f"nothing can listen on {self._host}:{self._port} ({exc.strerror})"
         return self
 
     async def __aexit__(

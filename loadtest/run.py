@@ -33,7 +33,7 @@ class Outputs:
     json: Path | None
     csv: str | None
     metrics: Sequence[str]
-    prometheus_port: int
+    prometheus_at: tuple[str, int]
     headless: bool
     command: str
 
@@ -61,14 +61,14 @@ async def load_test(spec: Spec, scenario: Scenario, outputs: Outputs) -> int:
     slow = frozenset(kind.__name__ for kind in scenario.kinds if kind.read_bytes_s is not None)
     timeline = Timeline(spec.processes, slow)
     view = make_view(spec, outputs.headless)
-    async with Exporter(outputs.prometheus_port, spec.run) as exporter:
+    async with Exporter(*outputs.prometheus_at, spec.run) as exporter:
         crew = Crew(spec, timeline, [view.update, exporter.update])
         with view:
             await _watched(crew, server)
     speaks = any(actions for actions, _ in scenario.tasks)
     result = result_of(spec, crew, outputs.thresholds, speaks, outputs.command, began, server.result())
-    if outputs.prometheus_port and exporter.port is None:
-        result["notes"].append(f"port {outputs.prometheus_port} was taken: no metrics of this run")
+    if exporter.missing:
+        result["notes"].append(f"{exporter.missing}: no metrics of this run")
     write(result, outputs)
     view.conclude(result)
     return EXIT_CODES[result["verdict"]]

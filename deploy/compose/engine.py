@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-COMPOSE = ["docker", "compose", "--project-name", "hiroba-test", "--file", str(ROOT / "docker-compose.yml")]
+PROJECT, FILE = "hiroba-test", ROOT / "docker-compose.yml"
+COMPOSE = ["docker", "compose", "--project-name", PROJECT, "--file", str(FILE)]
 
 
 def missing() -> str:
@@ -28,6 +31,19 @@ def compose(*args: str, **variables: str) -> str:
     standard error."""
     env = os.environ | variables
     return subprocess.run([*COMPOSE, *args], stdout=subprocess.PIPE, text=True, check=True, env=env).stdout
+
+
+@contextmanager
+def reader(text: str, cwd: str | Path = ROOT, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Somebody who types what a page says, at this project; what is still running at the end is ended by Ctrl-C."""
+    env = os.environ | {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_FILE": str(FILE)} | variables
+    typing = subprocess.Popen(["sh", "-ec", text], cwd=cwd, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield typing
+    finally:
+        if typing.poll() is None:
+            os.killpg(typing.pid, signal.SIGINT)
+            typing.wait(180)
 
 
 def docker(*args: str) -> str:

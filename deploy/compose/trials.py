@@ -4,14 +4,17 @@ They go in the order in which they stand here, each leaving everything well. Rai
 """
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from deploy.compose.engine import compose, containers, docker, wanted
+from deploy.compose.engine import compose, containers, docker, reader, wanted
 from deploy.compose.load import Load
+from deploy.pages import typed
 
 PUBLIC, WS = "http://127.0.0.1:8000", "ws://127.0.0.1:8000"
 BALANCER, PROMETHEUS, ALERTMANAGER = "http://127.0.0.1:8404", "http://127.0.0.1:9090", "http://127.0.0.1:9093"
@@ -39,18 +42,25 @@ async def watched() -> None:
 
     async def all_up() -> bool:
         targets = (await asked(f"{PROMETHEUS}/api/v1/targets"))["data"]["activeTargets"]
-        down = {each["labels"]["job"] for each in targets if each["health"] != "up"}
-        jobs = [each["labels"]["job"] for each in targets if each["health"] == "up"]
-        return down <= {"loadtest"} and sorted(set(jobs)) == [
-            "alertmanager",
-            "broker",
-            "gateway",
-            "haproxy",
-            "prometheus",
-        ]
+        jobs = {each["labels"]["job"] for each in targets}
+        assert "loadtest" not in jobs, "a target, and no load test runs"
+        all_up = all(each["health"] == "up" for each in targets)
+        return all_up and jobs == {"alertmanager", "broker", "gateway", "haproxy", "prometheus"}
 
     await until(all_up, "all targets are up")
     await until(lambda: firing("HirobaWatchdog"), "the watchdog goes off")
+
+
+async def a_load_test() -> None:
+    """README.md's load test: a target of Prometheus while it runs and no longer, nothing lost, and its report"""
+    _, text = typed("README.md", "make secrets && GATEWAY_REPLICAS=4").splitlines()
+    with tempfile.TemporaryDirectory() as here, reader(text, cwd=here) as typing:
+        # Its image is built first.
+        await until(lambda: health("loadtest", ["up"]), "the load test is scraped", 300)
+        assert await asyncio.to_thread(typing.wait, 300) == 0
+        assert "lost" in (Path(here) / "report.html").read_text("utf-8")
+    await until(lambda: health("loadtest", []), "its target is gone with it")
+    docker("volume", "rm", "hiroba-test_report")
 
 
 async def scaled() -> None:
@@ -152,8 +162,8 @@ async def stopped_and_started() -> None:
 
 
 ALL: tuple[Trial, ...] = (
-    locked_up, watched, scaled, a_node_killed, a_broker_killed, a_broker_that_hangs, those_around_gone, reloaded,
-    crowded, stopped_and_started,
+    locked_up, watched, a_load_test, scaled, a_node_killed, a_broker_killed, a_broker_that_hangs, those_around_gone,
+    reloaded, crowded, stopped_and_started,
 )  # fmt: skip
 
 
@@ -178,6 +188,12 @@ async def chat(url: str, room: str = "compose", talkers: int = 8) -> None:
 async def asked(url: str) -> Any:
     async with aiohttp.ClientSession() as http, http.get(url) as answer:
         return await answer.json()
+
+
+async def health(job: str, wanted: list[str]) -> bool:
+    """Whether Prometheus has these targets of a job, by how they are."""
+    targets = (await asked(f"{PROMETHEUS}/api/v1/targets"))["data"]["activeTargets"]
+    return [each["health"] for each in targets if each["labels"]["job"] == job] == wanted
 
 
 async def well() -> bool:

@@ -1,19 +1,25 @@
 #!/bin/sh
 # usage: prometheus-start.sh SOURCE DIRECTORY NAME [FLAGS of prometheus]
-# Prometheus on prometheus.yml of SOURCE, but nodes are found by DNS: NAME has the addresses of all of them, however
-# many there are. The file that it reads is written into DIRECTORY.
+# Prometheus on prometheus.yml of SOURCE, but what comes and goes is found by DNS: the nodes, for NAME has the addresses
+# of all of them, however many there are, and a load test under its container's name while it runs. The file that
+# Prometheus reads is written into DIRECTORY.
 set -eu
 source=$1 directory=$2 name=$3
 shift 3
 
+# by_dns JOB NAME PORT: that job's file of targets becomes a name. A name that is not there is no target, and no error.
+by_dns() {
+    dns="dns_sd_configs: [{names: [$2], type: A, port: $3, refresh_interval: 5s}]"
+    sed "/^ *file_sd_configs:\$/{N;s|file_sd_configs:\n *- files: \[targets/$1\.yml\]|$dns|;}"
+}
+
 mkdir -p "$directory"
 ln -sfn "$source/rules" "$directory/rules"
 ln -sfn "$source/targets" "$directory/targets"
-dns="dns_sd_configs: [{names: [$name], type: A, port: 9000, refresh_interval: 5s}]"
-sed "/^ *file_sd_configs:\$/{N;s|file_sd_configs:\n *- files: \[targets/gateway\.yml\]|$dns|;}" \
-    "$source/prometheus.yml" >"$directory/prometheus.yml"
-if ! grep -q dns_sd_configs "$directory/prometheus.yml"; then
-    echo "prometheus-start.sh: prometheus.yml names targets/gateway.yml in another way than this script knows" >&2
+# With its last dot the name is looked up as it is, and not below the engine's search domains too.
+by_dns gateway "$name" 9000 <"$source/prometheus.yml" | by_dns loadtest loadtest. 9089 >"$directory/prometheus.yml"
+if [ "$(grep -c dns_sd_configs "$directory/prometheus.yml")" != 2 ]; then
+    echo "prometheus-start.sh: prometheus.yml names targets/gateway.yml or loadtest.yml in another way than this knows" >&2
     exit 2
 fi
 exec prometheus --config.file="$directory/prometheus.yml" "$@"

@@ -22,7 +22,6 @@ SCHEMA = Path(__file__).with_name("schemas") / "compose-spec.json"
 SECRETS = {f"BROKER_{user}_PASSWORD": f"{user.lower()}-password" for user in ("GATEWAY", "OPERATOR", "EXPORTER")}
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:?[-?+])([^}]*))?\})")
-_OWN_NETWORK = {"dns", "expose", "extra_hosts", "hostname", "links", "mac_address", "networks", "ports"}
 _DURATION = re.compile(r"(?:(\d+)m)?(?:(\d+)s)?")
 
 
@@ -113,12 +112,6 @@ def _check_references(named: Mapping[str, Service], volumes: Mapping[str, Any]) 
     """What the schema cannot see: names of services, volumes and files that are not there."""
     for service in named.values():
         depends = set(service.raw.get("depends_on", []))
-        mode = service.raw.get("network_mode", "")
-        if mode.startswith("service:"):
-            depends.add(mode.removeprefix("service:"))
-            # The engine's ("conflicting options"): who borrows a network has none of its own to configure.
-            for field in sorted(_OWN_NETWORK & service.raw.keys()):
-                raise Refused(f'service "{service.name}" has {field} and the network of another service')
         for other in sorted(depends - named.keys()):
             raise Refused(f'service "{service.name}" depends on undefined service "{other}"')
         for mount in service.mounts:

@@ -50,8 +50,6 @@ def test_it_is_a_compose_file(compose: Named) -> None:
         ("condition: service_healthy", "condition: healthy", "depends_on"),
         ("depends_on: [broker]", "depends_on: [brocker]", "undefined service"),
         ("  prometheus-data:\n  alert", "  alert", "undefined volume"),
-        ("network_mode: service:prometheus", "network_mode: service:prom", "undefined service"),
-        ("network_mode: service:prometheus", 'network_mode: "service:prometheus"\n    ports: ["9089"]', "network of"),
     ],
 )
 def test_a_broken_copy_is_refused(old: str, new: str, said: str) -> None:
@@ -162,7 +160,7 @@ def test_every_target_of_prometheus_is_a_service_with_that_port(compose: Named) 
         ((target,),) = (each["targets"] for each in yaml.safe_load(path.read_text("utf-8")))
         host, _, port = target.partition(":")
         if host == "127.0.0.1":
-            assert path.stem == "prometheus" or compose[path.stem].raw["network_mode"] == "service:prometheus"
+            assert path.stem == "prometheus"
             continue
         service = compose[host]
         listening = {each.target for each in service.ports} | {int(each) for each in service.raw.get("expose", [])}
@@ -203,8 +201,6 @@ def test_a_load_test_stays_within_what_the_balancer_allows_one_address(compose: 
         ("  gateway:\n    <<: *careful", "  gateway:\n    <<: *careful\n    container_name: node",
          test_the_nodes_are_found_by_name),
         ('expose: ["9121"]', 'expose: ["9122"]', test_every_target_of_prometheus_is_a_service_with_that_port),
-        ("network_mode: service:prometheus", "network_mode: bridge",
-         test_every_target_of_prometheus_is_a_service_with_that_port),
         ('--users, "400"', '--users, "4000"', test_a_load_test_stays_within_what_the_balancer_allows_one_address),
     ],
 )  # fmt: skip
@@ -269,19 +265,19 @@ def test_the_scripts_run_as_the_users_of_compose() -> None:
     assert {services()[name].uid for name in ("prometheus", "alertmanager")} == {UID}
 
 
-def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(disk: Path) -> None:
+def test_prometheus_finds_nodes_and_a_load_test_by_dns_and_all_else_as_everywhere(disk: Path) -> None:
     made = disk / "own" / "made"
     done = run(disk, "prometheus-start.sh", disk / "etc", made, "gateway", "--storage.tsdb.path=/x")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"--config.file={made}/prometheus.yml", "--storage.tsdb.path=/x"]
     ours = yaml.safe_load((made / "prometheus.yml").read_text("utf-8"))
     theirs = yaml.safe_load((disk / "etc" / "prometheus.yml").read_text("utf-8"))
-    (job,) = [each for each in ours["scrape_configs"] if each["job_name"] == "gateway"]
-    (found,) = job.pop("dns_sd_configs")
-    assert found["names"] == ["gateway"] and found["port"] == 9000 and found["type"] == "A"
-    for each in theirs["scrape_configs"]:
-        if each["job_name"] == "gateway":
-            del each["file_sd_configs"]
+    names = {"gateway": ("gateway", 9000), "loadtest": ("loadtest.", 9089)}
+    for mine, other in zip(ours["scrape_configs"], theirs["scrape_configs"], strict=True):
+        if mine["job_name"] in names:
+            (found,) = mine.pop("dns_sd_configs")
+            assert (*found["names"], found["port"]) == names[mine["job_name"]] and found["type"] == "A"
+            del other["file_sd_configs"]
     assert ours == theirs
     promtool = need_tool("promtool", "prometheus")
     checked = subprocess.run(
@@ -290,9 +286,10 @@ def test_prometheus_finds_nodes_by_dns_and_all_else_as_everywhere(disk: Path) ->
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_prometheus_does_not_start_on_a_file_that_the_script_does_not_know(disk: Path) -> None:
+@pytest.mark.parametrize("job", ["gateway", "loadtest"])
+def test_prometheus_does_not_start_on_a_file_that_the_script_does_not_know(disk: Path, job: str) -> None:
     file = disk / "etc" / "prometheus.yml"
-    file.write_text(file.read_text().replace("targets/gateway.yml", "targets/nodes.yml"))
+    file.write_text(file.read_text().replace(f"targets/{job}.yml", "targets/others.yml"))
     done = run(disk, "prometheus-start.sh", disk / "etc", disk / "own" / "made", "gateway")
     assert done.returncode == 2 and "targets/gateway.yml" in done.stderr and not done.stdout
 

@@ -69,7 +69,7 @@ def test_ports(compose: dict[str, Service], k8s: Containers) -> None:
     assert re.findall(r":(\d+)\" resolvers", NODES_DNS) == [str(SETTINGS.port)]
     assert re.findall(r"default-server check port (\d+)", HAPROXY) == [str(SETTINGS.ops_port)]
     start = (ROOT / "deploy/docker/prometheus-start.sh").read_text("utf-8")
-    assert re.findall(r"port: (\d+)", start) == [str(SETTINGS.ops_port)]
+    assert re.findall(r"by_dns \w+ \S+ (\d+)", start) == [str(SETTINGS.ops_port), str(ports.loadtest)]
     health = (ROOT / "deploy/docker/gateway-health.sh").read_text("utf-8")
     assert re.findall(r"HIROBA_OPS_PORT:-(\d+)", health) == [str(SETTINGS.ops_port)]
     assert [ports.public, ports.haproxy] == [port["containerPort"] for port in k8s["haproxy"]["ports"]]
@@ -82,13 +82,14 @@ def test_metric_ports(compose: dict[str, Service]) -> None:
     """What Prometheus asks in Compose is what the stack asks, by other names."""
     ports = Ports.usual(1)
     wanted = {
-        "haproxy": ports.haproxy, "broker": ports.exporter, "loadtest": ports.loadtest,
+        "haproxy": ports.haproxy, "broker": ports.exporter,
         "prometheus": ports.prometheus, "alertmanager": ports.alertmanager,
     }  # fmt: skip
     files = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / "deploy/compose/targets").glob("*.yml")}
     assert {job: int(targets[0]["targets"][0].rpartition(":")[2]) for job, targets in files.items()} == wanted
-    # Nobody's certificates, until somebody names addresses.
-    assert files.keys() | {"gateway", "certificates"} == {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
+    # The first two are found by DNS; and nobody's certificates, until somebody names addresses.
+    jobs = {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
+    assert files.keys() | {"gateway", "loadtest", "certificates"} == jobs
     arguments = loadtest._parser().parse_args(compose["loadtest"].argv)
     assert arguments.prometheus_port == ports.loadtest
     for service, port in (("prometheus", ports.prometheus), ("alertmanager", ports.alertmanager)):
