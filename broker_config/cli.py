@@ -146,9 +146,13 @@ def _apply(broker: "redis.Redis", url: str, passwords: dict[str, str], prefixes:
 
 def _check(broker: "redis.Redis", url: str, passwords: dict[str, str], prefixes: Sequence[str]) -> int:
     told = list(server.drifts(broker, passwords, prefixes))
-    found, refused = [drift for drift in told if not drift.refused], [drift.refused for drift in told if drift.refused]
+    found = [drift for drift in told if not (drift.refused or drift.passing)]
+    refused = [drift.refused for drift in told if drift.refused]
     for drift in told:
-        print(f"{'unknown' if drift.refused else 'drift'}: {drift.text}")
+        if drift.passing:
+            print(f"note: {drift.text}; a node does it when it needs it")
+        else:
+            print(f"{'unknown' if drift.refused else 'drift'}: {drift.text}")
     if any(isinstance(exc, redis.exceptions.NoPermissionError) for exc in refused):
         print(f"user {_user(url)} may not ask all: name the operator, redis://operator@…")
     if not passwords:

@@ -23,6 +23,8 @@ class Drift:
     text: str
     # What `apply` cannot mend.
     by_hand: bool = False
+    # Nodes see to it by themselves when they need it: told, and no reason for anybody to do something.
+    passing: bool = False
     # Why the server would not tell.
     refused: redis.ResponseError | None = None
 
@@ -124,7 +126,7 @@ def _health(server: "redis.Redis") -> Iterator[Drift]:
 def _script_drifts(server: "redis.Redis") -> Iterator[Drift]:
     for name, known in zip(SCRIPTS, server.script_exists(*map(_sha, SCRIPTS)), strict=True):
         if not known:
-            yield Drift(f"script {name}.lua is not loaded")
+            yield Drift(f"script {name}.lua is not loaded", passing=True)
 
 
 def _user_drifts(server: "redis.Redis", passwords: Mapping[str, str], prefixes: Sequence[str]) -> Iterator[Drift]:
