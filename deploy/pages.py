@@ -17,8 +17,8 @@ PAGES = (
 PROGRAMS = {
     ".", ".venv/bin/hiroba", "amtool", "apt-get", "cat", "cp", "curl", "df", "dmesg", "docker", "echo", "env", "export",
     "git", "haproxy", "hiroba", "install", "journalctl", "kill", "kubectl", "make", "mv", "nginx", "openssl",
-    "promtool", "py-spy", "python", "redis-cli", "sh", "socat", "ss", "sysctl", "systemctl", "systemd-analyze", "ulimit", "umask",
-    "valkey-cli", "valkey-server",
+    "promtool", "py-spy", "python", "redis-cli", "sh", "socat", "ss", "sysctl", "systemctl", "systemd-analyze",
+    "ulimit", "umask", "valkey-cli", "valkey-server",
     "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT", "CONFIG", "LATENCY", "SENTINEL",
 }  # fmt: skip
 _NAMED = r"[a-z-.]+|make [a-z-]+|hiroba( broker| loadtest)? (--)?[a-z]+"

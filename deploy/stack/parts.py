@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +91,7 @@ def haproxy(directory: Path, nodes: Sequence[NodeAt], port: int, ops_port: int, 
     env = {
         "LB_BIND": f"{HOST}:{port}",
         "LB_OPS_BIND": f"{HOST}:{ops_port}",
-        "LB_SOCKET": f"/tmp/hiroba-haproxy-{port}.sock",  # a path of 107 bytes at most
+        "LB_SOCKET": str(balancer_socket(port)),
         "LB_CONNECTIONS_MAX": str(_connections_max()),
         # All clients of this machine have one address: a load test is not a flood.
         "LB_ADDRESS_CONNECTIONS_MAX": "1000000",
@@ -106,6 +107,11 @@ def haproxy(directory: Path, nodes: Sequence[NodeAt], port: int, ops_port: int, 
         ready=f"http://{HOST}:{ops_port}/healthz",
         address=f"http://{HOST}:{port}/chat/",
     )
+
+
+def balancer_socket(port: int) -> Path:
+    """Not beside its other files: a socket's path has 107 bytes at most."""
+    return Path(tempfile.gettempdir(), f"hiroba-haproxy-{port}.sock")
 
 
 def _connections_max() -> int:

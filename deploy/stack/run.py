@@ -217,7 +217,7 @@ class Stack:
             ("alarms, queries, targets", alerts),
             ("who is told", f"amtool --alertmanager.url=http://{HOST}:{ports.alertmanager} alert"),
             ("broker", f"REDISCLI_AUTH=… redis-cli -p {ports.broker} --user operator"),
-            ("take a node out", f"echo 'show servers state' | socat - /tmp/hiroba-haproxy-{ports.public}.sock"),
+            ("take a node out", f"echo 'show servers state' | socat - {parts.balancer_socket(ports.public)}"),
         )
         width = max(len(what) for what, _ in rows)
         return "\n".join(f"{what.ljust(width)}  {where}" for what, where in rows)
