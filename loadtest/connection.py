@@ -7,6 +7,7 @@ the room's tape, so most frames need no parsing at all (figures in docs/load-tes
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Callable
@@ -28,11 +29,12 @@ _NO_CODE = 1006  # the connection ended without a close frame (RFC 6455, 7.1.5)
 
 
 class Refused(Exception):
-    """No WebSocket came about. `status` is the HTTP answer, or 0 where there was none."""
+    """No WebSocket came about. `status`: of the HTTP answer, 0 where there was none; `retry_after_s`: what it wants."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, retry_after_s: float = 0.0) -> None:
         super().__init__(text)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class NotThisWire(Refused):
@@ -191,7 +193,10 @@ class Connection(asyncio.Protocol):
 
     def _check(self, status: int, headers: dict[str, str]) -> None:
         if status != 101:
-            self._fail(Refused(status, f"the handshake was answered {status}"))
+            # RFC 9110, 10.2.3: seconds, or a date, which nobody here is answered with.
+            retry_after = headers.get("retry-after", "")
+            retry_after_s = float(retry_after) if re.fullmatch("[0-9]{1,5}", retry_after) else 0.0
+            self._fail(Refused(status, f"the handshake was answered {status}", retry_after_s))
         elif headers.get("sec-websocket-accept") != frames.accept_of(self._key):
             self._fail(NotThisWire(status, "the server's Sec-WebSocket-Accept is wrong: no WebSocket server"))
         elif headers.get("sec-websocket-protocol") != self._wire.subprotocol:

@@ -73,7 +73,8 @@ class Life:
     async def leave(self) -> None:
         """Mark what is owed now, wait until it is here, close."""
         self._stop_coming_back()
-        self.wants_in, self.away, self._way_back.ended = False, True, None
+        self.wants_in, self.away = False, True
+        self._way_back.left()
         connection, member, stint = self._connection, self.member, self.stint
         if connection is None or member is None or stint is None:
             self._end_membership()
@@ -89,7 +90,8 @@ class Life:
 
     def cut(self) -> None:
         self._stop_coming_back()
-        self.wants_in, self.away, self._way_back.ended = False, True, None
+        self.wants_in, self.away = False, True
+        self._way_back.left()
         connection = self._connection
         if connection is not None:
             self._lost()
@@ -126,10 +128,12 @@ class Life:
         while not stage.stopping:
             if (pause_s := self._way_back.pause_s(stage.now_us(), self.random)) > 0:
                 await asyncio.sleep(pause_s)
+            retry_after_s = 0.0
             try:
                 await self._connect(room)
                 return
             except Refused as exc:
+                retry_after_s = exc.retry_after_s
                 stage.refusals[str(exc) if exc.status else f"no handshake: {exc}"] += 1
                 if isinstance(exc, NotThisWire):
                     stage.tally["not_this_wire"] += 1
@@ -137,7 +141,7 @@ class Life:
                 stage.refusals["no answer to the handshake in time"] += 1
             except OSError as exc:
                 stage.refusals[f"no TCP connection: {exc.strerror or exc}"] += 1
-            self._way_back.failed()
+            self._way_back.failed(stage.now_us(), retry_after_s)
 
     async def _connect(self, room: Room) -> None:
         stage = self.stage

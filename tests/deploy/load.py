@@ -39,14 +39,18 @@ class Load:
 
         async def lively() -> bool:
             assert self.process.running, self.process.tail()
-            seen = await self._metrics()
-            everybody = seen.get("hiroba_loadtest_users") == self.users
-            return everybody and seen["hiroba_loadtest_delivered_total"] > HEARD * self.users
+            heard = (await self._metrics()).get("hiroba_loadtest_delivered_total", 0)
+            return heard > HEARD * self.users and await self._everybody()
 
         await until(lively, "everybody is there and chats", 40, every_s=0.1)
 
-    async def end(self) -> Outcome:
-        """Everybody falls silent, hears the rest, is judged. The report, which finds nothing wrong with the server."""
+    async def end(self, *, started_late: bool = False) -> Outcome:
+        """Everybody falls silent, hears the rest, is judged. The report, which finds nothing wrong with the server.
+
+        `started_late`: it was away, and refused people until it was there again: wait until they are.
+        """
+        if started_late:
+            await until(self._everybody, "everybody is back", 60, every_s=0.1)
         exit_code = await self.process.stop(60)
         outcome = Outcome(exit_code, self.process.tail(), "", json.loads(self._result.read_text("utf-8")))
         outcome.assert_clean()
@@ -54,11 +58,14 @@ class Load:
         assert {name: counts[name] for name in ("gaps", "not_recovered", "unsent", "never_in", "errors")} == {
             "gaps": 0, "not_recovered": 0, "unsent": 0, "never_in": 0, "errors": 0,
         }  # fmt: skip
-        assert outcome.result["refusals"] == {}
+        assert started_late or outcome.result["refusals"] == {}
         returns = outcome.result["returns"]
         assert sum(row["returned"] for row in returns) == counts["closed"], "everybody came back"
         await self._judge_by_the_log(outcome)
         return outcome
+
+    async def _everybody(self) -> bool:
+        return (await self._metrics()).get("hiroba_loadtest_users") == self.users
 
     async def _judge_by_the_log(self, outcome: Outcome) -> None:
         """The broker's own count: each message that was said is in the log once, and nothing else is."""
