@@ -70,8 +70,16 @@ COUNTERS = (
     ),
     ("publish_calls", "hiroba_publish_calls", "Calls of the publish script: one carries a whole gather."),
     ("publish_retries", "hiroba_publish_retries", "Publish calls sent again after a lost connection."),
-    ("publish_queue_full", "hiroba_publish_queue_full", "Times a session had to wait for space in the publish queue."),
-    ("window_full", "hiroba_publish_window_full", "Times a session had to wait because its publish window was full."),
+    (
+        "publish_queue_full",
+        "hiroba_publish_queue_full",
+        "Times a connection had to wait for space in the publish queue.",
+    ),
+    (
+        "window_full",
+        "hiroba_publish_window_full",
+        "Times a connection had to wait because its publish window was full.",
+    ),
     ("slowed", "hiroba_frames_slowed", "Frames of clients that had to wait because of messages_per_s."),
     ("scripts_loaded", "hiroba_scripts_loaded", "Times the publish script had to be loaded: at start, after a flush."),
     ("doorbells", "hiroba_doorbells", "Doorbells heard: a room's log grew."),

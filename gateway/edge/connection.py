@@ -1,4 +1,4 @@
-"""A session on a WebSocket: its socket, what it says, what it hears beside the room's frames, and how it ends.
+"""A WebSocket: its socket, its sessions, what it says, what it hears beside its rooms' frames, and how it ends.
 
 Every frame is core's, written straight to the transport. What comes in is read and held back by `intake.py`. A client
 that only listens has neither a task nor a buffer.
@@ -6,42 +6,57 @@ that only listens has neither a task nor a buffer.
 
 import asyncio
 import random
+import secrets
 import time
 from collections.abc import Callable
 
+from gateway.broker.publisher import Refusal
 from gateway.core import frames, inbound
 from gateway.core.closes import Close
+from gateway.core.entry import entry_id
 from gateway.core.inbound import Frame, Opcode
-from gateway.core.wires import Asked, BadMessage, Wire, v1
+from gateway.core.names import RoomName
+from gateway.core.wires import Asked, BadMessage, Ref, Wire, v1
 from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES, Intake
-from gateway.rooms.room import Room
 from gateway.rooms.session import Session
 
 # What the loop reads into, of every socket: it is taken out before the next one is read.
 _READ = bytearray(READ_BYTES)
 
 
-class Connection(Session, asyncio.BufferedProtocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection, from the 101 to its last byte."""
 
     __slots__ = (
-        "_abort_timer", "_close_written", "_context", "_intake", "_writable",
-        "gone", "opened_at", "path", "peer", "quiet_looks", "received", "received_bytes", "room", "slot",
+        "_abort_timer", "_behind", "_close_written", "_context", "_intake", "_stuck_bytes", "_stuck_since",
+        "_window_open", "_writable", "closing", "gone", "id", "in_flight", "opened_at", "path", "peer", "quiet_looks",
+        "received", "received_bytes", "room", "sent_bytes", "sent_entries", "sessions", "slot", "transport", "wire",
     )  # fmt: skip
 
-    transport: asyncio.Transport
-
     def __init__(
-        self, context: Context, transport: asyncio.Transport, path: str, peer: str, wire: Wire, room: Room
+        self, context: Context, transport: asyncio.Transport, path: str, peer: str, wire: Wire, room: RoomName
     ) -> None:
-        super().__init__(wire, transport)
+        # Under which it publishes; clients and logs call it the session.
+        self.id = secrets.token_urlsafe(9)
+        self.wire = wire
+        self.transport = transport
         self.path = path
         self.peer = peer
+        # Of its address, for the log.
         self.room = room
+        # What it is in. Rooms serve these, and end the connection where one of them cannot go on.
+        self.sessions: dict[RoomName, Session] = {}
         self.opened_at = time.monotonic()
         self.received = 0
         self.received_bytes = 0
+        # Of the sessions that it had.
+        self.sent_entries = 0
+        self.sent_bytes = 0
+        # Publishes sent to the broker and not answered yet; who reads the socket waits for `window`.
+        self.in_flight = 0
+        # Why it ends; None: it does not.
+        self.closing: Close | None = None
         # How often the wheel looked since the last byte came.
         self.quiet_looks = 0
         # Where the wheel has this connection.
@@ -52,6 +67,12 @@ class Connection(Session, asyncio.BufferedProtocol):
         self._intake: Intake | None = None
         # While the socket's buffer is above its high-water mark: done when it is below the low one.
         self._writable: asyncio.Future[None] | None = None
+        self._window_open: asyncio.Future[None] | None = None
+        # How many of its sessions are behind.
+        self._behind = 0
+        # What waited in the socket when it last took anything, and when that was.
+        self._stuck_bytes = 0
+        self._stuck_since = 0.0
         self._abort_timer: asyncio.TimerHandle | None = None
         self._close_written = False
 
@@ -115,6 +136,38 @@ class Connection(Session, asyncio.BufferedProtocol):
         if not self.transport.is_closing():
             self.transport.resume_reading()
 
+    # ---- what goes out ----
+
+    def write(self, data: bytes) -> None:
+        """Give whole frames to the socket. A broken socket ends the connection instead of raising."""
+        try:
+            self.transport.write(data)
+        except Exception:  # uvloop raises RuntimeError on a transport that was closed in this very turn
+            self.end(Close.LOST)
+
+    def waiting_bytes(self) -> int:
+        """What the socket was given and has not sent."""
+        return self.transport.get_write_buffer_size()
+
+    def fell_behind(self) -> None:
+        """One of its sessions did. Nobody looked at the first one yet: the first look begins the wait, by the clock of
+        whoever looks."""
+        if not self._behind:
+            self._stuck_bytes = -1
+        self._behind += 1
+
+    def caught_up(self) -> None:
+        """One of its sessions that were behind is live, or left."""
+        self._behind -= 1
+
+    def stalled(self, now: float, stall_s: float) -> bool:
+        """Whether bytes wait and none was taken for `stall_s`. To be asked again and again."""
+        waiting = self.waiting_bytes()
+        if waiting == 0 or waiting != self._stuck_bytes:
+            self._stuck_bytes = waiting
+            self._stuck_since = now
+        return now - self._stuck_since > stall_s
+
     # ---- what comes in ----
 
     def hear(self, frame: Frame) -> None:
@@ -152,21 +205,46 @@ class Connection(Session, asyncio.BufferedProtocol):
         if isinstance(said, Asked):
             self.write(v1.pong(said.ref))
         else:
-            context.hub.publish(self.room, self, said.message, said.ref)
+            (session,) = self.sessions.values()
+            self.in_flight += 1
+            context.hub.publish(session, said.message, said.ref)
+
+    def answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
+        """The broker's answer to one publish: its id, or why there is none."""
+        self.in_flight -= 1
+        if self._window_open is not None and not self._window_open.done():
+            self._window_open.set_result(None)
+        if self.closing is not None:
+            return
+        if self.wire.answers:
+            if isinstance(outcome, Refusal):
+                self.write(v1.error(outcome.code, outcome.value, ref))
+            elif ref is not None:
+                self.write(v1.ack(ref, entry_id(outcome)))
+        elif isinstance(outcome, Refusal):
+            self.end(Close.BROKER)
 
     async def window(self) -> None:
         """Wait until a publish of this client is answered."""
         if self.closing is None:
-            self.window_open = asyncio.get_running_loop().create_future()
-            await self.window_open
+            self._window_open = asyncio.get_running_loop().create_future()
+            await self._window_open
 
-    # ---- how it ends ----
+    # ---- how a session ends, and how all do ----
+
+    def leave(self, session: Session) -> None:
+        """End one session: from here on nothing of its room comes. The others, and the connection, stay."""
+        self._context.hub.leave(session)
+        del self.sessions[session.room.name]
+        self.sent_entries += session.sent_entries
+        self.sent_bytes += session.sent_bytes
 
     def end(self, close: Close, text: str | None = None, code: int | None = None) -> None:
         if self.closing is not None:
             return
         self.closing = close
-        self._context.hub.leave(self.room, self)
+        for session in list(self.sessions.values()):
+            self.leave(session)
         if self._intake is not None:
             self._intake.end()
         if close in (Close.LOST, Close.DEAD):

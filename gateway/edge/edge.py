@@ -18,11 +18,11 @@ from gateway.logs import access
 
 # A v1 client told to reconnect comes back within so many seconds after its close: enough to spread a whole node.
 RECONNECT_AFTER_MAX_S = 2.0
-# How often the sessions that are behind, and the HTTP connections, are looked at.
+# How often the connections with sessions behind, and the HTTP connections, are looked at.
 LOOK_S = 1.0
 # HTTP connections of the public port beside as many WebSockets as may be: to answer pages, /healthz and 503s.
 VISITS_SPARE = 128
-# Bytes that the kernel may hold of a session beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT; Linux, macOS).
+# Bytes that the kernel may hold for a connection beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT; Linux, macOS).
 NOTSENT_BYTES = 16_384
 NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
 
@@ -44,6 +44,8 @@ class Edge:
         # Those under way, by their deadlines: they wait for the broker.
         self.entering: set[asyncio.Timeout] = set()
         self.draining = False
+        # One object for all of them.
+        self._gone = self._farewell
         self._emptied = asyncio.Event()
 
     # ---- who may come in ----
@@ -73,7 +75,7 @@ class Edge:
         self.tune(connection.transport)
         self.wheel.add(connection)
         access.ws("CONNECT", connection.path, connection.peer)
-        connection.gone = self._farewell
+        connection.gone = self._gone
 
     def _farewell(self, connection: Connection) -> None:
         """The one line that says how a connection was."""
@@ -86,7 +88,7 @@ class Edge:
             connection.path,
             connection.peer,
             session=connection.id,
-            room=connection.room.name,
+            room=connection.room,
             wire=connection.wire.name,
             reason=close.label,
             seconds=round(time.monotonic() - connection.opened_at, 3),
@@ -97,13 +99,13 @@ class Edge:
         )
 
     async def end_stalled(self, ports: Collection[Visits]) -> None:
-        """End, until cancelled, the sessions that are behind and the HTTP connections of `ports` that stand still."""
+        """End, until cancelled, the connections with sessions behind and the HTTP ones of `ports` that stand still."""
         while True:
             await asyncio.sleep(LOOK_S)
             for visits in ports:
                 visits.cut_stalled()
-            behind = [session for room in self.hub.rooms.values() for session in room.behind]
-            self.wheel.judge_stalled(session for session in behind if isinstance(session, Connection))
+            behind = {session.connection for room in self.hub.rooms.values() for session in room.behind}
+            self.wheel.judge_stalled(behind)
 
     # ---- how all are sent away ----
 

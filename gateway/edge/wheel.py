@@ -14,6 +14,7 @@ from gateway.core import frames
 from gateway.core.closes import Close
 from gateway.edge.connection import Connection
 from gateway.metrics import Metrics
+from gateway.rooms import session
 
 # The wheel turns by one slot this many times per ping_s.
 TURNS_PER_PING = 25
@@ -58,11 +59,11 @@ class Wheel:
             for connection in list(slot):
                 self._look(connection, now)
 
-    def judge_stalled(self, behind: Iterable[Connection]) -> None:
-        """End those of the behind sessions that made no progress for stall_s."""
+    def judge_stalled(self, behind: Iterable[session.Connection]) -> None:
+        """End those of the connections with sessions behind that made no progress for stall_s."""
         now = self._clock.now()
         for connection in behind:
-            if connection.closing is None and connection.stalled(now, self._stall_s):
+            if connection.stalled(now, self._stall_s):
                 connection.end(Close.SLOW)
 
     def _look(self, connection: Connection, now: float) -> None:

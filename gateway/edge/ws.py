@@ -193,8 +193,8 @@ def _join(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place)
     if transport is None or transport.is_closing():  # gone while we asked the broker
         edge.went()
         return Upgraded()
-    connection = Connection(edge.context, transport, request.path, peer, wire, place.room)
-    connection.cursor, connection.past = place.cursor, place.past
+    connection = Connection(edge.context, transport, request.path, peer, wire, place.room.name)
+    session = connection.sessions[place.room.name] = place.session(connection)
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
         recovered, ping_s = bool(place.recovered), edge.settings.ping_s
@@ -208,9 +208,7 @@ def _join(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place)
     edge.welcome(connection)
     response = take_over(request, connection)
     if connection.closing is None:
-        if place.recovered is None:
-            connection.came_at, connection.came_behind = place.room.top, place.room.feed.numbered
-        place.room.admit(connection)
+        place.room.admit(session)
         if wire.gap is None and place.recovered is False:
             connection.end(Close.GAP)
     return response

@@ -15,7 +15,7 @@ from gateway.core.names import RoomName
 from gateway.core.wires import Ref
 from gateway.metrics import Metrics
 from gateway.rooms.room import Room, State
-from gateway.rooms.session import Session
+from gateway.rooms.session import Connection, Session
 from gateway.rooms.tail import Tail, TailBudget
 from gateway.rooms.walks import Walks
 
@@ -43,9 +43,17 @@ class Place:
     # The newest seam of the log that lies behind the cursor; 0: nobody knows.
     past: int = 0
 
+    def session(self, connection: Connection) -> Session:
+        """One that begins here. To be admitted in this turn of the loop."""
+        session = Session(connection, self.room, self.cursor)
+        session.past = self.past
+        if self.recovered is None:
+            session.came_at, session.came_behind = self.room.top, self.room.feed.numbered
+        return session
+
 
 class Hub:
-    """Name -> room. A joiner goes enter() -> 101 -> Room.admit(); whoever entered must be released once."""
+    """Name -> room. A joiner goes enter() -> session() -> Room.admit(); whoever entered must be released once."""
 
     def __init__(self, broker: Broker, settings: Settings, metrics: Metrics, keep: Keep) -> None:
         self.rooms: dict[RoomName, Room] = {}
@@ -82,15 +90,15 @@ class Hub:
         room.joining -= 1
         self._linger(room)
 
-    def leave(self, room: Room, session: Session) -> None:
-        """A session is gone. Idempotent."""
-        room.leave(session)
-        self._linger(room)
+    def leave(self, session: Session) -> None:
+        """A session ends. Idempotent."""
+        session.room.leave(session)
+        self._linger(session.room)
 
-    def publish(self, room: Room, session: Session, message: bytes, ref: Ref) -> None:
-        """Append to the room's log; the session is `answered` later. The only road from one client to another."""
-        session.in_flight += 1
-        self._broker.publisher.offer(room.feed.key, session.id, "", message, ref, session.answered)
+    def publish(self, session: Session, message: bytes, ref: Ref) -> None:
+        """Append to the room's log; its connection is `answered` later. The only road from one client to another."""
+        connection = session.connection
+        self._broker.publisher.offer(session.room.feed.key, connection.id, "", message, ref, connection.answered)
 
     def tail_bytes(self) -> int:
         return self._tails.used_bytes + self._walks.bytes

@@ -143,13 +143,12 @@ class Room:
             self._wake_walks()  # its own may wait for a top that never moves
 
     def _end_walk(self, session: Session) -> None:
-        self.behind.discard(session)
+        self.behind.remove(session)
+        session.connection.caught_up()
         if not self.behind:
             self._walks.forget(self)
 
     def _go_live(self, session: Session) -> None:
-        self._end_walk(session)
-        session.walk = None
         live = self.live.get(session.wire)
         if live is None:
             live = self.live[session.wire] = Live(session.wire)
@@ -157,10 +156,10 @@ class Room:
 
     def _fall_behind(self, session: Session) -> None:
         self.behind.add(session)
-        session.stuck_bytes = -1  # nobody looked yet: the first look begins the wait, by the clock of whoever looks
+        session.connection.fell_behind()
         self._metrics.walks += 1
-        session.walk = self._keep(f"walk {session.id}", self._walk(session))
-        session.walk.add_done_callback(lambda walk: self._walked(session, walk))
+        walk = self._keep(f"walk {session.connection.id}", self._walk(session))
+        walk.add_done_callback(lambda walk: self._walked(session, walk))
 
     # ---- live: what the reader brings ----
 
@@ -203,7 +202,7 @@ class Room:
         live.bytes += size
         written = len(live.sessions) - len(broken)
         for session in broken:
-            session.end(Close.LOST)
+            session.connection.end(Close.LOST)
         self._metrics.delivered += written * len(entries)
         self._metrics.delivered_bytes += written * size
         self._metrics.deliver_batch.observe(len(entries))
@@ -217,9 +216,9 @@ class Room:
             for session in [session for session in live.sessions if self._owed(session, gap)]:
                 self._metrics.gaps_told += 1
                 if told is None:
-                    session.end(Close.GAP)
+                    session.connection.end(Close.GAP)
                 else:
-                    session.write(told)
+                    session.connection.write(told)
 
     def _owed(self, session: Session, gap: Gap) -> bool:
         """Whether a loss is this session's too: not what was gone already when it came."""
@@ -237,11 +236,12 @@ class Room:
 
     async def _walk(self, session: Session) -> None:
         while session in self.behind:
-            await session.drained()
+            await session.connection.drained()
             if session not in self.behind:
                 return
-            if session.cursor == self.newest:
-                self._go_live(session)  # no await between the check and the move
+            if session.cursor == self.newest:  # no await between the check and the move
+                self._end_walk(session)
+                self._go_live(session)
             elif session.cursor < self.top or self.tail.after(session.cursor, 1) or self._astray(session):
                 await self._step(session)
             else:
@@ -250,7 +250,7 @@ class Room:
     def _walked(self, session: Session, walk: "asyncio.Task[None]") -> None:
         """A walk that failed is a bug; its session would stay behind for ever and never know."""
         if not walk.cancelled() and walk.exception() is not None:
-            session.end(Close.ERROR)
+            session.connection.end(Close.ERROR)
 
     def _wake_walks(self) -> None:
         if self._moved is not None:
@@ -337,9 +337,9 @@ class Room:
             return
         self._metrics.gaps_told += 1
         if session.wire.gap is None:
-            session.end(Close.GAP)
+            session.connection.end(Close.GAP)
         else:
-            session.write(session.wire.gap(gap))
+            session.connection.write(session.wire.gap(gap))
             session.cursor = gap.before.before()
 
     def _write_on(self, session: Session, entries: list[Entry]) -> int:
@@ -352,7 +352,7 @@ class Room:
             chunk = chunk_of(session.wire, entries)
             if len(self.behind) > 1:
                 self._walks.share(place, chunk)
-        session.write(chunk.frames)
+        session.connection.write(chunk.frames)
         session.cursor = chunk.reached
         session.sent_entries += chunk.entries
         session.sent_bytes += len(chunk.frames)

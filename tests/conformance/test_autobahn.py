@@ -66,12 +66,11 @@ class Echo(Connection):
 
 
 def _context(keep: Keep) -> Context:
-    """A node's context with nobody behind it: the echo needs its settings and somebody to leave."""
+    """A node's context with nobody behind it: the echo needs its settings, and is in no room."""
     metrics = Metrics()
     settings = Settings(message_bytes_max=BYTES_MAX, outgoing_bytes_max=BYTES_MAX, close_s=5, messages_per_s=0)
-    hub = SimpleNamespace(leave=lambda room, session: None)
     broker = SimpleNamespace(publisher=SimpleNamespace(full=lambda session: False))
-    return Context("echo", settings, cast(Any, broker), cast(Any, hub), Clock(), metrics, keep)
+    return Context("echo", settings, cast(Any, broker), cast(Any, None), Clock(), metrics, keep)
 
 
 def _echo_app() -> web.Application:

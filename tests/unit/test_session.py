@@ -1,17 +1,21 @@
-"""What a session knows of itself: when it made its last progress."""
+"""Rooms serve sessions, and share nothing but the connection: when it made its last progress, and how it ends."""
 
 import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from gateway.broker.feed import Feed
+from gateway.clock import Clock
+from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId
 from gateway.core.names import room_name
-from gateway.core.wires import V1
+from gateway.core.wires import V1, Wire
+from gateway.edge.connection import Connection
+from gateway.edge.context import Context
 from gateway.metrics import Metrics
 from gateway.rooms.room import Room
 from gateway.rooms.session import Session
@@ -34,21 +38,36 @@ class Stuck:
     def get_write_buffer_size(self) -> int:
         return self.waiting
 
+    def is_closing(self) -> bool:
+        return False
 
-class Ready(Session):
-    async def drained(self) -> None:
-        return
+    def resume_reading(self) -> None:
+        pass
 
-    def end(self, close: Close) -> None:
-        self.closing = close
+    def abort(self) -> None:
+        pass
 
 
-class Listener(Ready):
-    def __init__(self, transport: Stuck) -> None:
-        super().__init__(V1, transport)
+def connected(transport: Stuck, wire: Wire = V1) -> Connection:
+    """On a node of which there is nothing else."""
+    hub = SimpleNamespace(leave=lambda session: session.room.leave(session))
+    nobody = cast(Any, None)
+    context = Context("n", Settings(), nobody, cast(Any, hub), Clock(), Metrics(), nobody)
+    return Connection(context, cast(Any, transport), "/", "-", wire, room_name("r"))
 
-    async def drained(self) -> None:
-        await asyncio.get_running_loop().create_future()
+
+def joined(connection: Connection, room: Room, cursor: EntryId) -> Session:
+    session = connection.sessions[room.name] = Session(connection, room, cursor)
+    room.admit(session)
+    return session
+
+
+def opened(name: str, top: EntryId, keep: Any) -> Room:
+    broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0)
+    room = Room(room_name(name), broker, Tail(10, TailBudget(1_000)), Walks(1_000), Metrics(), 1_000, keep)
+    room.feed = Feed(b"log", room, 1_000)
+    room.feed.cursor = top
+    return room
 
 
 def not_walked(name: str, walk: Coroutine[Any, Any, None]) -> Any:
@@ -56,34 +75,71 @@ def not_walked(name: str, walk: Coroutine[Any, Any, None]) -> Any:
     return Future()  # never done
 
 
-def test_a_session_is_stalled_when_bytes_wait_and_none_is_taken() -> None:
+def test_a_connection_is_stalled_when_bytes_wait_and_none_is_taken() -> None:
     transport = Stuck()
-    session = Listener(transport)
-    assert not session.stalled(0.0, STALL_S)
-    session.write(b"x" * 100)
-    assert not session.stalled(100.0, STALL_S), "the wait begins when it is first seen"
-    assert not session.stalled(105.0, STALL_S)
+    connection = connected(transport)
+    assert not connection.stalled(0.0, STALL_S)
+    connection.write(b"x" * 100)
+    assert not connection.stalled(100.0, STALL_S), "the wait begins when it is first seen"
+    assert not connection.stalled(105.0, STALL_S)
     transport.waiting -= 1
-    assert not session.stalled(105.1, STALL_S), "a byte is progress"
-    assert not session.stalled(110.1, STALL_S)
-    assert session.stalled(110.2, STALL_S)
+    assert not connection.stalled(105.1, STALL_S), "a byte is progress"
+    assert not connection.stalled(110.1, STALL_S)
+    assert connection.stalled(110.2, STALL_S)
     transport.waiting = 0
-    assert not session.stalled(200.0, STALL_S)
+    assert not connection.stalled(200.0, STALL_S)
 
 
 def test_a_session_that_falls_behind_is_judged_by_the_nodes_clock() -> None:
     """That clock is behind the machine's by all pauses: after an hour's sleep no stalled session would ever end."""
-    broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0)
-    room = Room(room_name("r"), broker, Tail(10, TailBudget(1_000)), Walks(1_000), Metrics(), 1_000, not_walked)
-    room.feed = Feed(b"log", room, 1_000)
-    room.feed.cursor = EntryId(1, 2)
+    room = opened("r", EntryId(1, 2), not_walked)
+    connection = connected(Stuck())
+    connection.write(b"x" * 100)
+    assert joined(connection, room, EntryId(1, 1)) in room.behind
+    assert not connection.stalled(10.0, STALL_S)
+    assert connection.stalled(10.0 + STALL_S + 0.1, STALL_S)
+
+
+def test_falling_behind_in_a_second_room_begins_no_new_wait() -> None:
+    """Or who reads nothing would stay for as long as it has rooms left in which to fall behind."""
+    one, two = (opened(name, EntryId(1, 2), not_walked) for name in ("one", "two"))
+    connection = connected(Stuck())
+    connection.write(b"x" * 100)
+    first = joined(connection, one, EntryId(1, 1))
+    assert not connection.stalled(10.0, STALL_S)
+    joined(connection, two, EntryId(1, 1))
+    connection.leave(first)
+    assert connection.stalled(10.0 + STALL_S + 0.1, STALL_S)
+
+
+def test_a_session_that_ends_leaves_its_connection_and_the_others_alone() -> None:
+    one, two = (opened(name, EntryId(1, 1), not_walked) for name in ("one", "two"))
     transport = Stuck()
-    session = Listener(transport)
-    session.write(b"x" * 100)
-    room.admit(session)
-    assert session in room.behind
-    assert not session.stalled(10.0, STALL_S)
-    assert session.stalled(10.0 + STALL_S + 0.1, STALL_S)
+    connection = connected(transport)
+    first, second = (joined(connection, room, EntryId(1, 1)) for room in (one, two))
+    entries = [Entry(EntryId(1, 2), "s", "", b"1")]
+    one.deliver(entries)
+    connection.leave(first)
+    taken = transport.waiting
+    one.deliver([Entry(EntryId(1, 3), "s", "", b"1")])
+    assert transport.waiting == taken and connection.closing is None
+    assert connection.sessions == {two.name: second} and one.empty and not two.empty
+    two.deliver(entries)
+    assert transport.waiting == 2 * taken
+
+
+async def test_a_connection_that_ends_leaves_all_its_rooms() -> None:
+    """Live or behind; and what it was sent in any of them is in its last line."""
+    live, behind = (opened(name, EntryId(1, 1), not_walked) for name in ("live", "behind"))
+    connection = connected(Stuck())
+    joined(connection, live, EntryId(1, 1))
+    joined(connection, behind, EntryId(1, 0))
+    for n in (2, 3):
+        live.deliver([Entry(EntryId(1, n), "s", "", b"1")])
+    connection.end(Close.LOST)
+    assert connection.closing is Close.LOST
+    assert live.empty and behind.empty and not connection.sessions
+    assert connection.sent_entries == 2
 
 
 async def test_a_session_whose_walk_fails_is_closed_and_not_left_deaf() -> None:
@@ -95,13 +151,9 @@ async def test_a_session_whose_walk_fails_is_closed_and_not_left_deaf() -> None:
     def walked(name: str, walk: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return asyncio.create_task(walk)
 
-    broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0)
-    room = Room(room_name("r"), broker, Tail(10, TailBudget(1_000)), Walks(1_000), Metrics(), 1_000, walked)
-    room.feed = Feed(b"log", room, 1_000)
-    room.feed.cursor = EntryId(1, 1)
+    room = opened("r", EntryId(1, 1), walked)
     room.deliver([Entry(EntryId(1, 1), "s", "", b"1")])
-    session = Ready(replace(V1, message=broken), Stuck())
-    session.cursor = EntryId(1, 0)
-    room.admit(session)
-    await until(lambda: session.closing, "it is closed")
-    assert session.closing is Close.ERROR
+    connection = connected(Stuck(), replace(V1, message=broken))
+    joined(connection, room, EntryId(1, 0))
+    await until(lambda: connection.closing, "it is closed")
+    assert connection.closing is Close.ERROR
