@@ -31,6 +31,8 @@ local TRIM_EVERY = 16
 -- A log from which nothing could be cut though it holds so many entries too many has nodes larger than that: four
 -- times stream-node-max-entries of valkey.conf.
 local COARSE_ENTRIES = 400
+-- So many entries of strangers in a row are looked through for one of ours: only they know the running bytes.
+local STRANGERS = 100
 -- An id may be so far ahead of the clock without its entry saying so: nobody minds.
 local AHEAD_MS = 1000
 -- Numbers from here on are not all told apart, and a search among them never ends: no count of ours comes so far.
@@ -63,10 +65,33 @@ end
 local replid = redis.call('INFO', 'replication'):match('master_replid:(%x%x%x%x%x%x%x%x)')
 local server = replid and string.format('%010.0f', tonumber(replid, 16)) or ''
 
--- And the epoch; none: an older script's entry, or a stranger's.
+-- The room's running bytes, and the epoch; no bytes: a stranger's entry, no epoch: an older script's.
 local function bytes_up_to(entry)
-  if entry[2][1] ~= 'v' or entry[2][3] ~= 'b' then return 0 end
-  return tonumber(entry[2][4]:match('^%d+')) or 0, entry[2][4]:match('%.(%d+)$')
+  if entry[2][1] ~= 'v' or entry[2][3] ~= 'b' then return nil end
+  return tonumber(entry[2][4]:match('^%d+')), entry[2][4]:match('%.(%d+)$')
+end
+
+-- The running bytes at the end of a log to which strangers wrote last: what ours had, and theirs.
+local function bytes_behind_strangers(log)
+  local bytes = 0
+  for _, entry in ipairs(redis.call('XREVRANGE', log, '+', '-', 'COUNT', STRANGERS)) do
+    local ours = bytes_up_to(entry)
+    if ours then return bytes + ours end
+    for _, part in ipairs(entry[2]) do bytes = bytes + #part end
+  end
+  return bytes
+end
+
+-- The running bytes at the oldest entry of ours; `otherwise`: there are too many strangers' before it.
+local function bytes_at_start(log, otherwise)
+  local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  local bytes = oldest and bytes_up_to(oldest)
+  if bytes or not oldest then return bytes or otherwise end
+  for _, entry in ipairs(redis.call('XRANGE', log, '-', '+', 'COUNT', STRANGERS)) do
+    bytes = bytes_up_to(entry)
+    if bytes then return bytes end
+  end
+  return otherwise
 end
 
 -- When it was appended, where its id cannot say so: ids never go back, the server's clock may.
@@ -86,7 +111,8 @@ local function newest_of(log)
   local bytes, former = bytes_up_to(entry)
   local same = former and former:sub(1, #server) == server
   return {
-    ms = ms, text = text, at = said_at(entry) or ms, n = n, bytes = bytes, bell = '',
+    ms = ms, text = text, at = said_at(entry) or ms, n = n, bell = '',
+    bytes = bytes or bytes_behind_strangers(log),
     epoch = same and '.' .. former or fresh, parted = former and not same
   }
 end
@@ -123,10 +149,10 @@ local coarse = false
 -- Retention is one number: how many of the newest entries stay. n is dense, so ages become counts by subtraction.
 -- Returns the bytes that it freed.
 local function trim(log, newest)
-  local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-  if not oldest then return 0 end
   local held = redis.call('XLEN', log)
-  local bytes = newest.bytes - bytes_up_to(oldest)
+  if held == 0 then return 0 end
+  local start = bytes_at_start(log, newest.bytes)
+  local bytes = newest.bytes - start
   -- How many of them there are in so many bytes, by the mean: to look at each would cost more than it is worth.
   local function within(limit)
     return bytes > limit and math.max(1, math.floor(held * limit / bytes)) or held
@@ -136,7 +162,7 @@ local function trim(log, newest)
   keep = math.min(keep, entries_max, within(bytes_max))
   if held <= keep then return 0 end
   if redis.call('XTRIM', log, 'MAXLEN', '~', keep) > 0 then
-    return bytes_up_to(redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]) - bytes_up_to(oldest)
+    return bytes_at_start(log, start) - start
   end
   coarse = coarse or held - keep > COARSE_ENTRIES
   return 0

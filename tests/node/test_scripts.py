@@ -1,5 +1,7 @@
 """`publish.lua` and `heartbeat.lua` where strangers wrote, or rules are missing: they end, and say what is true."""
 
+from itertools import count, pairwise
+
 import pytest
 from redis.asyncio import Redis
 
@@ -28,6 +30,41 @@ async def test_counts_beyond_what_a_number_holds_stop_no_server(broker: Broker, 
         assert await script(keys=["once", "log"], args=[2, 0, *call]) == b"", "a call that only trims"
         (line,) = (await script(keys=["once", "other"], args=[3, 0, *call, 2, "s", "", b"1"])).split(b"\n")
         assert line.endswith(b"-1"), "other rooms go on"
+
+
+async def test_a_stranger_s_entry_costs_a_room_neither_its_count_of_bytes_nor_its_entries(broker: Broker) -> None:
+    """Running bytes began at 0 behind it, so that no bound of bytes held; and where it was the oldest, all that the
+    room had ever said was taken for what it holds."""
+    retention = Retention(seconds=1, entries_min=0, bytes_max=10_000)
+    numbers = count(1)
+    async with broker.client() as client:
+        script = client.register_script(broker_config.script("publish"))
+
+        async def say(entries: int) -> list[int]:
+            """The running bytes at each entry of ours."""
+            for _ in range(entries):
+                call = (next(numbers), 0, *retention.arguments(), "", 2, "s", "", b"1" * 100)
+                assert not (await script(keys=["once", "log"], args=call)).startswith(b"!")
+            held = await client.xrange("log")
+            return [int(fields[b"b"].partition(b".")[0]) for _, fields in held if b"b" in fields]
+
+        async def strange() -> None:
+            ((last, _),) = await client.xrevrange("log", count=1)
+            ms, _, n = last.partition(b"-")
+            await client.xadd("log", {"strange": "x" * 93}, id=b"%b-%d" % (ms, int(n) + 1))
+
+        await say(40)
+        for _ in range(3):
+            await strange()
+        assert (await say(1))[-1] == 4_400
+        await say(130)
+        await strange()
+        await say(20)
+        await client.xtrim("log", maxlen=21, approximate=False)
+        held = await say(60)
+        assert len(held) == 80 and held[-1] == 4_400 + 21_100
+        assert [b - a for a, b in pairwise(held)] == [100] * 79
+        assert len(await say(200)) < 160, "the bound of bytes holds, but for nodes of the stream that are cut whole"
 
 
 @pytest.mark.parametrize("score", ["-inf", "inf"])
