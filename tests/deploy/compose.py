@@ -16,6 +16,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
+# What makes it speak TLS.
+OVERLAY = ROOT / "deploy" / "compose" / "tls.yml"
 SCHEMA = Path(__file__).with_name("schemas") / "compose-spec.json"
 
 # What `make secrets` writes to .env, which Compose reads by itself.
@@ -91,16 +93,32 @@ class Service:
         return int(self.raw["user"].partition(":")[0])
 
 
-def services(text: str | None = None, variables: Mapping[str, str] = SECRETS) -> dict[str, Service]:
-    """By name. Raises Refused: the file is not Compose's, or a variable that it must have is missing."""
-    raw = yaml.safe_load(FILE.read_text("utf-8") if text is None else text)
-    complaints = sorted(_validator().iter_errors(raw), key=lambda error: error.json_path)
-    if complaints:
-        raise Refused("; ".join(f"{error.json_path}: {error.message}" for error in complaints))
+def services(
+    text: str | None = None, variables: Mapping[str, str] = SECRETS, overlay: str | None = None
+) -> dict[str, Service]:
+    """By name; `overlay`: the text of a second file. Raises Refused: no file of Compose, or a variable is missing."""
+    raw = _valid(FILE.read_text("utf-8") if text is None else text)
+    if overlay is not None:
+        raw["services"] = _merged(raw["services"], _valid(overlay)["services"])
     whole = _interpolate(raw, variables)
     named = {name: Service(name, each) for name, each in whole["services"].items()}
     _check_references(named, whole.get("volumes") or {})
     return named
+
+
+def _valid(text: str) -> dict[str, Any]:
+    raw: dict[str, Any] = yaml.safe_load(text)
+    complaints = sorted(_validator().iter_errors(raw), key=lambda error: error.json_path)
+    if complaints:
+        raise Refused("; ".join(f"{error.json_path}: {error.message}" for error in complaints))
+    return raw
+
+
+def _merged(first: Any, second: Any) -> Any:
+    """https://docs.docker.com/reference/compose-file/merge/, as far as our files use it."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        return first | {key: _merged(first[key], value) if key in first else value for key, value in second.items()}
+    return [*first, *second] if isinstance(first, list) and isinstance(second, list) else second
 
 
 @cache

@@ -16,7 +16,7 @@ import yaml
 
 from deploy.compose.trials import chat
 from tests.conftest import BrokerFactory
-from tests.deploy.compose import FILE, ROOT, SECRETS, Refused, Service, services
+from tests.deploy.compose import FILE, OVERLAY, ROOT, SECRETS, Refused, Service, services
 from tests.deploy.sources import bytes_of
 from tests.deploy.stranger import ground, stranger
 from tests.support.need import need_tool
@@ -237,6 +237,43 @@ async def test_what_compose_test_says_through_the_balancer_everybody_hears(
         await chat(node.url("").rstrip("/"))
 
 
+# ---- deploy/compose/tls.yml ----
+
+TLS = {**SECRETS, "TLS_DIRECTORY": "/etc/hiroba/tls"}
+
+
+@pytest.fixture(scope="module")
+def tls() -> Named:
+    return services(variables=TLS, overlay=OVERLAY.read_text("utf-8"))
+
+
+def test_with_certificates_every_promise_still_holds(tls: Named, compose: Named) -> None:
+    assert tls.keys() - compose.keys() == {"blackbox-exporter"}
+    for judge in (
+        test_it_holds_no_password,
+        test_every_container_is_locked_up,
+        test_every_container_says_whether_it_is_well,
+        test_every_container_has_a_bound_of_memory_and_of_processes,
+        test_the_nodes_are_found_by_name,
+    ):
+        judge(tls)
+    published = {(service.name, port.published) for service in tls.values() for port in service.ports if not port.host}
+    assert published == PUBLIC | {("haproxy", 8443)}
+
+
+def test_with_certificates_the_balancer_serves_them_and_their_ends_are_watched(tls: Named) -> None:
+    """By default that of the balancer itself, at the port where HAProxy has TLS."""
+    (mount,) = [each for each in tls["haproxy"].mounts if each.source == TLS["TLS_DIRECTORY"]]
+    assert tls["haproxy"].environment["LB_CERT"] == mount.target and mount.read_only
+    assert tls["prometheus"].environment["CERTIFICATES"] == "https://haproxy:8443"
+    host, _, port = str(tls["prometheus"].environment["BLACKBOX"]).partition(":")
+    assert tls[host].raw["expose"] == [port]
+    (config,) = tls[host].mounts
+    assert f"--config.file={config.target}" in tls[host].argv and (ROOT / config.source).is_file()
+    with pytest.raises(Refused, match=r"TLS_DIRECTORY.*docs/tls\.md"):
+        services(overlay=OVERLAY.read_text("utf-8"))
+
+
 # ---- the scripts that containers start with ----
 
 
@@ -284,6 +321,23 @@ def test_prometheus_finds_nodes_and_a_load_test_by_dns_and_all_else_as_everywher
         [promtool, "check", "config", made / "prometheus.yml"], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_prometheus_watches_the_certificates_that_a_variable_names(disk: Path) -> None:
+    made = disk / "own" / "made"
+    for named in ("", "https://chat.example.org rediss://gateway:a,b@broker:6379/0?x=*"):
+        env = {"CERTIFICATES": named, "BLACKBOX": "blackbox-exporter:9115"} if named else {}
+        done = run(disk, "prometheus-start.sh", disk / "etc", made, "gateway", **env)
+        assert done.returncode == 0, done.stderr
+        (group,) = yaml.safe_load((made / "targets" / "certificates.yml").read_text("utf-8"))
+        assert (group["targets"] or []) == named.split()
+        assert ("blackbox-exporter:9115" in (made / "prometheus.yml").read_text("utf-8")) == bool(named)
+        promtool = need_tool("promtool", "prometheus")
+        checked = subprocess.run(
+            [promtool, "check", "config", made / "prometheus.yml"], capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0 and "certificates" not in checked.stdout, checked.stdout + checked.stderr
+        assert (made / "targets" / "haproxy.yml").is_file()
 
 
 @pytest.mark.parametrize("job", ["gateway", "loadtest"])

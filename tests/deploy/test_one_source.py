@@ -21,7 +21,7 @@ from gateway.drain import HURRY_S
 from gateway.node import CONNECTIONS_MAX, DESCRIPTORS_SPARE
 from loadtest import cli as loadtest
 from tests.deploy import sources
-from tests.deploy.compose import FILE, ROOT, Service, services
+from tests.deploy.compose import FILE, OVERLAY, ROOT, SECRETS, Service, services
 from tests.deploy.sources import (
     GRAFANA,
     HAPROXY,
@@ -287,6 +287,8 @@ def test_images(compose: dict[str, Service], k8s: Containers) -> None:
         assert compose[ours].raw["image"] == k8s[theirs]["image"]
     used = {service.raw["image"] for service in compose.values() if not service.raw["image"].startswith("hiroba")}
     (base,) = [line.split()[1] for line in sources.dockerfile() if line.startswith("FROM") and ":" in line]
+    tls = services(variables={**SECRETS, "TLS_DIRECTORY": "/tls"}, overlay=OVERLAY.read_text("utf-8"))
+    used.add(tls["blackbox-exporter"].raw["image"])
     assert used | {base, "redis:7.0"} == set(re.findall(r"^\| `([\w./-]+:[\w.-]+)`", VERSIONS, re.MULTILINE))
     assert all(re.search(r":v?\d+\.\d+", image) for image in used), "pinned by tag"
 
