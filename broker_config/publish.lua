@@ -10,12 +10,12 @@
 --
 -- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error; and one more, `?` and a sentence, where the
 -- server does not trim as it should; and one more, `-` and an error, where all is appended that can be, and something
--- that belongs to it was denied (by an ACL). A number that was answered before returns the saved lines and appends nothing; a
--- lower one is an error (STALE). So is a call that was sent before when the once key is gone (FORGOTTEN: flushed, or
--- the node was taken for dead): nobody can know whether it ran. Where that node never had anything taken there is no
--- such key, and the call did not run. Nothing is appended half: either the whole call ran
--- or none of it (a script is atomic), and an entry that Redis refuses has its own error line. A call of which nothing
--- was appended is not saved: sent again, it is tried again. A call without entries trims its logs, and no more.
+-- that belongs to it was denied (by an ACL). A number that was answered before returns the saved lines and appends
+-- nothing; a lower one is an error (STALE). So is a call that was sent before when the once key is gone (FORGOTTEN:
+-- flushed, or the node was taken for dead): nobody can know whether it ran. Where that node never had anything taken
+-- there is no such key, and the call did not run. Nothing is appended half: either the whole call ran or none of it (a
+-- script is atomic), and an entry that Redis refuses has its own error line. A call of which nothing was appended is
+-- not saved: sent again, it is tried again. A call without entries trims its logs, and no more.
 
 local once = KEYS[1]
 local number = tonumber(ARGV[1])
