@@ -42,6 +42,8 @@ WATCH_S = 0.5
 # Reasons told of one absence; whatever goes on changing beyond that is told by `/readyz`.
 REASONS_MAX = 10
 
+_NUMBER_OR_LANE = re.compile(r"\d+|the \w+ lane")
+
 log = structlog.get_logger()
 
 
@@ -57,7 +59,7 @@ class Broker:
         self._clock = clock
         # By lane, or by what nothing works without: why it is down.
         self._down: dict[str, str] = {}
-        # The reasons told since the broker was last there, without their numbers.
+        # The reasons told since the broker was last there, without their numbers and lanes.
         self._told: set[str] = set()
         self._heartbeat: asyncio.Task[None] | None = None
 
@@ -282,14 +284,16 @@ class Broker:
                 await step()
                 self._lane_changed(name, None)
                 return
-            except (BrokerGone, BrokerRefused) as exc:
-                if isinstance(exc, BrokerRefused) and exc.code in PASSING:
+            except BrokerGone:  # the lane says so
+                pass
+            except BrokerRefused as exc:
+                if exc.code in PASSING:
                     # Who comes may come and read; no group can be made either, and so none be taken for a dead node's.
                     refusals.tell(str(exc))
                     self._lane_changed(name, None)
                     return
                 self._lane_changed(name, str(exc))
-                await asyncio.sleep(self._settings.heartbeat_s / 5)
+            await asyncio.sleep(self._settings.heartbeat_s / 5)
 
     async def withdraw(self) -> None:
         """Flush what is queued, remove this node's groups, name and keys. Bounded by the caller."""
@@ -314,7 +318,7 @@ class Broker:
             lane.drop(reason)
 
     def _lane_changed(self, name: str, down: str | None) -> None:
-        """One line per change of state or of its reason: a retry loop must not fill the disk."""
+        """One line per change of state or of its reason, whichever lane meets it: retries must not fill the disk."""
         if down is None:
             self._down.pop(name, None)
             self._mended.set()
@@ -325,7 +329,7 @@ class Broker:
         self._metrics.broker_reconnects[name] += 1
         self._probe.doubt()
         self._down[name] = down
-        kind = re.sub(r"\d+", "#", down)
+        kind = _NUMBER_OR_LANE.sub("#", down)
         if kind in self._told or len(self._told) == REASONS_MAX:
             return
         event = "broker is still away, for another reason" if self._told else "broker is away: trying again"

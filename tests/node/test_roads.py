@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -236,6 +237,27 @@ async def test_a_port_in_use_is_one_sentence(broker: Broker, start_node: NodeFac
             f"cannot listen on 127.0.0.1:{taken}: Address already in use; choose another with {flag}"
         )
         assert "Traceback" not in "".join(second.lines())
+
+
+@redis_only
+async def test_a_broker_that_is_silent_is_told_once_and_not_once_per_lane(
+    broker: Broker, start_node: NodeFactory
+) -> None:
+    """Each lane finds it out by itself, and was told as another reason."""
+    node = await start_node(probe_s=1, broker_timeout_s=0.5)
+    lanes = ("publish", "read", "doorbell", "page")
+    broker.pause()
+
+    async def all_lost() -> bool:
+        lost = [await node.metric("hiroba_broker_reconnects_total", lane=lane) for lane in lanes]
+        return min(lost) >= 2  # the connection, and one try
+
+    await until(all_lost, "every lane is lost, and tries again in vain")
+    reasons = [str(line["reason"]) for line in warnings(node)]
+    assert len([reason for reason in reasons if "silent" in reason]) == 1
+    assert len(reasons) == len({re.sub(r"[0-9.]+", "#", reason) for reason in reasons}), reasons
+    broker.cont()
+    await node.wait_ready()
 
 
 @redis_only
