@@ -20,7 +20,8 @@ from gateway.core.entry import START, Entry, Gap, decode, epoch_of
 from gateway.core.history import Event, State
 from gateway.metrics import Metrics
 
-# A reply holds at most about this much: COUNT is per stream, so it is chosen by what the rooms lately held.
+# A reply holds at most about this much: COUNT is per stream, so rooms and COUNT are chosen by what the rooms lately
+# held; a room of which nothing is known counts as one of the largest messages.
 REPLY_BYTES = 4_194_304
 ROOMS_PER_CALL = 256
 COUNT_MAX = 1_000
@@ -120,9 +121,7 @@ class Reader:
                 await self._rung.wait()
             await self._lane.up()
             await self._pace.turn()
-            feeds = list(islice(self._dirty, ROOMS_PER_CALL))
-            for feed in feeds:
-                del self._dirty[feed]
+            feeds = self._next()
             try:
                 await self._read(feeds)
             except BrokerGone:
@@ -134,6 +133,19 @@ class Reader:
                 self._heal(feeds, exc)
                 if fault_of(exc.code) is not Fault.NO_GROUP:
                     await asyncio.sleep(REFUSED_PAUSE_S)
+
+    def _next(self) -> list[Feed]:
+        """Who rang first: so many that one entry of each fits into a reply."""
+        feeds: list[Feed] = []
+        size = 0
+        for feed in islice(self._dirty, ROOMS_PER_CALL):
+            size += feed.entry_bytes
+            if size > REPLY_BYTES and feeds:
+                break
+            feeds.append(feed)
+        for feed in feeds:
+            del self._dirty[feed]
+        return feeds
 
     async def _read(self, feeds: Sequence[Feed]) -> None:
         unproven = [feed for feed in feeds if not feed.grouped]

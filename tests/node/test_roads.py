@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from redis.asyncio.client import Monitor
 
 from tests.conftest import BrokerFactory, NodeFactory
 from tests.node.conftest import redis_only
@@ -14,6 +15,7 @@ from tests.support.certs import make_certs
 from tests.support.client import Crowd
 from tests.support.node import Node
 from tests.support.ports import free_port
+from tests.support.raw import frame
 from tests.support.until import until
 
 PASSWORD = "p@ss/wo:rd%2F#hush"
@@ -237,6 +239,35 @@ async def test_a_port_in_use_is_one_sentence(broker: Broker, start_node: NodeFac
             f"cannot listen on 127.0.0.1:{taken}: Address already in use; choose another with {flag}"
         )
         assert "Traceback" not in "".join(second.lines())
+
+
+@redis_only
+async def test_one_read_asks_for_no_more_than_4_mb(broker: Broker, start_node: NodeFactory, crowd: Crowd) -> None:
+    """Of rooms whose entries may be of any size, after another connection, 256 in one call were 16 MB."""
+    node = await start_node(sweep_s=3600)
+    rooms, message_bytes_max = 150, 65_536
+    for n in range(rooms):
+        raw = await crowd.member(node, f"r{n}")
+        raw.write(frame(b'{"message":1}'))
+        await until(raw.payloads, "its own message: there is a log")
+    # Of each read: COUNT, and the logs of rooms.
+    reads: list[tuple[int, set[str]]] = []
+
+    async def read_all(commands: Monitor) -> None:
+        async for command in commands.listen():
+            words = command["command"].split()
+            if words[0] == "XREADGROUP":
+                logs = {word for word in words if ":log:" in word}
+                reads.append((int(words[words.index("COUNT") + 1]), logs))
+
+    async with broker.client() as client, client.monitor() as commands:
+        watching = asyncio.create_task(read_all(commands))
+        await client.execute_command("CLIENT", "KILL", "USER", "gateway")
+        try:
+            await until(lambda: len(set().union(*(logs for _, logs in reads))) == rooms, "each room is read")
+        finally:
+            watching.cancel()
+    assert max(count * len(logs) for count, logs in reads if logs) * message_bytes_max <= 4_194_304
 
 
 @redis_only
