@@ -1,5 +1,6 @@
 """Log lines: the tutorial's for people, one JSON object each for machines, no password and no broken line in either."""
 
+import ast
 import json
 import logging
 import os
@@ -20,11 +21,13 @@ from hypothesis import strategies as st
 from gateway import logs
 from gateway.config import Settings
 from gateway.logs import access
+from gateway.repeats import LINES_MAX
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "hunter2-geheim"
 URL = f"redis://app:{PASSWORD}@broker:6379/0"
 PEER = "127.0.0.1:56379"
+LEVELS = ("info", "warning", "error", "exception", "critical")
 
 Lines = Callable[[], list[str]]
 
@@ -129,6 +132,41 @@ def test_only_the_level_asked_for_is_written(use: Callable[[str], None], lines: 
     use("debug")
     log.debug("talkative")
     assert "talkative" in lines()[0]
+
+
+def calls_of_log() -> Iterator[tuple[str, str, str]]:
+    """Where, at what level and in what words each `log.` call of the node speaks; `#` for what it fills in."""
+    for path in sorted({*(ROOT / "gateway").rglob("*.py")} - {ROOT / "gateway" / "logs.py"}):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            if ast.unparse(call.func.value) in ("log", "self._log") and call.func.attr in LEVELS:
+                (words,) = call.args
+                yield f"{path.relative_to(ROOT)}:{call.lineno}", call.func.attr, "".join(_words(words)) or "#"
+
+
+def _words(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        for part in node.values:
+            yield from _words(part)
+    elif isinstance(node, ast.FormattedValue):
+        yield "#"
+
+
+def test_no_call_of_log_writes_more_than_its_share(lines: Lines) -> None:
+    """Whatever the broker refuses, however many rooms meet it: each `log.` call there is, said twice as often.
+
+    But for those of logs.Access: a line for each connection or request is theirs.
+    """
+    calls = list(calls_of_log())
+    assert len(calls) > 30 and any("broker/refusals.py" in where for where, _, _ in calls)
+    for where, level, words in calls:
+        for_machines()
+        for n in range(2 * LINES_MAX):
+            getattr(structlog.get_logger(), level)(words.replace("#", str(n)), room=f"room{n}")
+        assert len(lines()) == LINES_MAX, (where, words)
 
 
 def test_access_says_nothing_before_setup(lines: Lines) -> None:
