@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import uvloop
 
@@ -13,6 +14,10 @@ from tests.support.node import Node
 
 # A node's words where its user may not do something; a test that provokes them is marked `denied`.
 DENIED = "the broker's ACL refused a command"
+
+# No test asserts speed: one example of a property took 503 ms on a busy machine, of 200 that hypothesis allows.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 BrokerFactory = Callable[..., Awaitable[Broker]]
 NodeFactory = Callable[..., Awaitable[Node]]

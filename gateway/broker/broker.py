@@ -106,7 +106,7 @@ class Broker:
         )
         self._read_lane.on_up = self._read_lane_up
         for lane in self._lanes:
-            lane.on_demoted = self._leave
+            lane.on_demoted = self._demoted
         self._probe = Probe(
             node,
             keys.probe(node),
@@ -237,7 +237,7 @@ class Broker:
         await asyncio.Event().wait()
 
     async def _watch(self) -> None:
-        """Leave a server that the sentinels call master no longer; where it is gone, wait no longer to try the next."""
+        """Give up a server that is master no longer by the sentinels; where it is gone, wait no longer for the next."""
         while True:
             await asyncio.sleep(WATCH_S)
             try:
@@ -271,7 +271,7 @@ class Broker:
             self._registry.up()
         self._reader.up()
 
-    def _leave(self, reason: str) -> None:
+    def _demoted(self, reason: str) -> None:
         """The server is a replica now. Connections that only read would stay with it for ever, and never be told."""
         for lane in self._lanes:
             lane.give_up(reason)

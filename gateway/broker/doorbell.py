@@ -37,7 +37,7 @@ class Doorbell:
     async def subscribe(self, channel: bytes) -> None:
         """SSUBSCRIBE and wait for the confirmation, over a lost connection for the next one's. Raises BrokerRefused.
 
-        A connection that confirms nothing within the broker's timeout is left.
+        A connection that confirms nothing within the broker's timeout is given up.
         """
         if channel not in self._channels:
             self._channels[channel] = asyncio.get_running_loop().create_future()

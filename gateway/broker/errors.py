@@ -11,7 +11,7 @@ class BrokerGone(Exception):
 
 
 class Demoted(BrokerGone):
-    """The server is a replica now. Whatever else leads to it must leave it too."""
+    """The server is a replica now. Whatever else leads to it must be given up too."""
 
 
 # What an operator has to know beyond the broker's own words.
@@ -40,8 +40,8 @@ def closed_meanwhile(exc: RuntimeError) -> bool:
 class Fault(Enum):
     """What an error reply means to us."""
 
-    GONE = auto()  # not a server that can serve: leave the connection, look the address up again
-    DEMOTED = auto()  # a replica: leave the server with every connection there is
+    GONE = auto()  # not a server that can serve: give the connection up, look the address up again
+    DEMOTED = auto()  # a replica: give up every connection there is
     LOAD = auto()  # the script cache is empty: load, ask again
     NO_GROUP = auto()  # log or group vanished: put the group back at the cursor
     FORGOTTEN = auto()  # publish.lua cannot know whether this call ran before

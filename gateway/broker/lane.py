@@ -225,12 +225,12 @@ class Lane:
         self._connection.tell(*args)
 
     def drop(self, reason: str) -> None:
-        """Leave this connection and make another."""
+        """Give this connection up and make another."""
         if self._connection is not None:
             self._connection.abort(BrokerGone(reason))
 
     def give_up(self, reason: str) -> None:
-        """Leave a server that may be well, and make another connection: what was asked is answered first.
+        """Give up a server that may be well, and make another connection: what was asked is answered first.
 
         A lane that is down tries again at once: the caller knows of another server.
         """
@@ -240,9 +240,9 @@ class Lane:
             self._connection.give_up(BrokerGone(reason))
 
     def prove(self, now: float) -> bool:
-        """Ask whether the connection is there and leads to a master; leave it when the last answer is overdue.
+        """Ask whether the connection is there and leads to a master; give it up when the last answer is overdue.
 
-        False: it is left. To be called every so often; `now` in seconds, by a clock that stands still while we do.
+        False: it was given up. To be called every so often; `now` in seconds, by a clock that stands still while we do.
         """
         connection = self._connection
         if connection is None or not self.is_up:
@@ -266,7 +266,7 @@ class Lane:
             self._judge(connection, role.result())
 
     def _judge(self, connection: Connection, role: bytes) -> None:
-        """Leave a server that became a replica: what only reads it would answer for ever, from what it has."""
+        """Give up a server that became a replica: what only reads it would answer for ever, from what it has."""
         if b"role:slave" in role:
             connection.abort(Demoted(f"{self.address} is a replica now"))
 

@@ -49,7 +49,7 @@ class Probe:
         self._patience_s = period_s
         # When the last probe came back; None: none yet.
         self._proven_at: float | None = None
-        # When the road was last doubted: a connection was lost since the last probe came back, or all were left.
+        # When the road was last doubted: a connection was lost since the last probe came back, or all were given up.
         self._doubted_at = clock.now()
         self._doubted = True
         # The newest probe of ours that came back, and did not prove anything yet; START: none.

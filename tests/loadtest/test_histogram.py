@@ -3,7 +3,7 @@
 import math
 
 from hdrh.histogram import HdrHistogram
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.histogram import TIME_MAX_US, Histogram
@@ -11,7 +11,6 @@ from loadtest.histogram import TIME_MAX_US, Histogram
 times = st.lists(st.integers(1, TIME_MAX_US) | st.integers(1, 100_000), min_size=1, max_size=200)
 
 
-@settings(deadline=None)
 @given(times)
 def test_it_counts_what_the_library_counts(samples: list[int]) -> None:
     ours, theirs = Histogram(), HdrHistogram(1, TIME_MAX_US, 3)
@@ -22,7 +21,6 @@ def test_it_counts_what_the_library_counts(samples: list[int]) -> None:
     assert ours.encoded() == theirs.encode().decode()
 
 
-@settings(deadline=None)
 @given(times)
 def test_a_percentile_is_the_smallest_time_that_so_many_did_not_exceed(samples: list[int]) -> None:
     """As HdrHistogram's Java does: rounded up. Its Python port rounds to the nearest and may promise too much."""
@@ -34,7 +32,6 @@ def test_a_percentile_is_the_smallest_time_that_so_many_did_not_exceed(samples: 
         assert histogram.percentile_ms(percentile) == layout.get_highest_equivalent_value(exact) / 1000
 
 
-@settings(deadline=None)
 @given(times, times)
 def test_two_processes_give_the_histogram_that_one_gives(left: list[int], right: list[int]) -> None:
     """Each worker sends what it recorded since its last tick; the coordinator puts it together."""

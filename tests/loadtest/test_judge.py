@@ -35,7 +35,7 @@ def stint(user: int, *sent_us: int, broken: bool = False) -> Stint:
     return made
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32), st.integers(3, 9), st.integers(10, 150), st.integers(1, 3))
 def test_every_lie_is_counted_exactly(seed: int, members: int, messages: int, processes: int) -> None:
     theatre = Theatre(Random(seed), members, messages, chance=0.5, processes=processes)
@@ -46,7 +46,7 @@ def test_every_lie_is_counted_exactly(seed: int, members: int, messages: int, pr
     assert counts.invented == 0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32), st.integers(2, 9), st.integers(1, 3))
 def test_the_truth_is_judged_true(seed: int, members: int, processes: int) -> None:
     theatre = Theatre(Random(seed), members, 100, chance=0.0, processes=processes)
@@ -178,7 +178,6 @@ def test_masked_frames_of_a_server_are_refused() -> None:
         member(Tape("run", "room"), Record(0, 0)).feed(masked, 1)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=70_000))
 def test_client_frames_carry_their_payload(payload: bytes) -> None:
     """Unmasked by the letter of RFC 6455, 5.3."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest import LoadTestShape
@@ -16,7 +16,6 @@ rates = st.floats(0.5, 100)
 lengths = st.integers(1, 60)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(SHAPES)), users, rates, lengths)
 def test_a_shape_never_exceeds_its_users_and_users_come_in_order(
     name: str, users: int, rate: float, length: int
@@ -31,7 +30,6 @@ def test_a_shape_never_exceeds_its_users_and_users_come_in_order(
     assert starts == sorted(starts)
 
 
-@settings(deadline=None)
 @given(users, st.integers(1, 50), lengths)
 def test_constant_lets_in_the_spawn_rate_and_no_more(users: int, rate: int, length: int) -> None:
     plan = population(Constant(users, float(rate), float(length)), float(length))
@@ -39,7 +37,6 @@ def test_constant_lets_in_the_spawn_rate_and_no_more(users: int, rate: int, leng
         assert plan.present(second + 0.999_999) == min(users, rate * (second + 1))
 
 
-@settings(deadline=None)
 @given(users, st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20)), min_size=1, max_size=30))
 def test_any_shape_is_followed_at_its_own_rate(users: int, ticks: list[tuple[int, int]]) -> None:
     """The number present moves towards each tick's target by at most its rate, and never past it."""
@@ -61,7 +58,6 @@ def test_any_shape_is_followed_at_its_own_rate(users: int, ticks: list[tuple[int
             assert plan.present(second + 0.999_999_9) in (present, present + (step < 0))
 
 
-@settings(deadline=None)
 @given(st.integers(), st.integers(0, 10_000), st.floats(0.1, 50))
 def test_actions_are_a_pure_function_of_the_seed(seed: int, user: int, rate: float) -> None:
     stays = [(1.0, 3.0), (5.0, 9.0)]
@@ -76,7 +72,6 @@ def test_actions_come_at_the_rate_that_was_asked_for() -> None:
     assert sum(counts) == pytest.approx(200 * 200, rel=0.02)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), users)
 def test_classes_are_dealt_by_weight(weights: list[int], users: int) -> None:
     dealt = deal(weights, [None] * len(weights), users, 1)
@@ -84,7 +79,6 @@ def test_classes_are_dealt_by_weight(weights: list[int], users: int) -> None:
         assert abs(dealt.count(kind) - users * weight / sum(weights)) <= len(weights)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 20), st.integers(2, 20))
 def test_every_room_has_its_seats(rooms: int, size: int) -> None:
     dealt = deal([1, 1], [1, None], rooms * size, rooms)
@@ -97,7 +91,6 @@ def test_more_users_than_seats_is_no_plan() -> None:
         deal([1], [1], 10, 2)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 8), users, st.integers(1, 50))
 def test_workers_share_the_users_and_keep_rooms_whole(processes: int, users: int, rooms: int) -> None:
     worker = [worker_of(user, rooms, processes) for user in range(users)]
