@@ -50,6 +50,11 @@ class FairQueue(Generic[W]):
     def __init__(self, entries_max: int, bytes_max: int) -> None:
         self._entries_max = entries_max
         self._bytes_max = bytes_max
+        # What one sender may hold while nobody else holds anything: while all hold less, nobody has to wait.
+        self._alone_entries = int(entries_max * SHARE / (1 + SHARE))
+        self._alone_bytes = int(bytes_max * SHARE / (1 + SHARE))
+        # What nobody ranked yet: while one call holds all that waits, it does not matter whose turn it is.
+        self._unranked: list[W] = []
         # A heap of (when it is due, how many were put before, what waits).
         self._heap: list[tuple[int, int, W]] = []
         self._lines: dict[str, Line] = {}
@@ -63,25 +68,32 @@ class FairQueue(Generic[W]):
         self._spaces: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + len(self._unranked)
 
     def put(self, item: W) -> None:
         """Let it wait its turn. Never refuses: `full` is to be asked before."""
-        size = len(item.message)
-        line = self._lines.get(item.sender)
-        if line is None:
-            line = self._lines[item.sender] = Line()
-        line.due = max(line.due, self._clock - CREDIT) + size + ENTRY_COST_BYTES
-        line.entries += 1
-        line.bytes += size
-        self.bytes += size
-        self._put += 1
-        heapq.heappush(self._heap, (line.due, self._put, item))
+        self._unranked.append(item)
+        self.bytes += len(item.message)
+
+    def _rank(self) -> None:
+        """Note when each is due that was put since. To be called before the clock moves."""
+        for item in self._unranked:
+            size = len(item.message)
+            line = self._lines.get(item.sender)
+            if line is None:
+                line = self._lines[item.sender] = Line()
+            line.due = max(line.due, self._clock - CREDIT) + size + ENTRY_COST_BYTES
+            line.entries += 1
+            line.bytes += size
+            self._put += 1
+            heapq.heappush(self._heap, (line.due, self._put, item))
+        self._unranked.clear()
 
     def take(self, entries_max: int, bytes_max: int) -> list[W]:
         """Who is due next, at most so many and so much; one item at least, if any waits."""
-        if len(self._heap) <= entries_max and self.bytes <= bytes_max:
+        if len(self) <= entries_max and self.bytes <= bytes_max:
             return self._take_all()
+        self._rank()
         taken: list[W] = []
         size = 0
         while self._heap and len(taken) < entries_max:
@@ -98,8 +110,9 @@ class FairQueue(Generic[W]):
 
     def _take_all(self) -> list[W]:
         """The usual case: nobody has to wait for a second call."""
-        taken = [item for _, _, item in sorted(self._heap)]
+        taken = [item for _, _, item in sorted(self._heap)] + self._unranked
         self._heap.clear()
+        self._unranked.clear()
         self.bytes = 0
         self._forget()
         self._wake(len(taken))
@@ -107,6 +120,7 @@ class FairQueue(Generic[W]):
 
     def withdraw(self, now: float) -> list[W]:
         """Take out those whose deadline is over, in the order they came."""
+        self._rank()
         if not any(item.deadline <= now for _, _, item in self._heap):
             return []
         over = sorted((put, item) for _, put, item in self._heap if item.deadline <= now)
@@ -140,11 +154,14 @@ class FairQueue(Generic[W]):
 
     def full(self, sender: str) -> bool:
         """Whether this sender has to wait for space."""
+        if len(self) < self._alone_entries and self.bytes < self._alone_bytes:
+            return False
+        self._rank()
+        entries, size = (self._entries_max - len(self)) * SHARE, (self._bytes_max - self.bytes) * SHARE
         line = self._lines.get(sender)
         if line is None or not line.entries:
-            return len(self._heap) >= self._entries_max or self.bytes >= self._bytes_max
-        entries, size = self._entries_max - len(self._heap), self._bytes_max - self.bytes
-        return line.entries >= entries * SHARE or line.bytes >= size * SHARE
+            return entries <= 0 or size <= 0
+        return line.entries >= entries or line.bytes >= size
 
     async def space(self, sender: str) -> None:
         """Wait until `full` is over. The caller puts in the same turn of the loop: others wait for that space too."""

@@ -216,15 +216,16 @@ class Publisher:
             for publish in batch:
                 self._refuse(publish, refusal)
         else:
+            now = self._clock.now()
             if answer is None:  # it may still run
-                self._kept_until = self._clock.now() + ONCE_S
+                self._kept_until = now + ONCE_S
             else:
-                self._judge(batch, self._clock.now() - sent_at)
-                self._settle(batch, answer.split(b"\n"))
+                self._judge(batch, now - sent_at)
+                self._settle(batch, answer.split(b"\n"), now)
 
     def _judge(self, batch: list[Publish], took_s: float) -> None:
         """What a call may hold, by what this one took. A small one tells of the way there and back, not of bytes."""
-        size = sum(len(publish.message) for publish in batch)
+        size = sum([len(publish.message) for publish in batch])
         if size >= BYTES_PER_CALL_MIN // 2:
             fitting = int(size * CALL_S / max(took_s, CALL_S / 1000))
             self._call_bytes_max = min(BYTES_PER_CALL, max(BYTES_PER_CALL_MIN, fitting))
@@ -264,13 +265,9 @@ class Publisher:
         self._metrics.scripts_loaded += 1
         return sha
 
-    def _settle(self, batch: list[Publish], lines: list[bytes]) -> None:
-        now = self._clock.now()
-        if lines[-1].startswith(b"-"):
-            refusals.tell(lines.pop()[1:].decode(errors="replace"))
-        if lines[-1].startswith(b"?"):
-            self._metrics.trims_in_vain += 1
-            refusals.complain(lines.pop()[1:].decode())
+    def _settle(self, batch: list[Publish], lines: list[bytes], now: float) -> None:
+        if len(lines) > len(batch):
+            self._hear_beside(lines)
         refused = 0
         for publish, line in zip(batch, lines, strict=True):
             if line.startswith(b"!"):
@@ -285,5 +282,13 @@ class Publisher:
         self._metrics.published += len(batch) - refused
         self._metrics.publish_calls += 1
         self._metrics.publish_batch.observe(len(batch))
-        self._metrics.publish_latency.observe(now - min(publish.offered_at for publish in batch))
+        self._metrics.publish_latency.observe(now - min([publish.offered_at for publish in batch]))
         self._metrics.gather_s = self._pace.gather_s
+
+    def _hear_beside(self, lines: list[bytes]) -> None:
+        """What the script says beside the ids, as its last lines."""
+        if lines[-1].startswith(b"-"):
+            refusals.tell(lines.pop()[1:].decode(errors="replace"))
+        if lines[-1].startswith(b"?"):
+            self._metrics.trims_in_vain += 1
+            refusals.complain(lines.pop()[1:].decode())

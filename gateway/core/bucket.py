@@ -19,10 +19,13 @@ class TokenBucket:
         (the broker stood still) is no faster than its rate when it goes on.
         """
         self._fill(now)
-        self._tokens = min(self._tokens, self._burst)
+        if self._tokens > self._burst:
+            self._tokens = self._burst
 
     def wait_s(self, now: float) -> float:
         """Seconds until there is a token; 0.0: there is one."""
+        if self._tokens >= 1:
+            return 0.0  # what came since is not lost, and need not be known yet
         self._fill(now)
         return max(0.0, (1 - self._tokens) / self._rate)
 

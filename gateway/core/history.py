@@ -316,9 +316,11 @@ class History:
             self.on(Event.OTHER)
             if not proven:
                 return None
-        # The usual bell is the only one and says where this ends: nobody has to understand it.
-        if whole and self._ringer is not None and self.rung == end and not self._bells:
+        if whole and self._ringer is not None and self.rung == end and id.n > 1 and not self._bells:
+            # The usual bell is the only one and says where this ends: nobody has to understand it.
             self._ringer = None
+            self.cursor, self.epoch = first_id(stretch[-1]), last
+            return contiguous(cursor, stretch)
         bells = self.bells
         if id.n == 1 and self.parting is None:
             bells.begin(id)

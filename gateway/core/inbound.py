@@ -5,8 +5,8 @@ stop behind any.
 """
 
 import zlib
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
 
 from gateway.core.closes import Close
 
@@ -28,11 +28,14 @@ class Opcode(IntEnum):
 
 
 _OPCODES: dict[int, Opcode] = {opcode.value: opcode for opcode in Opcode}
+# The first byte of a frame that is a whole message of text, and not compressed.
+_WHOLE_TEXT = 0x80 | Opcode.TEXT.value
 # Opcodes from here on are of control frames.
 _CONTROL = Opcode.CLOSE.value
 
 
-class Frame(NamedTuple):
+@dataclass(slots=True)
+class Frame:
     """`payload`: of a text or binary frame the whole message, in as many frames as it came."""
 
     opcode: Opcode
@@ -58,8 +61,8 @@ class Inbound:
         self._bytes_max = message_bytes_max
         self._deflates = deflates
         self._buffer = bytearray()
-        # The message that came in part: its opcode (PART: there is none), whether it is compressed, its bytes.
-        self._opcode = Opcode.PART
+        # The message that came in part: its opcode (None: there is none), whether it is compressed, its bytes.
+        self._opcode: Opcode | None = None
         self._packed = False
         self._message = bytearray()
 
@@ -69,8 +72,11 @@ class Inbound:
         return bool(self._buffer)
 
     def feed(self, data: bytes | bytearray) -> None:
-        """Append what was read."""
-        self._buffer += data
+        """Append what was read. A bytearray is the caller's no more."""
+        if self._buffer or not isinstance(data, bytearray):
+            self._buffer += data
+        else:
+            self._buffer = data
 
     def next(self) -> Frame | None:
         """The next frame; None: not all of it is there. Raises Broken, and is not to be asked again then."""
@@ -78,7 +84,9 @@ class Inbound:
         if len(buffer) < 2:
             return None
         first, second = buffer[0], buffer[1]
-        opcode = self._opcode_of(first, second)
+        # Nearly all that come; there is nothing to judge.
+        usual = first == _WHOLE_TEXT and second & 0x80 and self._opcode is None
+        opcode = Opcode.TEXT if usual else self._opcode_of(first, second)
         size, start = second & 0x7F, 2
         if size > 125:
             start = 4 if size == 126 else 10
@@ -92,7 +100,7 @@ class Inbound:
             return None
         payload = _unmasked(buffer[start : start + 4], buffer[start + 4 : end])
         del buffer[:end]
-        if opcode >= _CONTROL:
+        if usual or opcode >= _CONTROL:
             return Frame(opcode, payload, end)
         return self._part(first, opcode, payload, end)
 
@@ -108,7 +116,7 @@ class Inbound:
         if opcode >= _CONTROL:
             if not first & 0x80 or second & 0x7F > 125:
                 raise Broken(Close.PROTOCOL, "a control frame is whole and has at most 125 bytes")  # §5.5
-        elif (opcode is Opcode.PART) == (self._opcode is Opcode.PART):
+        elif (opcode is Opcode.PART) == (self._opcode is None):
             raise Broken(Close.PROTOCOL, "a message goes on only where one began, and until it ends")  # §5.4
         elif opcode is Opcode.PART and first & 0x40:
             raise Broken(Close.PROTOCOL, "a message is compressed from its first frame on")  # RFC 7692 §6.1
@@ -116,7 +124,7 @@ class Inbound:
 
     def _part(self, first: int, opcode: Opcode, payload: bytes, size: int) -> Frame:
         """A frame of a message; the whole message if it ends it."""
-        if opcode is not Opcode.PART:
+        if self._opcode is None:
             self._opcode, self._packed = opcode, bool(first & 0x40)
         if not first & 0x80:
             self._message += payload
@@ -124,7 +132,7 @@ class Inbound:
         if self._message:
             payload = bytes(self._message) + payload
             self._message.clear()
-        opcode, self._opcode = self._opcode, Opcode.PART
+        opcode, self._opcode = self._opcode, None
         if self._packed:
             payload = _inflated(payload, self._bytes_max)
         return Frame(opcode, payload, max(size, len(payload)))

@@ -100,14 +100,14 @@ class Intake:
 
     def _serve(self) -> bool:
         """Serve what may be served in one turn. True: nothing is left, or it is of no interest any more."""
-        connection = self._connection
+        connection, inbound = self._connection, self._inbound
         try:
             for _ in range(TURN_FRAMES):
-                if connection.closing is not None or not self._inbound.waits:
+                if connection.closing is not None or not inbound.waits:
                     return True
                 if self._must_wait():
                     return False
-                frame = self._inbound.next()
+                frame = inbound.next()
                 if frame is None:
                     return True
                 self._charge(frame)
@@ -123,7 +123,8 @@ class Intake:
             connection.end(Close.ERROR)
             return True
         finally:
-            self.answer_ping()
+            if self._pong is not None:
+                self.answer_ping()
         return False
 
     def answer_ping(self) -> None:
@@ -135,7 +136,8 @@ class Intake:
     def _charge(self, frame: Frame) -> None:
         """Every frame costs a token, also one that says nothing; a long one as many as it is long."""
         if self._bucket is not None:
-            self._bucket.take(max(1.0, frame.size / self._context.settings.message_weight_bytes))
+            weight = frame.size / self._context.settings.message_weight_bytes
+            self._bucket.take(weight if weight > 1 else 1)
 
     # ---- what it has to wait for ----
 
