@@ -247,7 +247,8 @@ export class Room extends Events {
     if (this.#top === null || this.#walked === null || compare(this.#walked, this.#top) < 0) return;
     this.#top = null;
     this.#outbox.caughtUp();
-    if (this.#further) this.#look();
+    // What came with the history may have settled it.
+    if (this.#further && this.#outbox.floor !== null) this.#look();
   }
 
   #look() {
