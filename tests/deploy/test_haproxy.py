@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import NodeFactory
 from tests.deploy.cluster import Cluster
 from tests.deploy.load import Load, codes
+from tests.loadtest import harness
 from tests.support.broker import Broker
 from tests.support.certs import make_certs
 from tests.support.client import Crowd
@@ -139,6 +140,16 @@ async def test_a_crowd_behind_one_address_that_comes_back_is_let_in_by_and_by(
                 assert refused.status == 429
                 refusals += 1
                 await asyncio.sleep(0.1)  # each tries again far more often than it may
+
+
+async def test_a_load_test_that_the_balancer_refuses_says_which_limit(start_node: NodeFactory, tmp_path: Path) -> None:
+    """All its users have one address. 429 alone looked like a server that fails."""
+    node = await start_node()
+    balancer = await HAProxy([node], tmp_path, LB_ADDRESS_HANDSHAKES_MAX=6).start()
+    url = balancer.url(scheme="ws")
+    outcome = await harness.run(tmp_path, "-H", url, "-u", "12", "-r", "100", "-t", "2s", "--settle", "1s")
+    (note,) = [note for note in outcome.result["notes"] if "429" in note]
+    assert "LB_ADDRESS_HANDSHAKES_MAX" in note
 
 
 async def _connects(http: aiohttp.ClientSession, balancer: HAProxy) -> bool:
