@@ -29,7 +29,7 @@ ADVICE = {
     "1013": "the server's broker was away or too slow: look there, or raise publish_timeout_s",
     "4008": "the server gave up on readers that made no progress: raise stall_s, or read faster",
     "4009": "the server's log no longer held what a reader had not got: raise its retention",
-    "429": "the load balancer bounds the handshakes of one address: raise LB_ADDRESS_HANDSHAKES_MAX, or lower --spawn-rate",
+    "429": "the balancer bounds the handshakes of one address: raise LB_ADDRESS_HANDSHAKES_MAX, or lower --spawn-rate",
     "503": "the server was full or not ready: raise connections_max, start more nodes, or see what its /readyz says",
     "no TCP connection": "raise the server's backlog and file descriptors, or lower --spawn-rate",
 }

@@ -18,7 +18,7 @@ SCHEMAS = Path(__file__).with_name("schemas")
 # The oldest that is promised, and the newest that the schemas know.
 VERSIONS = ("1.30", "1.37")
 OVERLAYS = ("example", "managed", "sentinel")
-DIRECTORIES = ("base", "broker", "monitoring", *OVERLAYS)
+DIRECTORIES = ("base", "broker", "certificates", "monitoring", *OVERLAYS)
 # As their kustomization.yaml and README.md have them.
 URLS = {
     "managed": "rediss://gateway:geheim-g@redis.example.org:6379/0?ssl_ca_certs=/etc/hiroba/broker/ca.pem",

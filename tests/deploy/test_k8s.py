@@ -16,7 +16,7 @@ import yaml
 
 from deploy.k8s import rules
 from tests.deploy import kustomize
-from tests.deploy.compose import ROOT
+from tests.deploy.compose import OVERLAY, ROOT
 from tests.deploy.kustomize import Resource, Unrendered, render
 from tests.deploy.manifests import DIRECTORIES, K8S, OVERLAYS, broken_copy, check, one
 
@@ -303,6 +303,34 @@ def test_prometheus_scrapes_every_ops_port_under_its_job(example: list[Resource]
     assert scraped == jobs - {"prometheus", "alertmanager", "loadtest", "certificates"}
     assert endpoint["interval"] == prometheus["global"]["scrape_interval"]
     assert endpoint["scrapeTimeout"] == prometheus["global"]["scrape_timeout"]
+
+
+def test_certificates_are_watched_as_everywhere_if_somebody_wants_it(project: Path, example: list[Resource]) -> None:
+    """By the same module and job, under an `instance` that leads to the very address; and by Prometheus only."""
+    found = render(project / "deploy/k8s/certificates")
+    ((_, pod),) = pods(found)
+    test_every_pod_is_locked_up([*found, *example])
+    monitor = one(found, "ServiceMonitor", "hiroba-certificates")["spec"]
+    service = one(found, "Service", "hiroba-blackbox")
+    labels = service["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    prometheus = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text("utf-8"))
+    (job,) = [each for each in prometheus["scrape_configs"] if each["job_name"] == labels[monitor["jobLabel"]]]
+    for endpoint in monitor["endpoints"]:
+        assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+        assert (endpoint["path"], endpoint["interval"]) == (job["metrics_path"], job["scrape_interval"])
+        assert endpoint["params"]["module"] == job["params"]["module"]
+        (address,) = endpoint["params"]["target"]
+        assert address.removesuffix(":443") == endpoint["relabelings"][0]["replacement"].removeprefix("https://")
+    (container,) = pod["containers"]
+    (config,) = [each for each in found if each["kind"] == "ConfigMap"]
+    assert config["data"] == {"blackbox.yml": (ROOT / "deploy/prometheus/blackbox.yml").read_text("utf-8")}
+    assert container["args"] == ["--config.file=/etc/hiroba/blackbox.yml"]
+    compose = yaml.safe_load(OVERLAY.read_text("utf-8"))["services"]["blackbox-exporter"]
+    assert (container["image"], f"{pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}") == (
+        compose["image"],
+        compose["user"],
+    )
 
 
 # ---- the promises above, tested ----
