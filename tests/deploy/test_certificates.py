@@ -7,6 +7,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tests.support.broker import Broker, BrokerOptions
 from tests.support.certs import Certs, make_certs
 from tests.support.haproxy import HAProxy
 from tests.support.need import need_tool
+from tests.support.node import Node
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.until import until
@@ -144,3 +146,35 @@ async def test_a_certificate_that_nobody_sees_is_told(watch: Watch, tmp_path: Pa
         await told.alert("HirobaCertificateUnseen", "firing", seen)
         watch.exporter.cont()
         await told.alert("HirobaCertificateUnseen", "resolved", seen)
+
+
+def test_a_node_s_own_certificate_is_looked_at_by_a_timer(tmp_path: Path) -> None:
+    """It is on no address where an exporter could see it: docs/tls.md has a command."""
+    (command,) = re.findall(r"^openssl x509 -noout -checkend .+$", page("tls.md"), re.MULTILINE)
+    for days, code in ((22, 0), (20, 1), (-0.01, 1)):
+        certs = make_certs(tmp_path, days)
+        asked = command.replace("/etc/hiroba/node.pem", str(certs.cert)).split()
+        assert subprocess.run(asked, capture_output=True, check=False).returncode == code
+
+
+async def test_a_node_whose_certificate_has_ended_says_so(tmp_path: Path) -> None:
+    """In the words that somebody looks for in docs/troubleshooting.md."""
+    certs = make_certs(tmp_path / "own", -0.01)
+    broker = Broker(
+        tmp_path / "broker",
+        BrokerOptions(tls=True, directives=("tls-auth-clients yes", f"tls-ca-cert-file {certs.ca}")),
+    )
+    broker.process.spawn()
+    for number, (own, words) in enumerate((
+        (f"&ssl_certfile={certs.cert}&ssl_keyfile={certs.key}", "alert certificate expired"),
+        ("", "alert certificate required"),
+    )):  # fmt: skip
+        assert words in page("troubleshooting.md")
+        node = Node(broker.url + own, tmp_path, f"node{number}")
+        node.process.spawn()
+        await until(lambda node=node, words=words: words in node.process.tail(), f"the node says: {words}")  # type: ignore[misc]
+        await node.kill()
+
+
+def page(name: str) -> str:
+    return (parts.DEPLOY.parent / "docs" / name).read_text("utf-8")
