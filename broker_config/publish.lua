@@ -40,8 +40,8 @@ local EXACT_BELOW = 2 ^ 53
 
 local saved = redis.call('GET', once)
 if saved then
-  local last, lines = saved:match('^(%d+)\n(.*)$')
-  if tonumber(last) == number then return lines end
+  local last = saved:match('^%d+')
+  if tonumber(last) == number then return saved:sub(#last + 2) end
   if tonumber(last) > number then
     return redis.error_reply('STALE call ' .. number .. ' came after call ' .. last)
   end
@@ -52,6 +52,9 @@ end
 local clock = redis.call('TIME')
 local now_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local now_text = string.format('%.0f', now_ms)
+-- A log's expiry is renewed by its first entry in each share of the idle time; this one began then.
+local renewal_ms = renewal_s * 1000
+local renewed_ms = now_ms - now_ms % renewal_ms
 
 -- An entry's clock and count, and the clock's text: a stranger's may have 64 bits, and a number holds 53.
 local function id_of(entry)
@@ -63,12 +66,14 @@ end
 -- entries of one epoch never went back. An epoch's tail is the microsecond in which the log took it up: it tells a log
 -- from one that vanished. An older node's script reads over what is behind the point.
 local replid = redis.call('INFO', 'replication'):match('master_replid:(%x%x%x%x%x%x%x%x)')
-local server = replid and string.format('%010.0f', tonumber(replid, 16)) or ''
+local server = replid and string.format('.%010.0f', tonumber(replid, 16)) or ''
+local fresh = replid and server .. string.format('%06.0f', clock[2]) or ''
 
--- The room's running bytes, and the epoch; no bytes: a stranger's entry, no epoch: an older script's.
+-- The room's running bytes, and the epoch with its point; no bytes: a stranger's entry, no epoch: an older script's.
 local function bytes_up_to(entry)
-  if entry[2][1] ~= 'v' or entry[2][3] ~= 'b' then return nil end
-  return tonumber(entry[2][4]:match('^%d+')), entry[2][4]:match('%.(%d+)$')
+  if entry[2][1] ~= 'v' or entry[2][3] ~= 'b' then return nil, '' end
+  local bytes, epoch = entry[2][4]:match('^(%d+)(%.?%d*)')
+  return tonumber(bytes), epoch or ''
 end
 
 -- The running bytes at the end of a log to which strangers wrote last: what ours had, and theirs.
@@ -86,12 +91,12 @@ end
 local function bytes_at_start(log, otherwise)
   local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
   local bytes = oldest and bytes_up_to(oldest)
-  if bytes or not oldest then return bytes or otherwise end
+  if bytes or not oldest then return bytes or otherwise, oldest end
   for _, entry in ipairs(redis.call('XRANGE', log, '-', '+', 'COUNT', STRANGERS)) do
     bytes = bytes_up_to(entry)
-    if bytes then return bytes end
+    if bytes then return bytes, oldest end
   end
-  return otherwise
+  return otherwise, oldest
 end
 
 -- When it was appended, where its id cannot say so: ids never go back, the server's clock may.
@@ -105,22 +110,23 @@ local function newest_of(log)
   local found = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 1)
   if found.err then return nil, found.err end
   local entry = found[1]
-  local fresh = server ~= '' and '.' .. server .. string.format('%06.0f', clock[2]) or ''
   if not entry then return { ms = 0, text = '0', at = 0, n = 0, bytes = 0, bell = '!', epoch = fresh } end
   local ms, n, text = id_of(entry)
   local bytes, former = bytes_up_to(entry)
-  local same = former and former:sub(1, #server) == server
+  local same = former ~= '' and former:sub(1, #server) == server
   return {
     ms = ms, text = text, at = said_at(entry) or ms, n = n, bell = '',
     bytes = bytes or bytes_behind_strangers(log),
-    epoch = same and '.' .. former or fresh, parted = former and not same
+    epoch = same and former or fresh, parted = former ~= '' and not same
   }
 end
 
--- The count of the oldest entry that is younger than retention_s, the newest one's if none is.
-local function oldest_young(log, newest)
+-- The count of the oldest entry that is younger than retention_s, the newest one's if none is. Mostly nobody has to
+-- search: the whole log is.
+local function oldest_young(log, newest, oldest)
   local since_ms = now_ms - retention_s * 1000
-  local first = redis.call('XRANGE', log, string.format('%.0f', since_ms), '+', 'COUNT', 1)[1]
+  local first = id_of(oldest) >= since_ms and oldest
+    or redis.call('XRANGE', log, string.format('%.0f', since_ms), '+', 'COUNT', 1)[1]
   if not first then return newest.n end
   local first_ms, first_n = id_of(first)
   if first_ms <= now_ms + AHEAD_MS or newest.n >= EXACT_BELOW then return first_n end
@@ -151,14 +157,14 @@ local coarse = false
 local function trim(log, newest)
   local held = redis.call('XLEN', log)
   if held == 0 then return 0 end
-  local start = bytes_at_start(log, newest.bytes)
+  local start, oldest = bytes_at_start(log, newest.bytes)
   local bytes = newest.bytes - start
   -- How many of them there are in so many bytes, by the mean: to look at each would cost more than it is worth.
   local function within(limit)
     return bytes > limit and math.max(1, math.floor(held * limit / bytes)) or held
   end
   local least = math.min(entries_min, within(bytes_min))
-  local keep = math.max(newest.n - oldest_young(log, newest) + 1, least)
+  local keep = math.max(newest.n - oldest_young(log, newest, oldest) + 1, least)
   keep = math.min(keep, entries_max, within(bytes_max))
   if held <= keep then return 0 end
   if redis.call('XTRIM', log, 'MAXLEN', '~', keep) > 0 then
@@ -213,8 +219,7 @@ local function append(log, newest, sender, user, message)
     full = added.err
     return append(log, newest, sender, user, message)
   end
-  local renewal_ms = renewal_s * 1000
-  newest.renew = newest.renew or n == 1 or math.floor(now_ms / renewal_ms) ~= math.floor(newest.at / renewal_ms)
+  newest.renew = newest.renew or n == 1 or newest.at < renewed_ms or newest.at >= renewed_ms + renewal_ms
   newest.trim = newest.trim or n % TRIM_EVERY == 0
   newest.parted = false
   newest.ms, newest.text, newest.at, newest.n, newest.bytes, newest.id = ms, text, now_ms, n, bytes, id
