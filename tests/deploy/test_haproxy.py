@@ -45,6 +45,25 @@ async def test_two_clients_land_on_different_nodes_and_chat(broker: Broker, tmp_
         assert heard[0] == heard[1] and set(heard[0]) == {"こんにちは", "やあ"}
 
 
+async def test_it_says_whether_it_has_a_node_apart_from_whether_it_is_there(broker: Broker, tmp_path: Path) -> None:
+    """Kubernetes starts one by /readyz; by /healthz it stays, also without a node: its 503 says when to come."""
+    cluster = await Cluster.start(broker, tmp_path, 1)
+
+    async def says(path: str) -> int:
+        url = f"http://127.0.0.1:{cluster.balancer.ops_port}{path}"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            return answer.status
+
+    assert (await says("/readyz"), await says("/healthz")) == (200, 200)
+    await cluster.nodes[0].kill()
+
+    async def has_none() -> bool:
+        return await says("/readyz") == 503
+
+    await until(has_none, "it has no node")
+    assert await says("/healthz") == 200
+
+
 async def test_four_nodes_share_400_sessions(broker: Broker, tmp_path: Path) -> None:
     cluster = await Cluster.start(broker, tmp_path, 4)
     connector = aiohttp.TCPConnector(limit=0)

@@ -154,6 +154,20 @@ def test_a_node_is_probed_by_its_loop_and_only_found_ready_by_its_road(example: 
         assert gateway[probe]["httpGet"] == {"path": path, "port": "ops"}
 
 
+def test_a_balancer_takes_nobodys_place_before_it_has_found_a_node(example: list[Resource]) -> None:
+    """Without one it would answer 503 to those whom its predecessor served. Later it stays: 503 says when to come."""
+    (haproxy,) = one(example, "Deployment", "hiroba-haproxy")["spec"]["template"]["spec"]["containers"]
+    for probe, path in (("startupProbe", "/readyz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/healthz")):
+        assert haproxy[probe]["httpGet"] == {"path": path, "port": "ops"}
+    # Nodes wait for the broker, which reads its data first.
+    (broker, _) = one(example, "StatefulSet", "hiroba-broker")["spec"]["template"]["spec"]["containers"]
+    assert _patience_s(haproxy["startupProbe"]) >= _patience_s(broker["startupProbe"])
+
+
+def _patience_s(probe: dict[str, Any]) -> int:
+    return int(probe["periodSeconds"] * probe["failureThreshold"])
+
+
 def test_nobody_is_taken_out_before_the_next_is_in(overlay: list[Resource]) -> None:
     for name in ("hiroba-gateway", "hiroba-haproxy"):
         assert one(overlay, "Deployment", name)["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
