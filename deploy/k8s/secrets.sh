@@ -1,6 +1,6 @@
 #!/bin/sh
 # usage: secrets.sh [DIRECTORY]     (deploy/k8s/example/secrets)
-# What `make secrets` made, as the files of which kustomize makes the Secret `hiroba-broker`.
+# What `make secrets` made, as the files of which kustomize makes the Secrets `hiroba-broker` and `hiroba-broker-users`.
 set -eu
 cd "$(dirname "$0")/../.."
 directory=${1:-deploy/k8s/example/secrets}

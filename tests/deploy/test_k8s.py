@@ -273,6 +273,17 @@ def test_without_secrets_it_is_refused_by_name(project: Path, tmp_path: Path) ->
     assert done.returncode == 2 and "make secrets" in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_a_new_url_is_none_of_the_broker(project: Path, tmp_path: Path, example: list[Resource]) -> None:
+    """While it restarts nobody talks; and the nodes' new password must come before the old one goes."""
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy)
+    with (copy / "deploy/k8s/example/secrets/url").open("a") as url:
+        url.write("?db=1")
+    changed = render(copy / "deploy/k8s/example")
+    assert one(changed, "StatefulSet", "hiroba-broker") == one(example, "StatefulSet", "hiroba-broker")
+    assert one(changed, "Deployment", "hiroba-gateway") != one(example, "Deployment", "hiroba-gateway")
+
+
 def test_a_changed_configuration_changes_the_pods(project: Path, tmp_path: Path, example: list[Resource]) -> None:
     """Else an apply would change a file under a running HAProxy that never reads it again."""
     broken = broken_copy(project, tmp_path, "haproxy/haproxy.cfg", "slowstart 15s", "slowstart 20s")
