@@ -6,6 +6,7 @@ That it agrees with Compose, the stack and the code is in test_one_source.py.
 import shutil
 import subprocess
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from deploy.k8s import rules
+from gateway.config import Settings
 from tests.deploy import kustomize
 from tests.deploy.compose import OVERLAY, ROOT
 from tests.deploy.kustomize import Resource, Unrendered, render
@@ -137,8 +139,18 @@ def test_every_pod_is_locked_up(overlay: list[Resource]) -> None:
             for kind in ("requests", "limits"):
                 assert container["resources"][kind].keys() == {"cpu", "memory"}, container["name"]
     namespace = one(overlay, "Namespace", "hiroba")
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    modes = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+    assert namespace["metadata"]["labels"].items() >= modes.items()
     assert one(overlay, "ServiceAccount", "hiroba")["automountServiceAccountToken"] is False
+
+
+def test_the_balancer_is_believed_whatever_addresses_the_cluster_gives(overlay: list[Resource]) -> None:
+    """Else all its clients would be one, at its address, and locked out together."""
+    said = one(overlay, "ConfigMap", "hiroba-settings-.*")["data"]["HIROBA_TRUSTED_PROXIES"]
+    believed = Settings(trusted_proxies=said).trusted_proxies
+    for pod in ("10.244.1.7", "172.20.1.7", "192.168.1.7", "100.64.1.7", "fd00:10:244::7"):
+        assert any(ip_address(pod) in network for network in believed), pod
+    assert not any(ip_address(client) in network for client in ("203.0.113.7", "2001:db8::7") for network in believed)
 
 
 def test_no_service_of_the_namespace_becomes_a_setting(overlay: list[Resource]) -> None:
@@ -187,6 +199,7 @@ def test_nodes_grow_by_cpu_and_stand_apart(overlay: list[Resource]) -> None:
         spread = template["spec"]["topologySpreadConstraints"]
         assert "kubernetes.io/hostname" in {each["topologyKey"] for each in spread}
         for each in spread:
+            assert each["matchLabelKeys"] == ["pod-template-hash"], "else old ones count, and the new stand together"
             assert each["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 
@@ -195,6 +208,15 @@ def test_the_single_broker_keeps_its_data_on_a_volume(example: list[Resource]) -
     (claim,) = broker["volumeClaimTemplates"]
     mounts = {each["name"]: each["mountPath"] for each in broker["template"]["spec"]["containers"][0]["volumeMounts"]}
     assert broker["replicas"] == 1 and mounts[claim["metadata"]["name"]] == "/data"
+
+
+def test_the_broker_is_not_the_first_to_go_when_a_machine_has_no_memory(example: list[Resource]) -> None:
+    """The kubelet evicts first who uses more than was asked for; the kernel kills first who asked for little.
+
+    https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/
+    """
+    broker = one(example, "StatefulSet", "hiroba-broker")["spec"]["template"]["spec"]["containers"][0]["resources"]
+    assert broker["requests"]["memory"] == broker["limits"]["memory"]
 
 
 def test_selectors_select_what_they_are_for(overlay: list[Resource]) -> None:
@@ -367,11 +389,23 @@ def test_certificates_are_watched_as_everywhere_if_somebody_wants_it(project: Pa
         ("base/gateway.yaml", "runAsNonRoot: true", "runAsNonRoot: false", test_every_pod_is_locked_up),
         ("base/gateway.yaml", "automountServiceAccountToken: false", "", test_every_pod_is_locked_up),
         ("base/haproxy.yaml", "limits: {cpu: \"2\", memory: 1Gi}", "limits: {cpu: \"2\"}", test_every_pod_is_locked_up),
-        ("namespace/namespace.yaml", "restricted", "baseline", test_every_pod_is_locked_up),
+        ("namespace/namespace.yaml", "enforce: restricted", "enforce: baseline", test_every_pod_is_locked_up),
+        ("namespace/namespace.yaml", "    pod-security.kubernetes.io/warn: restricted\n", "",
+         test_every_pod_is_locked_up),
         ("base/haproxy.yaml", "enableServiceLinks: false", "enableServiceLinks: true",
          test_no_service_of_the_namespace_becomes_a_setting),
+        ("base/kustomization.yaml", ",100.64.0.0/10", "",
+         test_the_balancer_is_believed_whatever_addresses_the_cluster_gives),
         ("base/gateway.yaml", "path: /healthz", "path: /readyz",
          test_a_node_is_probed_by_its_loop_and_only_found_ready_by_its_road),
+        ("base/haproxy.yaml", "path: /readyz", "path: /healthz",
+         test_a_balancer_takes_nobodys_place_before_it_has_found_a_node),
+        ("base/haproxy.yaml", "failureThreshold: 600", "failureThreshold: 60",
+         test_a_balancer_takes_nobodys_place_before_it_has_found_a_node),
+        ("broker/broker.yaml", "requests: {cpu: 500m, memory: 2Gi}", "requests: {cpu: 500m, memory: 1Gi}",
+         test_the_broker_is_not_the_first_to_go_when_a_machine_has_no_memory),
+        ("base/gateway.yaml", "          matchLabelKeys: [pod-template-hash]\n", "",
+         test_nodes_grow_by_cpu_and_stand_apart),
         ("base/gateway.yaml", "maxUnavailable: 0", "maxUnavailable: 1", test_nobody_is_taken_out_before_the_next_is_in),
         ("base/haproxy.yaml", "spec:\n  maxUnavailable: 1", "spec:\n  maxUnavailable: 2",
          test_nobody_is_taken_out_before_the_next_is_in),
