@@ -14,4 +14,6 @@ server=$(command -v valkey-server || command -v redis-server) || {
     echo "broker: neither valkey-server nor redis-server is in this image" >&2
     exit 2
 }
+# What was said is nobody else's to read, in the volume as little as on a machine (broker_config/home.py).
+umask 077
 exec "$server" "$conf" --bind '*' '-::*' --dir "$data" --aclfile "$acl" "$@"
