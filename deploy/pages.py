@@ -15,10 +15,10 @@ PAGES = (
 
 # What a command begins with, once settings before it (`NAME=value`) are left out; the last line is redis-cli's.
 PROGRAMS = {
-    ".", ".venv/bin/hiroba", "amtool", "apt-get", "cat", "cp", "curl", "df", "dmesg", "docker", "echo", "env", "export",
-    "git", "haproxy", "hiroba", "install", "journalctl", "kill", "kubectl", "make", "mv", "nginx", "openssl",
-    "promtool", "py-spy", "python", "redis-cli", "sh", "socat", "ss", "sysctl", "systemctl", "systemd-analyze",
-    "ulimit", "umask", "valkey-cli", "valkey-server",
+    ".", ".venv/bin/hiroba", "amtool", "apt-get", "cat", "certbot", "cp", "curl", "df", "dmesg", "docker", "echo",
+    "env", "export", "git", "haproxy", "hiroba", "install", "journalctl", "kill", "kubectl", "make", "mv", "nginx",
+    "openssl", "prometheus-blackbox-exporter", "promtool", "py-spy", "python", "redis-cli", "sh", "socat", "ss",
+    "sysctl", "systemctl", "systemd-analyze", "tar", "ulimit", "umask", "valkey-cli", "valkey-server",
     "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT", "CONFIG", "LATENCY", "SENTINEL",
 }  # fmt: skip
 _NAMED = r"[a-z-.]+|make [a-z-]+|hiroba( broker| loadtest)? (--)?[a-z]+"
@@ -36,7 +36,7 @@ def commands(page: str) -> Iterator[str]:
             yield re.sub(f"(?m)^{indent}", "", block)
     for code in re.findall(r"`([^`]+)`", fenced.sub("", text)):
         words = [word for word in code.split() if not re.match(r"[A-Z_]+=", word)]
-        command = " ".join(code.split())
+        command = " ".join(code.split()).replace("\\|", "|")  # as tables have it
         if words and words[0] in PROGRAMS and not re.fullmatch(_NAMED, command):
             yield command
 
@@ -46,7 +46,8 @@ def typed(page: str, beginning: str, fill: Mapping[str, str] | None = None) -> s
 
     Raises LookupError: there is none, or another one; or it lacks a word of `fill`.
     """
-    found = {each for each in commands(page) if each.startswith(beginning)}
+    known = set(commands(page))
+    found = known & {beginning} or {each for each in known if each.startswith(beginning)}
     if len(found) != 1:
         raise LookupError(f"{page} has {len(found)} commands that begin with {beginning!r}")
     (text,) = found

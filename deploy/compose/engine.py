@@ -34,16 +34,32 @@ def compose(*args: str, **variables: str) -> str:
 
 
 @contextmanager
-def reader(text: str, cwd: str | Path = ROOT, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+def reader(text: str, cwd: str | Path = ROOT, stdout: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Somebody who types what a page says, at this project; what is still running at the end is ended by Ctrl-C."""
-    env = os.environ | {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_FILE": str(FILE)} | variables
-    typing = subprocess.Popen(["sh", "-ec", text], cwd=cwd, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+    env = os.environ | {"COMPOSE_PROJECT_NAME": PROJECT, "COMPOSE_FILE": str(FILE)}
+    argv, nothing = ["sh", "-ec", text], subprocess.DEVNULL
+    typing = subprocess.Popen(argv, cwd=cwd, env=env, stdin=nothing, stdout=stdout, start_new_session=True)
     try:
         yield typing
     finally:
         if typing.poll() is None:
             os.killpg(typing.pid, signal.SIGINT)
             typing.wait(180)
+
+
+def types(text: str, cwd: str | Path = ROOT) -> str:
+    """The same for what ends by itself; what it says. Raises AssertionError: not with exit code 0."""
+    with reader(text, cwd, stdout=subprocess.PIPE) as typing:
+        said, _ = typing.communicate(timeout=300)
+    assert typing.returncode == 0, f"{text}\nended with {typing.returncode}: {said.decode()}"
+    return said.decode()
+
+
+def password() -> dict[str, str]:
+    """What a reader puts in for `…`: the operator's, as .env has it."""
+    name = "BROKER_OPERATOR_PASSWORD="
+    (line,) = [line for line in (ROOT / ".env").read_text("utf-8").splitlines() if line.startswith(name)]
+    return {"…": line.removeprefix(name)}
 
 
 def docker(*args: str) -> str:

@@ -12,13 +12,16 @@ from typing import Any
 
 import aiohttp
 
-from deploy.compose.engine import compose, containers, docker, reader, wanted
+from deploy.compose.engine import compose, containers, docker, password, reader, types, wanted
 from deploy.compose.load import Load
 from deploy.pages import typed
 
 PUBLIC, WS = "http://127.0.0.1:8000", "ws://127.0.0.1:8000"
 BALANCER, PROMETHEUS, ALERTMANAGER = "http://127.0.0.1:8404", "http://127.0.0.1:9090", "http://127.0.0.1:9093"
 NODES = 4
+OPERATIONS = "docs/operations.md"
+# The block that begins so.
+AT_BROKER = "export REDISCLI_AUTH=…    # BROKER_OPERATOR_PASSWORD\ndocker"
 
 Trial = Callable[[], Coroutine[Any, Any, None]]
 
@@ -61,6 +64,60 @@ async def a_load_test() -> None:
         assert "lost" in (Path(here) / "report.html").read_text("utf-8")
     await until(lambda: health("loadtest", []), "its target is gone with it")
     docker("volume", "rm", "hiroba-test_report")
+
+
+async def the_runbook() -> None:
+    """what docs/operations.md types at the broker, a node, the balancer: each does what the page says"""
+    await chat(PUBLIC)
+    asked, checked = types(typed(OPERATIONS, AT_BROKER, password())).split("aof_current_size")
+    assert "aof_enabled:1" in asked and "as hiroba wants it" in checked, checked
+    drain = typed(OPERATIONS, "docker compose exec haproxy sh -c")
+    types(drain)
+    await until(lambda: nodes_up(1), "one node drains")
+    await chat(PUBLIC)
+    types(drain.replace("state drain", "state ready"))
+    await until(lambda: nodes_up(2), "it is back")
+
+
+async def a_backup_restored() -> None:
+    """the backup of docs/operations.md, made while people chat, put into a broker that has lost what it had"""
+    with tempfile.TemporaryDirectory() as here:
+        with Load(WS) as load:
+            load.everybody_hears()
+            types(typed(OPERATIONS, "docker compose cp broker"), here)
+        kept = await rooms()
+        (broker,) = containers("broker")
+        docker("exec", broker, "sh", "-c", "rm /data/appendonlydir/*")
+        docker("kill", broker)
+        types(typed(OPERATIONS, "docker compose stop broker"), here)
+        await until(lambda: nodes_up(2), "both nodes are ready again")
+    assert kept <= await rooms(), "rooms that the backup had"
+    await chat(PUBLIC)
+
+
+async def rooms() -> set[str]:
+    """Those that have a log at the broker, by their keys."""
+    line = typed(OPERATIONS, AT_BROKER, password() | {"INFO persistence": "--scan --pattern 'hiroba:*:log:*'"})
+    return {key for key in types(line).split() if key.startswith("hiroba:")}
+
+
+async def restarted() -> None:
+    """HAProxy restarted, not reloaded, as docs/operations.md warns: all are cut, come back, and miss nothing"""
+    with Load(WS) as load:
+        types(typed(OPERATIONS, "docker compose restart haproxy"))
+        load.everybody_hears()
+    assert load.result["counts"]["closed"] > 0, load.result["closes"]
+
+
+async def as_the_pages_have_it() -> None:
+    """README.md's own line brings up four nodes, Ctrl-C takes all down, docs/operations.md's brings up two again"""
+    up, _ = typed("README.md", "make secrets && GATEWAY_REPLICAS=4").splitlines()
+    with reader(up):
+        await until(lambda: nodes_up(4), "HAProxy has four nodes", 120)
+        await chat(PUBLIC)
+    assert not any(found["State"]["Running"] for found in containers().values())
+    types(typed(OPERATIONS, "make secrets && docker compose up -d"))
+    await until(lambda: nodes_up(2), "both nodes are ready")
 
 
 async def scaled() -> None:
@@ -129,7 +186,8 @@ async def those_around_gone() -> None:
 async def reloaded() -> None:
     """HAProxy reloaded under load: no connection is cut"""
     with Load(WS) as load:
-        compose("exec", "-T", "haproxy", "kill", "-USR2", "1")
+        types(typed(OPERATIONS, "docker compose exec haproxy kill"))
+        types(typed("docs/tls.md", "docker compose exec haproxy kill"))
         await until(lambda: nodes_up(2), "the new process has 2 nodes")
         await chat(PUBLIC)
         load.everybody_hears()
@@ -149,7 +207,7 @@ async def crowded() -> None:
 
 async def stopped_and_started() -> None:
     """everything stopped, each with the exit code of an end in order, and started: people chat on in the same rooms"""
-    compose("stop")
+    types(typed(OPERATIONS, "docker compose stop"))
     codes = {
         found["Config"]["Labels"]["com.docker.compose.service"]: found["State"]["ExitCode"]
         for found in containers().values()
@@ -162,8 +220,8 @@ async def stopped_and_started() -> None:
 
 
 ALL: tuple[Trial, ...] = (
-    locked_up, watched, a_load_test, scaled, a_node_killed, a_broker_killed, a_broker_that_hangs, those_around_gone,
-    reloaded, crowded, stopped_and_started,
+    locked_up, watched, a_load_test, the_runbook, a_backup_restored, scaled, a_node_killed, a_broker_killed,
+    a_broker_that_hangs, those_around_gone, reloaded, restarted, crowded, stopped_and_started, as_the_pages_have_it,
 )  # fmt: skip
 
 
