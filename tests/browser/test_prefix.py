@@ -7,6 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from deploy.pages import typed
 from tests.browser.conftest import WindowFactory
 from tests.browser.room import say, shows, state
 from tests.conftest import NodeFactory
@@ -50,7 +51,8 @@ def by_haproxy(directory: Path, node: Node, port: int, strips: bool) -> Process:
 
 @pytest.fixture
 async def node(start_node: NodeFactory) -> Node:
-    return await start_node(base_path="/talk")
+    name, _, path = typed("docs/prefix.md", "HIROBA_BASE_PATH").strip().partition("=")
+    return await start_node(**{name.removeprefix("HIROBA_").lower(): path})
 
 
 @pytest.fixture(params=[by_nginx, by_haproxy], ids=["nginx", "haproxy"])

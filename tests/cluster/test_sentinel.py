@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from deploy.pages import typed
 from tests.cluster.chat import GAP_CLOSE, Chat, Heard, Member, Told, balanced, chat_on, say
 from tests.cluster.conftest import QUICK
 from tests.conftest import BrokerFactory
-from tests.support.broker import Broker
+from tests.support.broker import PASSWORDS, Broker
 from tests.support.node import Node
 from tests.support.ports import free_port
 from tests.support.sentinel import PASSWORD, SERVICE, Sentinel, Watched, admit, url_of
@@ -314,10 +315,13 @@ async def test_a_failover_under_traffic_that_was_announced_by_a_pause_loses_and_
     speakers = [await chat.join(node, ROOM) for node in nodes]
     talkers = [chat.talk(speaker, name) for speaker, name in zip(speakers, "ab", strict=True)]
     await asyncio.gather(*(talker.more(50) for talker in talkers))
-    async with former.client() as client:
-        await client.execute_command("CLIENT PAUSE 10000 WRITE")
-    await watched.in_step(former)
-    await watched.failover()
+    hosts = {"MASTER": f"127.0.0.1 -p {former.port}", "SENTINEL -p 26379": f"127.0.0.1 -p {watched.sentinels[0].port}"}
+    text = typed("docs/operations.md", "export REDISCLI_AUTH=…    # BROKER_OPERATOR_PASSWORD\nredis-cli -h", hosts)
+    typing = await asyncio.create_subprocess_shell(
+        text.replace("…", PASSWORDS["operator"]), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await asyncio.wait_for(typing.communicate(), 20)
+    assert said.split() == [b"OK", b"OK"]
     assert await watched.promoted(former) is replica
     await asyncio.gather(*(talker.more(50) for talker in talkers))
     await chat.quiet()

@@ -9,10 +9,12 @@ import re
 import signal
 import subprocess
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from deploy.pages import typed
 from deploy.stack import parts
 from tests.deploy.watched import shorten, suppressed, tell
 from tests.deploy.webhook import Webhook
@@ -26,6 +28,9 @@ from tests.support.process import Process
 from tests.support.until import until
 
 pytestmark = pytest.mark.timeout(180)
+
+OPERATIONS = "docs/operations.md"
+TLS = "docs/tls.md"
 
 
 class Watch:
@@ -102,6 +107,7 @@ async def test_a_certificate_that_ends_is_told_and_its_renewal_is(watch: Watch, 
             message, found = await told.alert(alert, "firing", instance)
             assert found["labels"]["severity"] == severity
             assert message["groupLabels"]["alertname"] == alert
+        what_the_pages_look_at(tls_port, pem)
         (days,) = re.findall(r"ends in (\S+) days", (await told.alert(
             "HirobaCertificateExpires", "firing", at_balancer))[1]["annotations"]["summary"])  # fmt: skip
         assert 2.5 < float(days) <= 3
@@ -119,6 +125,23 @@ async def test_a_certificate_that_ends_is_told_and_its_renewal_is(watch: Watch, 
         assert "geheim" not in str(told.messages)
 
 
+def what_the_pages_look_at(tls_port: int, pem: Path) -> None:
+    """An end in three days: at the address, in the file; and by exit code."""
+    at = {"HOST:443": f"127.0.0.1:{tls_port}"}
+    for text in (
+        typed(OPERATIONS, "openssl s_client -connect HOST:443 </dev/null 2>/dev/null | openssl x509", at),
+        typed("docs/troubleshooting.md", "openssl s_client", at),
+        typed(OPERATIONS, "openssl x509 -noout -enddate -in FILE", {"FILE": str(pem)}),
+    ):
+        said = subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=True).stdout.strip()
+        end = datetime.strptime(said, "notAfter=%b %d %H:%M:%S %Y GMT").replace(tzinfo=UTC)
+        assert timedelta(days=2) < end - datetime.now(UTC) <= timedelta(days=3), said
+    spoken = typed(OPERATIONS, "openssl s_client -connect HOST:443 </dev/null", at)
+    assert b"BEGIN CERTIFICATE" in subprocess.run(["sh", "-c", spoken], capture_output=True, check=False).stdout
+    ends = typed(TLS, "openssl x509 -noout -checkend", {"/etc/hiroba/node.pem": str(pem)})
+    assert subprocess.run(["sh", "-c", ends], capture_output=True, check=False).returncode == 1
+
+
 def with_certs(directory: Path, days: float, *directives: str) -> Broker:
     broker = Broker(directory, BrokerOptions(tls=True, directives=directives))
     assert broker.certs is not None
@@ -129,7 +152,9 @@ def with_certs(directory: Path, days: float, *directives: str) -> Broker:
 async def renew(broker: Broker, certs: Certs) -> None:
     """docs/tls.md: a running server takes a new pair, and no connection is lost."""
     async with broker.client() as operator:
-        await operator.config_set("tls-cert-file", str(certs.cert), "tls-key-file", str(certs.key))
+        for text in (typed(TLS, "CONFIG SET tls-cert-file"), typed(OPERATIONS, "CONFIG SET tls-cert-file")):
+            said = text.replace("FILE", str(certs.cert), 1).replace("FILE", str(certs.key))
+            await operator.execute_command(*said.split())  # type: ignore[no-untyped-call]
 
 
 async def test_a_certificate_that_nobody_sees_is_told(watch: Watch, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 import broker_config.cli
+from deploy.pages import typed
 from tests.conftest import BrokerFactory
 from tests.deploy.compose import ROOT
 from tests.deploy.sources import DOCKERFILE, dockerfile
@@ -158,7 +159,8 @@ def _image(*scripts: str, extra: str = "") -> Iterator[Path]:
         env = {"PATH": _path_of("build", work / "opt"), "TMPDIR": str(work), "HOME": str(work)}
         passed = ("PIP_", "SSL_", "HTTP", "http", "no_p")
         env |= {key: value for key, value in os.environ.items() if key.startswith(passed)}
-        build = ["sh", source / "deploy/docker/build.sh", source, work / "opt", *extra.split()]
+        words = typed("docs/operations.md", "sh deploy/docker/build.sh . /opt/hiroba").replace(" . ", f" {source} ")
+        build = [*words.replace("/opt/hiroba", str(work / "opt")).split(), *extra.split()]
         argv = stranger(*build, uid=UID, writable=[work])
         done = subprocess.run(argv, cwd=source, env=env, capture_output=True, text=True, check=False, timeout=110)
         assert done.returncode == 0, done.stderr
@@ -346,6 +348,8 @@ async def test_the_broker_starts_on_the_shipped_files(disk: Path, tmp_path: Path
     assert not await well()
     assert password not in "\n".join(broker.lines() + health.lines())
     assert await broker.stop() == 0
+    kept = list((disk / "own" / "appendonlydir").iterdir())
+    assert kept and all(file.stat().st_mode & 0o077 == 0 for file in kept), "others may read what was said"
 
 
 def test_the_broker_does_not_start_without_users(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-import signal
+import os
 import ssl
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -11,6 +12,7 @@ from typing import cast
 import aiohttp
 import pytest
 
+from deploy.pages import typed
 from tests.conftest import NodeFactory
 from tests.deploy.cluster import Cluster
 from tests.deploy.load import Load, codes
@@ -215,25 +217,33 @@ async def test_tls_ends_at_the_load_balancer(start_node: NodeFactory, tmp_path: 
 
 
 async def test_a_renewed_certificate_is_taken_up_and_cuts_nobody_off(start_node: NodeFactory, tmp_path: Path) -> None:
-    """docs/tls.md: the file is replaced, HAProxy told by USR2. Sockets of the old process stay."""
-    pem = tmp_path / "both.pem"
+    """docs/tls.md's hook: the file is replaced, HAProxy told by USR2. Sockets of the old process stay."""
+    pem = tmp_path / "tls" / "chat.pem"
+    pem.parent.mkdir()
     node = await start_node()
     tls_port = free_port()
 
-    def renew(name: str) -> ssl.SSLContext:
+    def renew(name: str, pid: int = 0) -> ssl.SSLContext:
+        """What certbot leaves, and the page's hook. There is no systemd here: who is told is told all the same."""
         certs = make_certs(tmp_path / name)
-        fresh = pem.with_suffix(".new")
-        fresh.write_bytes(certs.cert.read_bytes() + certs.key.read_bytes())
-        fresh.replace(pem)
+        (tmp_path / name / "fullchain.pem").write_bytes(certs.cert.read_bytes())
+        (tmp_path / name / "privkey.pem").write_bytes(certs.key.read_bytes())
+        hook = typed("docs/tls.md", "# /etc/letsencrypt", {"/etc/hiroba/tls": str(pem.parent)})
+        tell = f"kill -s USR2 {pid}" if pid else ":"
+        systemctl = f'systemctl() {{ [ "$*" = "kill -s USR2 haproxy" ] && {tell}; }}\n'
+        env = os.environ | {"RENEWED_LINEAGE": str(tmp_path / name)}
+        subprocess.run(["sh", "-ec", systemctl + hook], env=env, check=True)
+        assert pem.stat().st_mode & 0o077 == 0
         return ssl.create_default_context(cafile=str(certs.ca))
 
     old = renew("old")
-    balancer = HAProxy([node], tmp_path, LB_CERT=pem, LB_TLS_BIND=f"127.0.0.1:{tls_port}")
+    variable, _, command = typed("docs/tls.md", "LB_CERT", {"/etc/hiroba/tls": str(pem.parent)}).partition(" ")
+    balancer = HAProxy([node], tmp_path, LB_CERT=variable.partition("=")[2], LB_TLS_BIND=f"127.0.0.1:{tls_port}")
+    assert command.split()[:2] == ["haproxy", "-W"] and "-W" in balancer.process.argv
     await balancer.start()
     url = f"wss://127.0.0.1:{tls_port}/ws/chat/a/"
     async with aiohttp.ClientSession() as http, http.ws_connect(url, ssl=old) as before:
-        new = renew("new")
-        balancer.process.signal(signal.SIGUSR2)
+        new = renew("new", balancer.process.pid)
 
         async def renewed() -> bool:
             try:

@@ -3,14 +3,17 @@
 import asyncio
 import re
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 from aiohttp import web
 
+from deploy.pages import typed
 from deploy.stack.parts import DEPLOY
 from tests.conftest import NodeFactory
 from tests.support.nginx import nginx
@@ -57,6 +60,12 @@ async def test_nginx_shares_out_clients_and_passes_by_a_node_that_drains(
         refused_before = await two.metric("hiroba_connections")
         late = [await http.ws_connect(url) for _ in range(6)]
         assert await two.metric("hiroba_connections") == refused_before + 6
+        reload = typed("docs/nginx.md", "nginx -s reload")
+        # It is another nginx than the machine's.
+        await asyncio.to_thread(subprocess.run, [*reload.split(), *server.argv[1:]], check=True)
+        await until(lambda: len(psutil.Process(server.pid).children()) > 1, "new workers beside the old ones")
+        for ws in late:
+            await ws.send_json({"message": "the old ones keep every socket"})
         for ws in (*sockets, *late):
             await ws.close()
     assert "127.0.0.8" in two.process.log.read_text()

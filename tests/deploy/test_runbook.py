@@ -18,7 +18,9 @@ from tests.support.need import need_tool
 from tests.support.process import Process
 from tests.support.until import until
 
-OPERATIONS, TROUBLE = "docs/operations.md", "docs/troubleshooting.md"
+OPERATIONS = "docs/operations.md"
+TROUBLE = "docs/troubleshooting.md"
+K8S = "deploy/k8s/README.md"
 PUBLIC, BALANCER = "http://127.0.0.1:8000", "http://127.0.0.1:8404"
 AT_BROKER = {"HOST:6379": "127.0.0.1:6379"}
 # HAProxy's own: wants no more descriptors than a small machine gives.
@@ -97,6 +99,7 @@ async def the_balancer(at: Machine) -> None:
     async with aiohttp.ClientSession() as http, http.ws_connect(f"{PUBLIC}/ws/chat/reload/") as before:
         worker = at.run(f"pgrep -P {haproxy.pid}").split()
         at.run(typed(OPERATIONS, "kill -USR2", {"PID": str(haproxy.pid)}))
+        assert typed(OPERATIONS, "kill -USR2") == typed(TROUBLE, "kill -USR2")
         await until(lambda: len(at.run(f"pgrep -P {haproxy.pid}").split()) > len(worker), "a new process takes over")
         await before.send_json({"message": "nobody is cut off"})
         assert await before.receive_json(timeout=20) == {"message": "nobody is cut off"}
@@ -148,6 +151,8 @@ def the_broker_of_the_stack(at: Machine) -> None:
         typed(OPERATIONS, "hiroba broker check redis://operator@HOST", AT_BROKER),
         typed(OPERATIONS, "hiroba broker apply URL", url),
         typed(OPERATIONS, "hiroba broker check URL", url),
+        typed(K8S, "hiroba broker apply URL", url),
+        typed(K8S, "hiroba broker check URL", url),
     ):
         assert "as hiroba wants it" in at.run(text)
 
@@ -183,16 +188,20 @@ async def what_alarms_ask_for(at: Machine) -> None:
     """Each command of the paragraphs shows what it is named for."""
     auth = {"REDISCLI_AUTH": at.password("operator")}
     assert "hiroba:" in at.run(typed(OPERATIONS, "redis-cli --user operator --memkeys"), **auth)
-    for beginning, answer in (
-        ("LATENCY LATEST", ""), ("CONFIG SET maxmemory", "OK"), ("BGREWRITEAOF", "started"), ("BGSAVE", "started"),
-    ):  # fmt: skip
-        assert answer in at.run(f"{OPERATOR} {quoted(typed(OPERATIONS, beginning))}", **auth), beginning
+    for text, answer in (
+        (typed(OPERATIONS, "LATENCY LATEST"), ""),
+        (typed(OPERATIONS, "CONFIG SET maxmemory"), "OK"),
+        (typed(OPERATIONS, "BGREWRITEAOF"), "started"),
+        (typed(OPERATIONS, "BGSAVE"), "started"),
+    ):
+        assert answer in at.run(f"{OPERATOR} {quoted(text)}", **auth), text
         await until(lambda: not rewriting(at, auth), "the child is done", every_s=0.1)
     listening = at.run(typed(TROUBLE, "ss -ltnp"))
     (pid,) = re.findall(r":8001 .*pid=(\d+)", listening)
-    for page in (OPERATIONS, TROUBLE):
-        assert "MainThread" in at.run(typed(page, "py-spy dump", {"…": pid})), page
-        assert int(at.run(typed(page, "ulimit -n"))) > 0
+    for stack in (typed(OPERATIONS, "py-spy dump", {"…": pid}), typed(TROUBLE, "py-spy dump", {"…": pid})):
+        assert "MainThread" in at.run(stack)
+    for limit in (typed(OPERATIONS, "ulimit -n"), typed(TROUBLE, "ulimit -n")):
+        assert int(at.run(limit)) > 0
 
 
 @pytest.mark.long

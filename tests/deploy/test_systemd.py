@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deploy.pages import typed
 from deploy.stack.parts import DEPLOY
 from tests.conftest import BrokerFactory
 from tests.support.client import Crowd
@@ -44,7 +45,8 @@ def allowed() -> set[str]:
 
 def test_systemd_takes_the_unit_and_finds_it_hardened() -> None:
     """Exposure at most 2.5 of 10; 9.2 is what a unit without these lines has."""
-    argv = [need_tool("systemd-analyze", "systemd"), "security", "--offline=true", "--no-pager", "--threshold=25"]
+    need_tool("systemd-analyze", "systemd")
+    argv = [*typed("docs/operations.md", "systemd-analyze security").split(), "--offline=true", "--threshold=25"]
     done = subprocess.run([*argv, str(UNIT)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Unknown" not in done.stderr and "Failed to parse" not in done.stderr, done.stderr

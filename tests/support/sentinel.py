@@ -4,12 +4,12 @@ They come in as the users that docs/operations.md gives them, with no more right
 """
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
 import redis.asyncio
 
+from deploy.pages import typed
 from tests.support.broker import PASSWORDS, Broker, BrokerOptions, Kind
 from tests.support.need import need_tool, need_valkey
 from tests.support.ports import free_port
@@ -18,21 +18,21 @@ from tests.support.until import until
 
 SERVICE = "chat"
 DOWN_AFTER_MS = 500
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 # Of the users between servers, and of clients at the sentinels.
 PASSWORD = "geheim-between"
 
 
 def users_between() -> list[list[str]]:
     """The rules of the `replica` and `sentinel` users, as the page for operators has them."""
-    lines = re.findall(r"^ACL SETUSER (.+)$", OPERATIONS.read_text(), re.MULTILINE)
-    return [line.replace("PASSWORD", PASSWORD).split() for line in lines]
+    lines = typed("docs/operations.md", "ACL SETUSER replica", {"PASSWORD": PASSWORD}).splitlines()
+    return [line.split() for line in lines]
 
 
 def url_of(*ports: int, tail: str = SERVICE) -> str:
     """A node's, with the sentinels on these ports."""
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-    return f"redis+sentinel://gateway:{PASSWORDS['gateway']}@{hosts}/{tail}"
+    filled = {"PASSWORD": PASSWORDS["gateway"], "S1:26379,S2:26379,S3:26379": hosts, "/chat": f"/{tail}"}
+    return typed("docs/operations.md", "HIROBA_BROKER_URL=redis+sentinel", filled).strip().partition("=")[2]
 
 
 class Sentinel:
@@ -73,9 +73,9 @@ async def admit(broker: Broker) -> None:
     """Gives a server the users of sentinels and replicas, for good."""
     async with broker.client() as client:
         for user in users_between():
-            await client.execute_command("ACL SETUSER", *user)  # type: ignore[no-untyped-call]
+            await client.execute_command(*user)  # type: ignore[no-untyped-call]
         await client.config_set("masteruser", "replica", "masterauth", PASSWORD)
-        await client.acl_save()
+        await client.execute_command(typed("docs/operations.md", "ACL SAVE"))  # type: ignore[no-untyped-call]
         await client.config_rewrite()
 
 
