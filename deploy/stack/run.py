@@ -131,7 +131,15 @@ class Stack:
             "loadtest": [],
             "certificates": self._watched,
         }
-        tls = {"LB_CERT": str(self._served.absolute()), "LB_TLS_BIND": f"{HOST}:{ports.tls}"} if self._served else {}
+        tls = (
+            {
+                "LB_CERT": str(self._served.absolute()),
+                "LB_TLS_BIND": f"{HOST}:{ports.tls}",
+                "LB_TLS_PORT": str(ports.tls),
+            }
+            if self._served
+            else {}
+        )
         return [
             parts.haproxy(self.directory / "haproxy", ports.nodes, ports.public, ports.haproxy, **tls),
             *([parts.blackbox(ports.blackbox)] if self._watched else []),

@@ -200,8 +200,8 @@ async def test_tls_ends_at_the_load_balancer(start_node: NodeFactory, tmp_path: 
     pem.write_bytes(certs.cert.read_bytes() + certs.key.read_bytes())
     node = await start_node()
     balancer = HAProxy([node], tmp_path)
-    balancer = HAProxy([node], tmp_path, LB_CERT=pem, LB_TLS_BIND=f"127.0.0.1:{balancer.port}")
-    tls_port = balancer.process.env["LB_TLS_BIND"].rpartition(":")[2]
+    tls_port = balancer.port
+    balancer = HAProxy([node], tmp_path, LB_CERT=pem, LB_TLS_BIND=f"127.0.0.1:{tls_port}", LB_TLS_PORT=tls_port)
     await balancer.start()
     trust = ssl.create_default_context(cafile=str(certs.ca))
     async with aiohttp.ClientSession() as http:
@@ -211,7 +211,9 @@ async def test_tls_ends_at_the_load_balancer(start_node: NodeFactory, tmp_path: 
             await ws.send_json({"message": "by TLS"})
             assert await ws.receive_json(timeout=20) == {"message": "by TLS"}
         async with http.get(balancer.url("/chat/"), allow_redirects=False) as plain:
-            assert plain.status == 308 and plain.headers["Location"].startswith("https://")
+            assert plain.status == 308
+        async with http.get(plain.headers["Location"], ssl=trust) as led:
+            assert led.status == 200 and led.url.path == "/chat/", "sent where TLS is, and not to http's own port"
         async with http.get(f"https://127.0.0.1:{tls_port}/chat/", ssl=trust) as page:
             assert "Strict-Transport-Security" in page.headers
 

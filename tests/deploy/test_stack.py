@@ -151,8 +151,8 @@ async def test_the_stack_speaks_tls_with_a_certificate_and_watches_its_end(tmp_p
     assert f"https://127.0.0.1:{first + 7}/chat/" in running.tail()
     trust = ssl.create_default_context(cafile=str(certs.ca))
     async with aiohttp.ClientSession() as http:
-        async with http.get(f"https://127.0.0.1:{first + 7}/chat/", ssl=trust) as page:
-            assert page.status == 200
+        async with http.get(f"http://127.0.0.1:{first}/chat/", ssl=trust) as page:
+            assert page.status == 200 and str(page.url) == f"https://127.0.0.1:{first + 7}/chat/"
 
         async def watched() -> dict[str, str]:
             targets = (await asked(http, first + 4, "/api/v1/targets"))["data"]["activeTargets"]
