@@ -21,6 +21,7 @@ PROGRAMS = {
     "sysctl", "systemctl", "systemd-analyze", "tar", "ulimit", "umask", "valkey-cli", "valkey-server",
     "ACL", "BGREWRITEAOF", "BGSAVE", "CLIENT", "CONFIG", "LATENCY", "SENTINEL",
 }  # fmt: skip
+# What names a program, or what it does, and is no command line.
 _NAMED = r"[a-z-.]+|make [a-z-]+|hiroba( broker| loadtest)? (--)?[a-z]+"
 
 
