@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -19,6 +20,7 @@ import uvloop
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from tests.support.broker import Broker
 from tests.support.client import Crowd
 from tests.support.node import Node
 from tests.support.raw import Raw, connect
@@ -33,9 +35,11 @@ SETTINGS = {
 # How long a stranger waits for an answer: broken requests get one, unfinished ones get none.
 ANSWER_S = 0.1
 SILENT_S = 0.02
-# A message of the bystander's takes 2 ms, 20 on a machine full of other tests, where one stall of it is no news.
+# A message of the bystander's takes 2 ms. More than these is too long if it is also so many times what one takes on a
+# node that nobody attacks: on a machine full of other tests a stall is no news.
 LATENCY_P50_S = 0.25
 LATENCY_P99_S = 2.0
+LATENCY_TIMES = 3
 EVERY_S = 0.06
 LINE_BYTES_MAX = 4_096
 
@@ -269,6 +273,9 @@ class Bystander:
         self.latencies_s: list[float] = []
         self._node = node
 
+    def latency_s(self, share: float) -> float:
+        return sorted(self.latencies_s)[int(len(self.latencies_s) * share)]
+
     def chat(self) -> None:
         """Raises what went wrong."""
         uvloop.run(self._chat())
@@ -335,16 +342,20 @@ async def alone(node: Node) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-def test_whatever_strangers_send_costs_them_alone(shared_node: Node) -> None:
+def test_whatever_strangers_send_costs_them_alone(
+    house: tuple[Broker, Node], shared_node: Node, tmp_path: Path
+) -> None:
     """For a minute: no traceback, no bound passed, and in another room each word in order and in time."""
-    node, began = shared_node, time.monotonic()
-    bystander = Bystander(node)
+    node, control = shared_node, Node(house[0].url, tmp_path, "control")
+    asyncio.run(control.start())
+    bystander, elsewhere = bystanders = Bystander(node), Bystander(control)
+    began = time.monotonic()
     with (
-        ThreadPoolExecutor(1) as thread,
+        ThreadPoolExecutor(len(bystanders)) as threads,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         closing(Watch(node, runner)) as watch,
     ):
-        chat = thread.submit(bystander.chat)
+        chats = [threads.submit(each.chat) for each in bystanders]
 
         @settings(
             max_examples=EXAMPLES,
@@ -368,10 +379,11 @@ def test_whatever_strangers_send_costs_them_alone(shared_node: Node) -> None:
             runner.run(alone(node))
             watch.judge()
         finally:
-            bystander.done.set()
-        chat.result()
+            for each in bystanders:
+                each.done.set()
+        for chat in chats:
+            chat.result()
         watch.look()
     assert bystander.heard == list(range(1, bystander.said + 1))
-    latencies_s = sorted(bystander.latencies_s)
-    assert latencies_s[len(latencies_s) // 2] < LATENCY_P50_S
-    assert latencies_s[int(len(latencies_s) * 0.99)] < LATENCY_P99_S
+    for share, limit_s in ((0.5, LATENCY_P50_S), (0.99, LATENCY_P99_S)):
+        assert bystander.latency_s(share) < max(limit_s, LATENCY_TIMES * elsewhere.latency_s(share))
