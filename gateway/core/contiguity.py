@@ -32,27 +32,34 @@ class Seam(NamedTuple):
             return None
         return max(0, self.high.n - max(n, self.kept.n)) + self.more
 
-    @property
-    def ascends(self) -> bool:
-        """Whether all ids behind it are above those that are gone: then the order of ids tells the two apart."""
-        return self.first == START or self.first > self.high
-
 
 def first_id(item: Entry | Gap) -> EntryId:
     """The id of an entry, readable or not."""
     return item.id if isinstance(item, Entry) else item.before.before()
 
 
+def ascends(seams: Sequence[Seam], index: int) -> bool:
+    """Whether all ids behind a seam are above those that it took: then the order of ids tells the two apart."""
+    return all(seam.first == START or seam.first > seams[index].high for seam in seams[index:])
+
+
 def former(seams: Sequence[Seam], cursor: EntryId, past: int = 0) -> int | None:
-    """The index of the seam before which an id stood that the log has not got; None: it is of none that we know.
+    """The index of the first seam before which an id stood that the log has not got; None: of none that we know.
 
     `past`: the newest seam that lies behind whoever stands there, 0: nobody knows. It counts where the order of ids
     does not tell.
     """
     for index in range(len(seams) - 1, -1, -1):
         seam = seams[index]
-        if seam.kept < cursor <= seam.high and (seam.ascends or seam.number > past):
-            return index
+        took = seam.kept < cursor <= seam.high and seam.kept.n <= cursor.n <= seam.high.n
+        # A log that went on behind an earlier seam had no ids between what that one kept and its own first.
+        if took and any(earlier.kept < cursor < earlier.first.before() for earlier in seams[:index]):
+            continue
+        if took and (seam.number > past or ascends(seams, index)):
+            first = index
+            while first and cursor <= seams[first - 1].kept:
+                first -= 1  # nor had it come to that one
+            return first
     return None
 
 

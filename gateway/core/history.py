@@ -8,7 +8,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from gateway.core.bells import SERVER_DIGITS, Bells
-from gateway.core.contiguity import Seam, contiguous, first_id, former, told
+from gateway.core.contiguity import Seam, ascends, contiguous, first_id, former, told
+from gateway.core.contiguity import place as behind
 from gateway.core.entry import START, Entry, EntryId, Gap, decode_bell, is_bell
 
 # Seams and epochs remembered of one log. Who has more forgets the oldest.
@@ -197,13 +198,18 @@ class History:
 
     def astray(self, cursor: EntryId, past: int = 0) -> bool:
         """Whether the order of ids does not tell where this cursor stands: perhaps before a seam above `past`."""
-        return any(not seam.ascends and seam.number > past and seam.kept < cursor <= seam.high for seam in self.seams)
+        return any(
+            seam.kept < cursor <= seam.high and seam.number > past and not ascends(self.seams, index)
+            for index, seam in enumerate(self.seams)
+        )
 
     def owes(self, cursor: EntryId, past: int = 0) -> bool:
         """Whether somebody with this cursor, `past` so many seams, lost something to one, for all this node knows."""
-        n, index = cursor.n, former(self.lines, cursor, past)
-        for seam in self.lines[index or 0 :]:
-            if index is None and seam.first != START and seam.first.before() <= cursor:
+        lines = self.lines
+        n, index = cursor.n, former(lines, cursor, past)
+        for at in range(index or 0, len(lines)):
+            seam, first = lines[at], behind(lines, at)
+            if index is None and first != START and first.before() <= cursor:
                 continue
             if seam.lost(n) != 0:
                 return True

@@ -4,15 +4,22 @@ The table of states is walked; and whatever happens, a live session is told ever
 it are missing, in their place.
 """
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.broker.feed import Feed, Follower
+from gateway.broker.lane import Lane
+from gateway.broker.reads import Raw, Reads
 from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event, History, Place, Question, State
+from gateway.metrics import Metrics
 
 
 @pytest.mark.parametrize("state", State)
@@ -246,3 +253,55 @@ def test_a_live_session_hears_everything_once_or_how_much_is_missing_and_where(
     world.append(1, 1)  # the end is told before what follows it
     world.catch_up()
     check(world.heard, world.ever, began, unknown=True)
+
+
+class Server:
+    """The model's log as pages are read of it."""
+
+    def __init__(self, log: list[Stored]) -> None:
+        self._log = log
+
+    async def ask_master(self, command: str, key: bytes, start: str, end: str, *count: object) -> Raw:
+        low, high = (start, end) if command == "XRANGE" else (end, start)
+        bottom, top = _bound(low, START), _bound(high, EntryId(2**63, 0))
+        found = [entry for entry in self._log if bottom <= entry.id <= top and low != f"({entry.id}"]
+        ours = b"v 1 b 1 f s u 0 m 1".split()
+        return [(str(entry.id).encode(), ours) for entry in (found if command == "XRANGE" else found[:-2:-1])]
+
+
+@settings(max_examples=500)
+@given(st.lists(steps, max_size=16))
+def test_who_comes_back_with_what_the_node_had_read_is_told_what_was_lost_since(
+    story: list[tuple[str, *tuple[int, ...]]],
+) -> None:
+    """From wherever: before one seam, before the next, or in the log as it is."""
+    world = World()
+    world.append(3, 1)
+    world.catch_up()
+    for step, *arguments in story:
+        getattr(world, step)(*arguments)
+    world.append(1, 1)
+    world.catch_up()
+    there = {entry.id: entry for entry in world.log}
+    feed = Feed(b"log", cast(Follower, None), 1)
+    feed.seams = world.node.seams
+    reads = Reads(cast(Lane, Server(world.log)), 1, Metrics())
+    times = Counter(entry.id for entry in world.ever)
+
+    async def come_back(had: Stored) -> list[Stored | Gap]:
+        told: list[Stored | Gap] = []
+        for piece in await reads.after(feed, had.id, world.node.cursor, 1_000):
+            told += [piece] if isinstance(piece, Gap) else [there[entry.id] for entry in piece]
+        return told
+
+    for had in (item for item in world.heard if isinstance(item, Stored)):
+        # Ids are no proof where they are the same by chance, or stand as if they were right behind a seam.
+        twice = times[had.id] > 1 or any(
+            entry.id.before() == had.id and entry.epoch != had.epoch for entry in world.ever
+        )
+        as_if = any(seam.kept < had.id <= seam.high and seam.kept.n == had.id.n for seam in feed.seams)
+        if not (twice or as_if):
+            told = asyncio.run(come_back(had))
+            check(told, world.ever, had.number, unknown=True)
+            if had.id in there and world.node.owes(had.id, world.node.past):
+                assert any(isinstance(item, Gap) for item in told), "the welcome says no more"
