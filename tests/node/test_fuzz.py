@@ -266,12 +266,13 @@ async def write(raw: Raw, data: bytes, cuts: list[float]) -> None:
 class Bystander:
     """Two who chat in a room of their own, by a thread and a loop of their own, until `done`."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, room: str) -> None:
         self.done = threading.Event()
         self.said = 0
         self.heard: list[object] = []
         self.latencies_s: list[float] = []
         self._node = node
+        self._room = room
 
     def latency_s(self, share: float) -> float:
         return sorted(self.latencies_s)[int(len(self.latencies_s) * share)]
@@ -282,7 +283,7 @@ class Bystander:
 
     async def _chat(self) -> None:
         async with Crowd() as crowd:
-            ann, bob = await crowd.join(self._node, "quiet"), await crowd.join(self._node, "quiet", "plain")
+            ann, bob = await crowd.join(self._node, self._room), await crowd.join(self._node, self._room, "plain")
             began = time.monotonic()
             while not self.done.is_set():
                 intended = began + self.said * EVERY_S
@@ -348,7 +349,7 @@ def test_whatever_strangers_send_costs_them_alone(
     """For a minute: no traceback, no bound passed, and in another room each word in order and in time."""
     node, control = shared_node, Node(house[0].url, tmp_path, "control")
     asyncio.run(control.start())
-    bystander, elsewhere = bystanders = Bystander(node), Bystander(control)
+    bystander, elsewhere = bystanders = Bystander(node, "quiet"), Bystander(control, "elsewhere")
     began = time.monotonic()
     with (
         ThreadPoolExecutor(len(bystanders)) as threads,
