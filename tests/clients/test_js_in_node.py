@@ -71,6 +71,17 @@ async def test_what_today_s_server_does_not_know_is_refused_in_words(start_node:
         assert [event["state"] for event in alice.events("state", "lobby")] == ["connected"]
 
 
+async def test_a_room_that_cannot_be_entered_keeps_nobody_from_the_others(start_node: NodeFactory) -> None:
+    """A browser is not told why a handshake failed; so another room has its turn."""
+    node = await start_node()
+    async with Person(node.url()) as alice:
+        alice.do("join", room="no such name!")
+        await alice.join("lobby", "部屋")
+        alice.do("send", room="lobby", message="hello")
+        await alice.reads("lobby", ["hello"])
+        assert not alice.events("joined", "no such name!")
+
+
 async def test_it_moves_to_another_node_when_its_own_is_killed(start_node: NodeFactory) -> None:
     """Two rooms, two talkers: everybody reads the same, nothing is missing, nothing twice."""
     first, second = await start_node(), await start_node()
@@ -93,7 +104,7 @@ async def test_it_moves_to_another_node_when_its_own_is_killed(start_node: NodeF
 
 
 async def test_a_draining_node_sends_it_elsewhere(start_node: NodeFactory) -> None:
-    first, second = await start_node(), await start_node()
+    first, second = await start_node(lb_wait_s=0, drain_s=1), await start_node()
     async with Proxy(first.port) as road, Person(address(road)) as alice, Person(second.url()) as bob:
         await alice.join("lobby")
         await bob.join("lobby")

@@ -5,6 +5,10 @@
 
 import { Link } from "./link.js";
 
+// A join refused with one of these is asked again, within so long; with another one it is final.
+const LATER = new Set(["timeout", "unknown", "refused", "busy"]);
+const LATER_MS = 5000;
+
 export class Connection {
   #base;
   #hear;
@@ -16,7 +20,7 @@ export class Connection {
   #session = null;
   #watched = new Set();
   #scheduled = false;
-  // In the order of joining.
+  // The first one is the next handshake's.
   rooms = new Set();
   // Whether the server takes several rooms; null: nobody has asked this one yet.
   shares = null;
@@ -27,18 +31,7 @@ export class Connection {
   constructor(base, getToken, hear) {
     this.#base = base;
     this.#hear = hear;
-    this.#link = new Link(
-      {
-        address: () => this.#address(),
-        welcome: (frame) => this.#welcome(frame),
-        frame: (frame) => this.#frame(frame),
-        error: (frame) => hear.error(frame),
-        away: () => this.#each((room) => room.away()),
-        lost: (code, late_s) => this.#lost(code, late_s),
-        state: (state, code, reason) => this.#changed({ state, code, reason }),
-      },
-      getToken,
-    );
+    this.#link = new Link(this, getToken);
   }
 
   get late_s() {
@@ -90,7 +83,7 @@ export class Connection {
 
   open() {
     if (!this.#link.idle) return;
-    this.#changed({ state: "connecting" });
+    this.changed({ state: "connecting" });
     this.#link.open();
   }
 
@@ -107,18 +100,11 @@ export class Connection {
     this.#link.close();
   }
 
-  // All that is joined in one turn of the loop goes out together.
-  #open() {
-    if (this.#scheduled || !this.#link.idle) return;
-    this.#scheduled = true;
-    queueMicrotask(() => {
-      this.#scheduled = false;
-      if (this.rooms.size + this.#watched.size > 0) this.open();
-    });
-  }
+  // ---- for the link ----
 
-  #address() {
+  address() {
     [this.#first = null] = this.rooms;
+    this.#session = null;
     const path = this.#first === null ? "ws/" : `ws/chat/${encodeURIComponent(this.#first.name)}/`;
     const url = new URL(path, this.#base);
     url.protocol = url.protocol.replace("http", "ws");
@@ -126,7 +112,7 @@ export class Connection {
     return url;
   }
 
-  #welcome(frame) {
+  welcome(frame) {
     this.#session = frame.session;
     this.shares = null;
     const first = this.#first;
@@ -139,6 +125,63 @@ export class Connection {
     if (this.#watched.size > 0) this.#watch("watch", [...this.#watched]);
   }
 
+  frame(frame) {
+    if (frame.type === "tops") {
+      this.#hear.tops(frame);
+      return;
+    }
+    // A server that knows one room per connection does not name it.
+    const room = frame.room === undefined ? this.#first : this.#joined.get(frame.room);
+    if (!room || !this.rooms.has(room)) return;
+    if (frame.type === "left") {
+      this.rooms.delete(room);
+      room.left(frame);
+      this.#hear.gone(room);
+      this.#closeIfEmpty();
+    } else room.frame(frame);
+  }
+
+  error(frame) {
+    this.#hear.error(frame);
+  }
+
+  away() {
+    this.#each((room) => room.away());
+  }
+
+  // A final code is about one text under way, if it is about a text at all. With several we can't tell which: each has
+  // its tries.
+  lost(code, late_s) {
+    this.#joined.clear();
+    // No welcome came: perhaps it is this room that may not be entered. The next one has its turn at the door.
+    if (this.#session === null && this.rooms.delete(this.#first)) this.rooms.add(this.#first);
+    const busy = [...this.rooms].filter((room) => room.busy).length;
+    let explained = false;
+    this.#each((room) => {
+      explained = room.lost(code, late_s, busy === 1) || explained;
+    });
+    return explained;
+  }
+
+  changed(event) {
+    this.state = event.state;
+    this.#hear.state(event);
+    // Of a connection that is there, a room hears when it has joined.
+    if (event.state !== "connected") this.#each((room) => room.changed(event));
+  }
+
+  // ---- its own ----
+
+  // All that is joined in one turn of the loop goes out together.
+  #open() {
+    if (this.#scheduled || !this.#link.idle) return;
+    this.#scheduled = true;
+    queueMicrotask(() => {
+      this.#scheduled = false;
+      if (this.rooms.size + this.#watched.size > 0) this.open();
+    });
+  }
+
   #join(room) {
     this.ask({ type: "join", room: room.name, ...room.asks(), ...room.wants }, (answer) => {
       if (answer.type === "joined") this.shares = true;
@@ -146,12 +189,19 @@ export class Connection {
         if (answer.type === "joined") this.#leave(room);
       } else if (answer.type === "joined") this.#hasJoined(room, answer);
       else if (answer.code === "bad_json" && this.shares !== true) this.#alone(room);
+      else if (LATER.has(answer.code)) this.#joinLater(room);
       else if (answer.code !== "lost") {
         this.rooms.delete(room);
         room.refused(answer);
         this.#hear.gone(room);
       }
     });
+  }
+
+  #joinLater(room) {
+    const session = this.#session;
+    const act = () => session === this.#session && this.rooms.has(room) && this.#join(room);
+    setTimeout(act, Math.random() * LATER_MS);
   }
 
   #leave(room, answer = () => {}) {
@@ -175,41 +225,6 @@ export class Connection {
       if (answer.type === "tops") this.#hear.tops(answer);
       else if (answer.code !== "lost") this.#hear.error(answer);
     });
-  }
-
-  #frame(frame) {
-    if (frame.type === "tops") {
-      this.#hear.tops(frame);
-      return;
-    }
-    // A server that knows one room per connection does not name it.
-    const room = frame.room === undefined ? this.#first : this.#joined.get(frame.room);
-    if (!room || !this.rooms.has(room)) return;
-    if (frame.type === "left") {
-      this.rooms.delete(room);
-      room.left(frame);
-      this.#hear.gone(room);
-      this.#closeIfEmpty();
-    } else room.frame(frame);
-  }
-
-  // A final code is about one text under way, if it is about a text at all. With several we can't tell which: each has
-  // its tries.
-  #lost(code, late_s) {
-    this.#joined.clear();
-    const busy = [...this.rooms].filter((room) => room.busy).length;
-    let explained = false;
-    this.#each((room) => {
-      explained = room.lost(code, late_s, busy === 1) || explained;
-    });
-    return explained;
-  }
-
-  #changed(event) {
-    this.state = event.state;
-    this.#hear.state(event);
-    // Of a connection that is there, a room hears when it has joined.
-    if (event.state !== "connected") this.#each((room) => room.changed(event));
   }
 
   #closeIfEmpty() {

@@ -54,8 +54,8 @@ export class Link {
   // By ref, who waits for the answer.
   #answers = new Map();
 
-  // `hear` is asked address(), and told welcome(frame), frame(frame), away(), lost(code, late_s), state(name, code,
-  // reason), error(frame). lost() returns true when the loss has an explanation that makes coming back sensible even
+  // `hear` is asked address(), and told welcome(frame), frame(frame), away(), lost(code, late_s), changed({state, code,
+  // reason}), error(frame). lost() returns true when the loss has an explanation that makes coming back sensible even
   // after a final code. `late_s`: for so long the node may still hear what we said.
   constructor(hear, getToken) {
     this.#hear = hear;
@@ -135,7 +135,7 @@ export class Link {
     this.#opening = false;
     this.#lostAt = this.#notBefore = null;
     this.#forget();
-    this.#hear.state("idle", 1000, "");
+    this.#hear.changed({ state: "idle" });
   }
 
   // A frame that is answered: `answer` hears the frame with its ref, or LOST when none will come.
@@ -176,13 +176,12 @@ export class Link {
     this.#welcomed = performance.now();
     this.#ping_s = frame.ping_s;
     this.#listen();
-    this.#hear.state("connected");
+    this.#hear.changed({ state: "connected" });
     this.#hear.welcome(frame);
   }
 
   #away(after_s) {
-    const pause_s = Math.min(Math.max(Number(after_s) || 0, 0), PAUSE_MAX_S);
-    this.#notBefore = performance.now() + pause_s * 1000;
+    this.#notBefore = performance.now() + Math.min(after_s || 0, PAUSE_MAX_S) * 1000;
     this.#hear.away();
   }
 
@@ -197,12 +196,9 @@ export class Link {
     }
     const explained = this.#hear.lost(code, late_s);
     this.#forget();
-    if (FINAL.has(code) && !explained && !(code === EXPIRED && this.#getToken)) {
-      this.#hear.state("closed", code, reason);
-      return;
-    }
-    this.#timer = setTimeout(() => this.open(), this.#wait_ms(now));
-    this.#hear.state("reconnecting", code, reason);
+    const final = FINAL.has(code) && !explained && !(code === EXPIRED && this.#getToken);
+    if (!final) this.#timer = setTimeout(() => this.open(), this.#wait_ms(now));
+    this.#hear.changed({ state: final ? "closed" : "reconnecting", code, reason });
   }
 
   #wait_ms(now) {
