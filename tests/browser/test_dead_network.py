@@ -60,6 +60,24 @@ async def test_it_notices_with_the_settings_as_they_are(start_node: NodeFactory,
         await alice.wait_for_selector("#chat-state[data-state=reconnecting]", timeout=60_000)
 
 
+async def test_a_laptop_that_wakes_in_another_network_notices_within_20_s(
+    start_node: NodeFactory, window: WindowFactory
+) -> None:
+    """Its timers stood still meanwhile, and no event says anything. Settings as they are; the page's clock is ours."""
+    node = await start_node()
+    alice = await window()
+    await alice.clock.install()
+    async with Proxy(node.port) as road:
+        await enter(alice, lobby(road))
+        road.freeze()
+        await alice.clock.fast_forward(3_600_000)
+        await alice.clock.run_for(19_000)
+        await state(alice, "reconnecting")
+        road.thaw()
+        await alice.clock.resume()
+        await state(alice, "connected")
+
+
 @pytest.mark.parametrize("event", EVENTS)
 async def test_a_page_asks_at_once_when_the_network_may_have_changed(
     start_node: NodeFactory, window: WindowFactory, event: str

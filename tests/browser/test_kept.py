@@ -254,6 +254,25 @@ async def test_nobody_sends_what_another_user_had_typed(node: Node, window: Wind
         assert [frame["message"] for frame in door.sent] == ["hello", "hello", "for your eyes only"]
 
 
+async def test_a_browser_that_throws_its_storage_away_still_sends(node: Node, window: WindowFactory) -> None:
+    """Somebody clears the site's data, or the disk is full: what cannot be kept is sent all the same."""
+    alice = await window()
+    async with Door(node.port) as door:
+        await enter(alice, door.url("/chat/lobby/"))
+        door.refusing = True
+        door.cut()
+        await state(alice, "reconnecting")
+        await say(alice, "kept")
+        await kept(alice, ["kept", "waiting"])
+        tools = await alice.context.new_cdp_session(alice)
+        await tools.send("Storage.clearDataForOrigin", {"origin": door.url(""), "storageTypes": "all"})
+        await say(alice, "not kept")
+        door.refusing = False
+        await shows(alice, "kept\nnot kept\n")
+        await outbox_is(alice, [])
+        assert [frame["message"] for frame in door.sent] == ["kept", "not kept"]
+
+
 async def test_without_storage_the_page_says_what_a_reload_would_lose(node: Node, window: WindowFactory) -> None:
     """On plain http there are no locks; and a browser may have storage blocked."""
     alice = await window()

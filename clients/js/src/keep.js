@@ -8,6 +8,8 @@
 
 const DATABASE = "hiroba";
 const ITEMS = "outbox";
+// One for all rooms: a promise of it, once somebody asked.
+let database;
 
 // Both want a secure context: https, or localhost.
 export function canKeep() {
@@ -34,9 +36,13 @@ export class Keep {
   // `ready()` is told once; `adopted(records)` whenever an owner is gone and we have its items.
   async start(ready, adopted) {
     this.#adopted = adopted;
+    let records = [];
     try {
-      this.#database = await opened();
+      this.#database = await (database ??= opened());
       await new Promise((granted, refused) => this.#hold(this.#owner, granted).catch(refused));
+      this.#channel = new BroadcastChannel(this.#name("*"));
+      this.#channel.onmessage = ({ data }) => this.#seek(data);
+      records = await this.#read();
     } catch {
       // Storage is blocked, or full, or the page is going away: messages live as long as the page.
       this.#database = null;
@@ -44,10 +50,7 @@ export class Keep {
     if (this.#end.signal.aborted) return;
     this.ready = true;
     ready();
-    if (this.#database === null) return;
-    this.#channel = new BroadcastChannel(this.#name("*"));
-    this.#channel.onmessage = ({ data }) => this.#seek(data);
-    for (const { key } of await this.#read()) this.#seek(key[2]);
+    for (const { key } of records) this.#seek(key[2]);
   }
 
   // Resolves when it is written, or can't be.
@@ -68,14 +71,16 @@ export class Keep {
   }
 
   async remove(item) {
-    if (this.#database === null || !item.key) return;
-    await done(this.#items("readwrite").delete(item.key)).catch(() => {});
+    try {
+      if (item.key) await done(this.#items("readwrite").delete(item.key));
+    } catch {
+      // It is gone, with all that was kept.
+    }
   }
 
   close() {
     this.#end.abort();
     this.#channel?.close();
-    this.#database?.close();
     this.#database = null;
   }
 

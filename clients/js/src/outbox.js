@@ -186,14 +186,15 @@ export class Outbox {
     item.late_ms = 0;
     item.adopted = false;
     this.#pause(SPACING_MS);
-    if (this.#keep) this.#sendKept(item, this.#session);
+    if (this.#keep) this.#sendKept(item, item.sentAt, this.#session);
     else this.#send(item);
   }
 
   // It is written down as sent before it goes out: else another tab could send it again.
-  async #sendKept(item, session) {
+  async #sendKept(item, sentAt, session) {
     await this.#keep.put(item);
-    if (item.state !== SENT || !this.#items.includes(item)) return;
+    // Meanwhile it may have been found in the log, or be under way for another time.
+    if (item.state !== SENT || item.sentAt !== sentAt || !this.#items.includes(item)) return;
     if (this.#session === session) {
       this.#send(item);
       return;
