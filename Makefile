@@ -10,7 +10,7 @@ STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-ex
     prometheus-blackbox-exporter redis-tools socat
 
 .DEFAULT_GOAL := help
-.PHONY: help run stack compose-test secrets test test-long check bench profile clean packages
+.PHONY: help run stack compose-test secrets test kubernetes test-long check bench profile clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ secrets: .venv/installed ## random passwords for the broker's users in .env, onc
 # idle). More would make the budgets of tests, set on two cores, wait for each other.
 test: .venv/installed packages ## every test but the long ones
 	@$(PY) -m pytest -m 'not long' -n 3 --dist loadfile $(PYTEST)
+
+kubernetes: ## a Kubernetes control plane for test-long, built by Go of its modules (once; half an hour)
+	@sh tests/deploy/kubernetes/build.sh
 
 test-long: .venv/installed packages ## the long tests
 	@$(PY) -m pytest -m long $(PYTEST)

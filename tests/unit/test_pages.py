@@ -18,7 +18,9 @@ _NOT_RUN = {
     },
     "deploy/k8s/README.md": {
         "docker build": "the same; test_k8s.py runs secrets.sh and renders what is applied",
-        "kubectl apply": "no cluster: rendered and validated by test_k8s.py",
+        "kubectl apply": "a part of the first; test_k8s_for_real.py runs that",
+        "kubectl rollout undo": "what the page says not to type: test_k8s_for_real.py shows why",
+        "make test-long PYTEST='-k k8s_for_real'": "it is these tests",
     },
     "docs/load-testing.md": {
         "python -m tests.loadtest.bench_reading": "it measures; no test asserts speed",
