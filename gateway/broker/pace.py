@@ -54,7 +54,9 @@ class Pace:
         now = time.monotonic()
         due_at = self._last_at + self.gather_s
         if due_at > now:
-            await asyncio.sleep(due_at - now)
+            # By the loop's time, which uvloop cuts to whole ms: so this ends at the ms nearest to `due_at`, however
+            # much of one is over now. Otherwise turns come 3 and 5 ms apart instead of 4.
+            await asyncio.sleep(due_at - asyncio.get_running_loop().time())
             now = time.monotonic()
         # uvloop rounds a wait to whole ms: counted from the turn's own time, one that came early is made up for by the
         # next, and a call that takes 0.6 ms instead of 0.4 does not turn 4 ms into 3.6 (12 % more calls).
