@@ -16,7 +16,7 @@ from gateway.core.closes import Close
 from gateway.core.entry import entry_id
 from gateway.core.inbound import Frame, Opcode
 from gateway.core.names import RoomName
-from gateway.core.wires import Asked, BadMessage, Ref, Wire, v1
+from gateway.core.wires import BadMessage, Ping, Ref, Wire, v1
 from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES, Intake
 from gateway.rooms.session import Session
@@ -202,12 +202,21 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self.end(Close.BAD_DATA, exc.args[0])
             return
-        if isinstance(said, Asked):
+        if isinstance(said, Ping):
             self.write(v1.pong(said.ref))
-        else:
-            (session,) = self.sessions.values()
-            self.in_flight += 1
-            context.hub.publish(session, said.message, said.ref)
+            return
+        session = self._session(said.room)
+        if session is None:
+            self.write(v1.error("not_joined", "this connection is not in that room", said.ref, said.room))
+            return
+        self.in_flight += 1
+        context.hub.publish(session, said.message, said.ref)
+
+    def _session(self, room: str | None) -> Session | None:
+        """In the room of this name; without a name in the only one. None: there is none."""
+        if room is not None:
+            return self.sessions.get(RoomName(room))
+        return next(iter(self.sessions.values())) if len(self.sessions) == 1 else None
 
     def answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
         """The broker's answer to one publish: its id, or why there is none."""

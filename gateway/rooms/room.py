@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from enum import Enum, auto
+from itertools import repeat
 from typing import Any
 
 from gateway.broker.broker import Broker
@@ -17,7 +18,7 @@ from gateway.broker.reads import PAGE_ENTRIES, Piece
 from gateway.core.closes import Close
 from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.names import RoomName
-from gateway.core.wires import Wire
+from gateway.core.wires import Wire, named
 from gateway.metrics import Metrics
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail
@@ -75,6 +76,7 @@ class Room:
         keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"],
     ) -> None:
         self.name = name
+        self._named = named(name)
         self.state = State.OPENING
         self.tail = tail
         self.live: dict[Wire, Live] = {}
@@ -169,7 +171,10 @@ class Room:
             self.forget()
         self._delivered = entries[-1].id
         # Made before the tail counts them: an entry keeps what was compressed.
-        batches = [(live, b"".join(map(live.wire.shared, entries))) for live in self.live.values() if live.sessions]
+        room = repeat(self._named)
+        batches = [
+            (live, b"".join(map(live.wire.shared, room, entries))) for live in self.live.values() if live.sessions
+        ]
         self.tail.append(entries)
         for live, batch in batches:
             self._deliver_live(live, entries, batch)
@@ -212,7 +217,7 @@ class Room:
         self._metrics.gaps += 1
         self.forget()
         for live in self.live.values():
-            told = live.wire.gap(gap) if live.wire.gap is not None else None
+            told = live.wire.gap(self._named, gap) if live.wire.gap is not None else None
             for session in [session for session in live.sessions if self._owed(session, gap)]:
                 self._metrics.gaps_told += 1
                 if told is None:
@@ -339,7 +344,7 @@ class Room:
         if session.wire.gap is None:
             session.connection.end(Close.GAP)
         else:
-            session.connection.write(session.wire.gap(gap))
+            session.connection.write(session.wire.gap(self._named, gap))
             session.cursor = gap.before.before()
 
     def _write_on(self, session: Session, entries: list[Entry]) -> int:
@@ -349,7 +354,7 @@ class Room:
         if session not in self.behind or (chunk is None and not entries):
             return 0  # it left, or was forgotten, while this walk waited for its turn
         if chunk is None:
-            chunk = chunk_of(session.wire, entries)
+            chunk = chunk_of(session.wire, self._named, entries)
             if len(self.behind) > 1:
                 self._walks.share(place, chunk)
         session.connection.write(chunk.frames)

@@ -30,15 +30,15 @@ class Chunk(NamedTuple):
     entries: int
 
 
-def chunk_of(wire: Wire, entries: list[Entry]) -> Chunk:
-    """The first of these entries, as many as make a step."""
+def chunk_of(wire: Wire, room: bytes, entries: list[Entry]) -> Chunk:
+    """The first of these entries of a room, as many as make a step."""
     frames: list[bytes] = []
     size = 0
     for entry in entries:
         size += len(entry.message)
         if frames and size > WALK_BYTES:
             break
-        frames.append(wire.message(entry))
+        frames.append(wire.message(room, entry))
     return Chunk(b"".join(frames), entries[len(frames) - 1].id, len(frames))
 
 

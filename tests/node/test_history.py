@@ -155,7 +155,7 @@ async def test_a_gap_is_told_where_entries_were_lost(
     guest = await crowd.join(node, "trimmed", after=ids[4])
     assert (await guest.welcome())["recovered"] is False
     await guest.hears(*range(12, 20))
-    assert guest.heard[1] == {"type": "gap", "after": ids[4], "before": ids[12], "lost": 7}
+    assert guest.heard[1] == {"type": "gap", "room": "trimmed", "after": ids[4], "before": ids[12], "lost": 7}
     unharmed = await crowd.join(node, "trimmed", after=ids[11])
     assert (await unharmed.welcome())["recovered"] is True
     await unharmed.hears(*range(12, 20))
@@ -174,7 +174,7 @@ async def test_a_hole_in_the_middle_of_the_log_is_told_between_its_neighbours(
     await redis_client.xdel(await log_of(redis_client, "hole"), ids[4], ids[5])
     guest = await crowd.join(node, "hole", history=100)
     await guest.hears(0, 1, 2, 3, 6, 7, 8, 9)
-    assert guest.heard[5] == {"type": "gap", "after": ids[3], "before": ids[6], "lost": 2}
+    assert guest.heard[5] == {"type": "gap", "room": "hole", "after": ids[3], "before": ids[6], "lost": 2}
     # Who can't be told of it is not sent away either: the next attempt would end the same way.
     old = await crowd.join(node, "hole", "plain", history=100)
     await old.hears(0, 1, 2, 3, 6, 7, 8, 9)
@@ -194,7 +194,7 @@ async def test_an_entry_of_another_format_is_a_gap_of_one(
     await redis_client.execute_command("SPUBLISH", log, b"")
     await speaker.until(lambda: speaker.of_type("gap"), "the gap")
     assert speaker.of_type("gap") == [
-        {"type": "gap", "after": speaker.ids[-1], "before": f"{ms}-{int(n) + 2}", "lost": 1}
+        {"type": "gap", "room": "format", "after": speaker.ids[-1], "before": f"{ms}-{int(n) + 2}", "lost": 1}
     ]
     assert (await old.closed())[0] == 4009
     late = await crowd.join(node, "format", "plain", history=10)

@@ -48,6 +48,7 @@ async def test_message_and_ack(shared_node: Node, crowd: Crowd) -> None:
     await bob.hears({"deep": [1, "二"]})
     assert bob.heard[1] == {
         "type": "message",
+        "room": "ack",
         "id": ack["id"],
         "from": (await ann.welcome())["session"],
         "user": None,
@@ -138,3 +139,15 @@ async def test_what_a_client_offers_in_several_header_lines_is_one_list(shared_n
     assert b"Sec-WebSocket-Protocol: hiroba.v1\r\n" in raw.head
     assert b"Sec-WebSocket-Extensions: permessage-deflate;" in raw.head
     await until(lambda: raw.payloads() and b'"welcome"' in raw.payloads()[0], "a welcome")
+
+
+async def test_a_message_may_name_the_room_that_it_is_for(shared_node: Node, crowd: Crowd) -> None:
+    """Only one that this connection is in: what is said by mistake must not appear where nobody waits for it."""
+    ann, bob = await crowd.join(shared_node, "named"), await crowd.join(shared_node, "elsewhere")
+    await ann.send('{"type": "message", "message": 1, "room": "elsewhere", "ref": "astray"}')
+    error = await ann.answer("astray")
+    assert (error["type"], error["code"], error["room"]) == ("error", "not_joined", "elsewhere")
+    await ann.send('{"type": "message", "message": 2, "room": "named", "ref": "here"}')
+    assert (await ann.answer("here"))["type"] == "ack"
+    await bob.say("mine")
+    await bob.hears("mine")

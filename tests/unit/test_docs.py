@@ -62,7 +62,7 @@ def test_what_a_v1_client_may_say() -> None:
     """A type in the table is taken (whatever else its frame lacks); one beside it is not known."""
     told = {name for name, _ in table(PROTOCOL, "Client:\n")}
     source = (ROOT / "gateway/core/wires/v1.py").read_text(encoding="utf-8")
-    compared = set(re.findall(r'say\.type [=!]= "(\w+)"', source))
+    compared = set(re.findall(r'tag="(\w+)"', source))
     assert told == compared
     with pytest.raises(BadMessage, match="knows no type"):
         V1.parse('{"type": "telegram"}')
@@ -73,14 +73,14 @@ def test_what_a_v1_server_says() -> None:
     id, entry = EntryId(1, 1), Entry(EntryId(1, 1), "s", "", b"1")
     made = [
         v1.welcome("s", "n", "r", id, True, 25.0),
-        V1.message(entry),
+        V1.message(b'"r"', entry),
         v1.ack(1, id),
         v1.pong(1),
-        v1.error("bad_json", "text", 1),
+        v1.error("not_joined", "text", 1, "r"),
         v1.reconnect(1.0),
     ]
     assert V1.gap is not None
-    made.append(V1.gap(Gap(id, id, None)))
+    made.append(V1.gap(b'"r"', Gap(id, id, None)))
     told = {name: set(re.findall(r"(?:^|`)(\w+)`", fields)) for name, fields in table(PROTOCOL, "Server:\n\n")}
     said = [json.loads(frame[frame.index(b"{") :]) for frame in made]
     assert told.keys() == {frame["type"] for frame in said}
@@ -92,9 +92,9 @@ def test_what_a_v1_server_says() -> None:
 
 def test_error_codes() -> None:
     told = [code for code, _ in table(PROTOCOL, "Error codes:")]
-    assert sorted(told) == sorted({"bad_json", *(refusal.code for refusal in Refusal)})
+    assert sorted(told) == sorted({"bad_json", "not_joined", *(refusal.code for refusal in Refusal)})
     said = {call.args[0].value for call in calls("edge") if name_of(call) == "error" and is_text(call, 0)}
-    assert said == {"bad_json"}, "all other codes are a Refusal's name"
+    assert said == {"bad_json", "not_joined"}, "all other codes are a Refusal's name"
 
 
 def test_handshake_refusals() -> None:

@@ -147,8 +147,8 @@ def test_a_tail_counts_what_its_entries_keep_compressed() -> None:
             entries = log.append([size] * 100)
             for entry in entries:
                 entry.message = b'"' + rng.randbytes(size // 2).hex().encode() + b'"'
-                DEFLATING[V1].shared(entry)
-                DEFLATING[PLAIN].shared(entry)
+                DEFLATING[V1].shared(b'"r"', entry)
+                DEFLATING[PLAIN].shared(b'"r"', entry)
             tail.append(entries)
         del entries, entry
         held_bytes = tracemalloc.get_traced_memory()[0] - began
@@ -162,6 +162,6 @@ def test_a_tail_counts_what_its_entries_keep_compressed() -> None:
 def test_who_is_walked_adds_nothing_to_an_entry() -> None:
     """What the tail has counted must not grow behind its back."""
     (entry,) = Log().append([3_000])
-    frame = DEFLATING[V1].message(entry)
+    frame = DEFLATING[V1].message(b'"r"', entry)
     assert entry.deflated is None
-    assert DEFLATING[V1].shared(entry) == frame and DEFLATING[V1].message(entry) is entry.deflated["v1"]
+    assert DEFLATING[V1].shared(b'"r"', entry) == frame and DEFLATING[V1].message(b'"r"', entry) is entry.deflated["v1"]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.entry import Entry, EntryId, Gap
-from gateway.core.wires import PLAIN, V1, Asked, BadMessage, Ref, Said, Wire, v1
+from gateway.core.wires import PLAIN, V1, BadMessage, Ping, Ref, Said, Wire, named, v1
 
 readable = st.characters(codec="utf-8")
 texts = st.text(readable)
@@ -49,6 +49,8 @@ def spoken(wire: Wire, text: str) -> Said:
     return parsed
 
 
+ROOM = named("部屋")
+
 both = pytest.mark.parametrize("wire", [PLAIN, V1], ids=lambda wire: wire.name)
 
 
@@ -60,9 +62,9 @@ both = pytest.mark.parametrize("wire", [PLAIN, V1], ids=lambda wire: wire.name)
 def test_any_json_comes_out_byte_for_byte(wire: Wire, value: object, style: dict) -> None:
     """Not re-encoded: 1.0 stays 1.0, keys keep their order, escapes stay as the client wrote them."""
     written = json.dumps(value, **style)
-    message, _ = spoken(wire, said(wire, written))
+    message, *_ = spoken(wire, said(wire, written))
     assert message == written.encode()
-    heard = payload(wire.message(entry(message)))
+    heard = payload(wire.message(ROOM, entry(message)))
     assert b'"message":%b' % message in heard
     assert json.loads(heard)["message"] == value
 
@@ -81,18 +83,18 @@ def test_json_that_others_would_change_is_left_alone(wire: Wire, written: str) -
 
 @given(st.dictionaries(texts.filter(lambda key: key != "message"), values, max_size=4))
 def test_plain_ignores_other_keys(more: dict) -> None:
-    assert PLAIN.parse(said(PLAIN, '"hi"', **more)) == (b'"hi"', None)
+    assert PLAIN.parse(said(PLAIN, '"hi"', **more)) == (b'"hi"', None, None)
 
 
 def test_plain_says_the_message_and_nothing_else() -> None:
     """The old page prints whatever has no `message` as `undefined`."""
-    assert payload(PLAIN.message(entry(b'"hi"', user="ann"))) == b'{"message":"hi"}'
+    assert payload(PLAIN.message(ROOM, entry(b'"hi"', user="ann"))) == b'{"message":"hi"}'
     assert PLAIN.gap is None
 
 
 @given(refs)
 def test_a_ref_is_given_back(ref: Ref) -> None:
-    message, parsed = spoken(V1, said(V1, "1", ref=ref))
+    message, parsed, _ = spoken(V1, said(V1, "1", ref=ref))
     assert (message, parsed) == (b"1", ref) and type(parsed) is type(ref)
     told = json.loads(payload(v1.ack(parsed, EntryId(5, 6))))
     assert told == {"type": "ack", "ref": ref, "id": "5-6"}
@@ -150,7 +152,7 @@ def test_a_whole_pair_is_text_and_is_not_blamed_for_other_mistakes(wire: Wire, s
 def test_whatever_comes_is_parsed_or_refused(wire: Wire, text: str) -> None:
     """No input may raise anything else: the handler would die, or the node."""
     try:
-        message, ref = spoken(wire, text)
+        message, ref, _ = spoken(wire, text)
     except BadMessage:
         return
     assert json.loads(message) == json.loads(text)["message"] and (wire is V1 or ref is None)
@@ -194,17 +196,18 @@ ids = st.builds(EntryId, st.integers(0, 10**15), st.integers(0, 10**15))
 
 @given(ids, texts, texts, values)
 def test_a_v1_message_says_all_of_its_entry(id: EntryId, sender: str, user: str, value: object) -> None:
-    heard = json.loads(payload(V1.message(Entry(id, sender, user, json.dumps(value).encode()))))
+    heard = json.loads(payload(V1.message(ROOM, Entry(id, sender, user, json.dumps(value).encode()))))
     assert heard == {
-        "type": "message", "id": str(id), "from": sender, "user": user or None, "message": value, "at": id.ms
+        "type": "message", "room": "部屋", "id": str(id), "from": sender, "user": user or None, "message": value,
+        "at": id.ms,
     }  # fmt: skip
 
 
 @given(ids, ids, st.none() | st.integers(1, 10**9))
 def test_a_v1_gap_says_between_what(after: EntryId, before: EntryId, lost: int | None) -> None:
     assert V1.gap is not None
-    heard = json.loads(payload(V1.gap(Gap(after, before, lost))))
-    assert heard == {"type": "gap", "after": str(after), "before": str(before), "lost": lost}
+    heard = json.loads(payload(V1.gap(ROOM, Gap(after, before, lost))))
+    assert heard == {"type": "gap", "room": "部屋", "after": str(after), "before": str(before), "lost": lost}
 
 
 def test_the_other_frames_of_v1() -> None:
@@ -222,6 +225,6 @@ def test_the_other_frames_of_v1() -> None:
 
 @pytest.mark.parametrize("ref", [None, "mine", 7])
 def test_a_v1_ping_asks_whatever_else_is_in_it(ref: Ref) -> None:
-    assert V1.parse(json.dumps({"type": "ping", "ref": ref, "message": "of no meaning"})) == Asked(ref)
-    assert V1.parse('{"type":"ping"}') == Asked(None)
-    assert spoken(PLAIN, '{"type":"ping","message":1}') == (b"1", None), "plain knows no types"
+    assert V1.parse(json.dumps({"type": "ping", "ref": ref, "message": "of no meaning"})) == Ping(ref)
+    assert V1.parse('{"type":"ping"}') == Ping(None)
+    assert spoken(PLAIN, '{"type":"ping","message":1}') == (b"1", None, None), "plain knows no types"

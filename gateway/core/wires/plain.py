@@ -20,7 +20,7 @@ def _parse(text: str) -> Said:
         raise bad_json(text, exc) from None
 
 
-def _payload(entry: Entry) -> bytes:
+def _payload(room: bytes, entry: Entry) -> bytes:
     return b'{"message":%b}' % entry.message
 
 

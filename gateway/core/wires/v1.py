@@ -1,44 +1,83 @@
 """The wire `v1`, hiroba's own: ids, acknowledgements, gaps (docs/protocol.md)."""
 
+from typing import get_args
+
 import msgspec
 
 from gateway.core import frames
 from gateway.core.entry import Entry, EntryId, Gap
-from gateway.core.wires.wire import Asked, BadMessage, Ref, Said, bad_json, pair
+from gateway.core.wires.wire import BadMessage, Ping, Ref, Request, Said, bad_json, pair
 
 # One string or integer of the client's choice, so long or with so many digits; longer ones would be an echo amplifier.
 REF_CHARS_MAX = 64
 
 
-class _Say(msgspec.Struct):
+class _Typed(msgspec.Struct):
+    """What every frame of a client has."""
+
     type: str
-    message: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     ref: Ref = None
 
 
+class _Frame(msgspec.Struct, tag_field="type"):
+    ref: Ref = None
+
+
+class _Say(_Frame, tag="message"):
+    message: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    room: str | None = None
+
+    def request(self) -> Request:
+        if isinstance(self.message, msgspec.UnsetType):
+            raise BadMessage("Object missing required field `message`", self.ref)
+        return Said(bytes(self.message), self.ref, self.room)
+
+
+class _Ping(_Frame, tag="ping"):
+    def request(self) -> Request:
+        return Ping(self.ref)
+
+
+_Any = _Say | _Ping
+_TYPES = {kind.__struct_config__.tag for kind in get_args(_Any)}
+
 _json = msgspec.json.encode
-_decode = msgspec.json.Decoder(_Say).decode
+_decode = msgspec.json.Decoder(_Any).decode
+_decode_typed = msgspec.json.Decoder(_Typed).decode
 
 
-def _parse(text: str) -> Said | Asked:
+def _parse(text: str) -> Request:
     try:
-        say = _decode(text)
+        frame = _decode(text)
     except (msgspec.MsgspecError, RecursionError) as exc:
-        raise bad_json(text, exc) from None
-    if len(str(say.ref)) > REF_CHARS_MAX:
-        raise BadMessage(f"ref has more than {REF_CHARS_MAX} characters")
-    if say.type == "ping":
-        return Asked(say.ref)
-    if say.type != "message":
-        raise BadMessage(f"this node knows no type {say.type[:50]!r}", say.ref)
-    if isinstance(say.message, msgspec.UnsetType):
-        raise BadMessage("Object missing required field `message`", say.ref)
-    return Said(bytes(say.message), say.ref)
+        raise _bad_frame(text, exc) from None
+    if len(str(frame.ref)) > REF_CHARS_MAX:
+        raise _long_ref()
+    request: Request = frame.request()
+    return request
 
 
-def _payload(entry: Entry) -> bytes:
+def _long_ref() -> BadMessage:
+    return BadMessage(f"ref has more than {REF_CHARS_MAX} characters")
+
+
+def _bad_frame(text: str, exc: Exception) -> BadMessage:
+    """What is wrong with it, said to the request that it is, where that can be read."""
+    try:
+        typed = _decode_typed(text)
+    except (msgspec.MsgspecError, RecursionError) as worse:
+        return bad_json(text, worse)
+    if len(str(typed.ref)) > REF_CHARS_MAX:
+        return _long_ref()
+    if typed.type not in _TYPES:
+        return BadMessage(f"this node knows no type {typed.type[:50]!r}", typed.ref)
+    return BadMessage(str(exc), typed.ref)
+
+
+def _payload(room: bytes, entry: Entry) -> bytes:
     user = _json(entry.user) if entry.user else b"null"
-    return b'{"type":"message","id":"%d-%d","from":%b,"user":%b,"message":%b,"at":%d}' % (
+    return b'{"type":"message","room":%b,"id":"%d-%d","from":%b,"user":%b,"message":%b,"at":%d}' % (
+        room,
         *entry.id,
         _json(entry.sender),
         user,
@@ -47,8 +86,8 @@ def _payload(entry: Entry) -> bytes:
     )
 
 
-def _gap(gap: Gap) -> bytes:
-    return _frame(type="gap", after=str(gap.after), before=str(gap.before), lost=gap.lost)
+def _gap(room: bytes, gap: Gap) -> bytes:
+    return _frame(type="gap", room=msgspec.Raw(room), after=str(gap.after), before=str(gap.before), lost=gap.lost)
 
 
 def welcome(session: str, node: str, room: str, last_id: EntryId, recovered: bool, ping_s: float) -> bytes:
@@ -70,9 +109,11 @@ def ack(ref: Ref, id: EntryId) -> bytes:
     return _frame(type="ack", ref=ref, id=str(id))
 
 
-def error(code: str, text: str, ref: Ref) -> bytes:
-    """A request failed and the connection stays. Codes: docs/protocol.md."""
-    return _frame(type="error", code=code, text=text, ref=ref)
+def error(code: str, text: str, ref: Ref, room: str | None = None) -> bytes:
+    """A request, of a room or of none, failed and the connection stays. Codes: docs/protocol.md."""
+    if room is None:
+        return _frame(type="error", code=code, text=text, ref=ref)
+    return _frame(type="error", code=code, text=text, ref=ref, room=room)
 
 
 def reconnect(after_s: float) -> bytes:

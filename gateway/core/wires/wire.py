@@ -23,16 +23,27 @@ class BadMessage(ValueError):
 
 
 class Said(NamedTuple):
-    """A message for the room: JSON bytes exactly as the client wrote them, and what it calls it."""
+    """A message: JSON bytes exactly as the client wrote them, what it calls it, and for which room; None: the one that
+    it is in."""
 
     message: bytes
     ref: Ref
+    room: str | None = None
 
 
-class Asked(NamedTuple):
-    """v1's `ping`: is anybody there? A browser's script can neither send nor see the WebSocket's own."""
+class Ping(NamedTuple):
+    """Is anybody there? A browser's script can neither send nor see the WebSocket's own."""
 
     ref: Ref
+
+
+# What a client's text may mean. Plain only says.
+Request = Said | Ping
+
+
+def named(room: str) -> bytes:
+    """A room's name as frames have it, in JSON."""
+    return msgspec.json.encode(room)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +56,13 @@ class Wire:
     # The WebSocket subprotocol that selects it (RFC 6455 §1.9); None: no subprotocol.
     subprotocol: str | None
     # What a client's text means. Raises BadMessage.
-    parse: Callable[[str], Said | Asked]
-    message: Callable[[Entry], bytes]
+    parse: Callable[[str], Request]
+    # Of a room, `named`.
+    message: Callable[[bytes, Entry], bytes]
     # The same, and kept with the entry where it was costly to make: for who delivers to many and keeps the entry.
-    shared: Callable[[Entry], bytes]
+    shared: Callable[[bytes, Entry], bytes]
     # None: the wire has no word for a gap, so the connection has to be closed instead.
-    gap: Callable[[Gap], bytes] | None
+    gap: Callable[[bytes, Gap], bytes] | None
 
     @property
     def answers(self) -> bool:
@@ -73,25 +85,29 @@ def bad_json(text: str, exc: Exception) -> BadMessage:
     return BadMessage(str(exc))
 
 
-def _in_text(payload: Callable[[Entry], bytes]) -> Callable[[Entry], bytes]:
-    return lambda entry: frames.text(payload(entry))
+# Of a room and an entry of it, `message` and `shared` of Wire.
+Message = Callable[[bytes, Entry], bytes]
 
 
-def _in_deflated(name: str, payload: Callable[[Entry], bytes]) -> Callable[[Entry], bytes]:
+def _in_text(payload: Message) -> Message:
+    return lambda room, entry: frames.text(payload(room, entry))
+
+
+def _in_deflated(name: str, payload: Message) -> Message:
     """Compressed, unless it was once and kept."""
 
-    def message(entry: Entry) -> bytes:
+    def message(room: bytes, entry: Entry) -> bytes:
         kept = entry.deflated.get(name) if entry.deflated is not None else None
-        return frames.deflated(payload(entry)) if kept is None else kept
+        return frames.deflated(payload(room, entry)) if kept is None else kept
 
     return message
 
 
-def _kept(name: str, message: Callable[[Entry], bytes]) -> Callable[[Entry], bytes]:
+def _kept(name: str, message: Message) -> Message:
     """Compress an entry once for all sockets of this wire, also for those that are walked to it later."""
 
-    def shared(entry: Entry) -> bytes:
-        frame = message(entry)
+    def shared(room: bytes, entry: Entry) -> bytes:
+        frame = message(room, entry)
         if len(entry.message) >= frames.DEFLATE_BYTES_MIN:  # smaller ones cost nothing to make again
             if entry.deflated is None:
                 entry.deflated = {}
@@ -104,9 +120,9 @@ def _kept(name: str, message: Callable[[Entry], bytes]) -> Callable[[Entry], byt
 def pair(
     name: str,
     subprotocol: str | None,
-    parse: Callable[[str], Said | Asked],
-    payload: Callable[[Entry], bytes],
-    gap: Callable[[Gap], bytes] | None,
+    parse: Callable[[str], Request],
+    payload: Message,
+    gap: Callable[[bytes, Gap], bytes] | None,
 ) -> tuple[Wire, Wire]:
     """A wire as it is, and with its long frames compressed."""
     plain, deflated = _in_text(payload), _in_deflated(name, payload)
