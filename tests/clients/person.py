@@ -62,7 +62,7 @@ class Person:
             await self.hears("joined", room)
 
     def events(self, on: str, room: str | None = None) -> list[Any]:
-        return [one["event"] for one in self.heard if one["on"] == on and one.get("room") == room]
+        return [one.get("event") for one in self.heard if one["on"] == on and one.get("room") == room]
 
     async def hears(self, on: str, room: str | None = None, count: int = 1, within_s: float = BUDGET_S) -> Any:
         """Waits for so many events of a name; the last of them."""
