@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 
 from deploy.compose.engine import compose, missing
@@ -26,7 +27,7 @@ def main(names: Sequence[str]) -> int:
         for trial in trials:
             _try(trial)
     except (subprocess.CalledProcessError, AssertionError) as exc:
-        print(f"compose-test: {exc}", file=sys.stderr)
+        print(f"compose-test: {str(exc) or traceback.format_exc()}", file=sys.stderr)
         compose("logs", "--tail", "50")
         return 1
     finally:
