@@ -146,6 +146,16 @@ class Limits(Section):
     message_weight_bytes: Count = 4_096
     """Bytes that count as one message; a longer one counts as many as it has of these, inflated: the longest
     as 16. With `messages_per_s`, 80 KiB a second."""
+    rooms_per_connection_max: Count = 500
+    """Rooms that one connection may be in; one more is refused (`error` `too_many_rooms`). A chat with more open at
+    once is rare, and a list of rooms need not join them. Centrifugo 128 subscriptions, Pusher 100."""
+    joins_per_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
+    """Rooms per second that one connection may join, on average; above it its socket is read more slowly. It may join
+    `rooms_per_connection_max` at once: who comes back comes back to all of them. 0 is no limit. Joining a room that
+    nobody is in costs node and broker as much as several messages."""
+    requests_max: Count = 1_000
+    """Requests (`join`, `leave`, …) of one connection that wait for those before them; above it its socket is not
+    read. Twice what a client asks that comes back to all its rooms."""
     flood_s: Seconds = 60.0
     """Who was slowed down for so long without a break, with more than 16 KiB still waiting to be read, is
     closed 1008."""

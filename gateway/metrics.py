@@ -119,6 +119,7 @@ GAUGES = (
 LABELLED = (
     ("publishes_refused", "hiroba_publishes_refused", "reason", "Publishes that got no id: timeout, unknown, refused."),
     ("closes", "hiroba_closes", "reason", "Connections ended, by reason (docs/protocol.md)."),
+    ("errors_told", "hiroba_errors_told", "code", "Errors told to v1 clients, whose connections stay, by code."),
     ("handshakes_refused", "hiroba_handshakes_refused", "reason", "WebSocket handshakes refused, by reason."),
     ("nonsense", "hiroba_broker_nonsense", "what", "Things heard from the broker that nobody of ours wrote, by kind."),
     (
@@ -184,6 +185,7 @@ class Metrics:
     lag_s: float | None
     publishes_refused: Counter[str]
     closes: Counter[str]
+    errors_told: Counter[str]
     handshakes_refused: Counter[str]
     requests_refused: Counter[str]
     broker_reconnects: Counter[str]

@@ -178,7 +178,7 @@ class Node:
             return sum(len(room.behind) for room in self.hub.rooms.values())
 
         readings: list[metrics.Reading] = [
-            ("hiroba_sessions_live", "Sessions that stand at the top of their room's log.", live),
+            ("hiroba_sessions_live", "Sessions, one per room of a connection, that stand at the top of its log.", live),
             ("hiroba_sessions_behind", "Sessions that are walked towards the top of their room's log.", behind),
             ("hiroba_connections", "WebSockets, handshakes under way included.", lambda: self.edge.connections),
             ("hiroba_connections_max", "WebSockets that this node takes.", lambda: self.edge.connections_max),

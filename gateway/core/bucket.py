@@ -33,6 +33,10 @@ class TokenBucket:
         """Take at least one. What is not there yet is owed, and the next one waits for it."""
         self._tokens -= tokens
 
+    def give_back(self, tokens: float) -> None:
+        """What was taken is paid otherwise."""
+        self._tokens += tokens
+
     def _fill(self, now: float) -> None:
         """A clock that steps back adds nothing."""
         if now > self._at:

@@ -31,6 +31,8 @@ class EntryId(NamedTuple):
 
 
 START = EntryId(0, 0)
+# Above all that parse_id makes.
+_NOWHERE = EntryId(2**62, 0)
 
 
 def parse_id(text: str) -> EntryId:
@@ -39,6 +41,14 @@ def parse_id(text: str) -> EntryId:
     if match is None:
         raise ValueError(f"not an entry id (<ms>-<n>): {text[:50]!r}")
     return EntryId(int(match[1]), int(match[2]))
+
+
+def cursor_of(text: str) -> EntryId:
+    """Where a client asks to go on. Above every id where it names none: nothing can be recovered from there."""
+    try:
+        return parse_id(text)
+    except ValueError:
+        return _NOWHERE
 
 
 def entry_id(raw: bytes) -> EntryId:

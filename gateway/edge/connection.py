@@ -9,16 +9,19 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from gateway.broker.publisher import Refusal
 from gateway.core import frames, inbound
 from gateway.core.closes import Close
 from gateway.core.entry import entry_id
 from gateway.core.inbound import Frame, Opcode
-from gateway.core.names import RoomName
-from gateway.core.wires import BadMessage, Ping, Ref, Wire, v1
+from gateway.core.names import BadRoomName, RoomName, room_name
+from gateway.core.wires import Asked, BadMessage, Ping, Ref, Said, Wire, v1
 from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES, Intake
+from gateway.edge.requests import Requests
+from gateway.rooms.hub import Place
 from gateway.rooms.session import Session
 
 # What the loop reads into, of every socket: it is taken out before the next one is read.
@@ -30,12 +33,13 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_abort_timer", "_behind", "_close_written", "_context", "_intake", "_stuck_bytes", "_stuck_since",
-        "_window_open", "_writable", "closing", "gone", "id", "in_flight", "opened_at", "path", "peer", "quiet_looks",
-        "received", "received_bytes", "room", "sent_bytes", "sent_entries", "sessions", "slot", "transport", "wire",
+        "_window_open", "_writable", "closing", "entered", "gone", "id", "in_flight", "opened_at", "path", "peer",
+        "quiet_looks", "received", "received_bytes", "requests", "room", "sent_bytes", "sent_entries", "sessions",
+        "slot", "transport", "wire",
     )  # fmt: skip
 
     def __init__(
-        self, context: Context, transport: asyncio.Transport, path: str, peer: str, wire: Wire, room: RoomName
+        self, context: Context, transport: asyncio.Transport, path: str, peer: str, wire: Wire, room: RoomName | None
     ) -> None:
         # Under which it publishes; clients and logs call it the session.
         self.id = secrets.token_urlsafe(9)
@@ -43,10 +47,12 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = transport
         self.path = path
         self.peer = peer
-        # Of its address, for the log.
+        # Of its address, for the log; None: of none.
         self.room = room
         # What it is in. Rooms serve these, and end the connection where one of them cannot go on.
         self.sessions: dict[RoomName, Session] = {}
+        # How many it had in all.
+        self.entered = 0
         self.opened_at = time.monotonic()
         self.received = 0
         self.received_bytes = 0
@@ -63,6 +69,8 @@ class Connection(asyncio.BufferedProtocol):
         self.slot = 0
         # Told once, when the socket is closed.
         self.gone: Callable[[Connection], None] | None = None
+        # What it asked beside saying something; None: nothing yet.
+        self.requests: Requests | None = None
         self._context = context
         self._intake: Intake | None = None
         # While the socket's buffer is above its high-water mark: done when it is below the low one.
@@ -198,28 +206,57 @@ class Connection(asyncio.BufferedProtocol):
             said = self.wire.parse(inbound.text(payload))
         except BadMessage as exc:
             if self.wire.answers:
-                self.write(v1.error("bad_json", exc.args[0], exc.ref))
+                self.refuse("bad_json", exc.args[0], exc.ref)
             else:
                 self.end(Close.BAD_DATA, exc.args[0])
             return
-        if isinstance(said, Ping):
+        if isinstance(said, Said):
+            self._publish(said)
+        elif isinstance(said, Ping):
             self.write(v1.pong(said.ref))
-            return
-        session = self._session(said.room)
+        else:
+            self._ask(said)
+
+    def _publish(self, said: Said) -> None:
+        sessions = self.sessions
+        if said.room is not None:
+            session = self.session(said.room)
+        else:
+            session = next(iter(sessions.values())) if len(sessions) == 1 else None
         if session is None:
-            self.write(v1.error("not_joined", "this connection is not in that room", said.ref, said.room))
+            self.refuse("not_joined", _elsewhere(said.room, len(sessions)), said.ref, self.named(said.room))
             return
         self.in_flight += 1
-        context.hub.publish(session, said.message, said.ref)
+        self._context.hub.publish(session, said.message, said.ref)
 
-    def _session(self, room: str | None) -> Session | None:
-        """In the room of this name; without a name in the only one. None: there is none."""
+    def _ask(self, request: Asked) -> None:
+        if self.requests is None:
+            self.requests = Requests(self, self._context)
+        if isinstance(request, v1.Join) and self._intake is not None:
+            self._intake.charge_join()
+        self.requests.ask(request)
+
+    def session(self, room: str) -> Session | None:
+        """In the room of this name, as a client wrote it; None: it is not in there."""
+        session = self.sessions.get(RoomName(room))
+        if session is None and (name := self.named(room)) is not None:  # two spellings may be one room
+            session = self.sessions.get(name)
+        return session
+
+    def named(self, room: str | None) -> RoomName | None:
+        """The room that a client means; None: it names none."""
         if room is not None:
-            return self.sessions.get(RoomName(room))
-        return next(iter(self.sessions.values())) if len(self.sessions) == 1 else None
+            with suppress(BadRoomName):
+                return room_name(room, self._context.settings.room_name_chars_max)
+        return None
 
-    def answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
-        """The broker's answer to one publish: its id, or why there is none."""
+    def refuse(self, code: str, text: str, ref: Ref, room: RoomName | None = None) -> None:
+        """A request, of a room or of none, failed; v1 is told."""
+        self._context.metrics.errors_told[code] += 1
+        self.write(v1.error(code, text, ref, room))
+
+    def answered(self, outcome: bytes | Refusal, ref: Ref, room: RoomName) -> None:
+        """The broker's answer to one publish in a room: its id, or why there is none."""
         self.in_flight -= 1
         if self._window_open is not None and not self._window_open.done():
             self._window_open.set_result(None)
@@ -227,9 +264,9 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self.wire.answers:
             if isinstance(outcome, Refusal):
-                self.write(v1.error(outcome.code, outcome.value, ref))
+                self.refuse(outcome.code, outcome.value, ref, room)
             elif ref is not None:
-                self.write(v1.ack(ref, entry_id(outcome)))
+                self.write(v1.ack(ref, room, entry_id(outcome)))
         elif isinstance(outcome, Refusal):
             self.end(Close.BROKER)
 
@@ -239,7 +276,13 @@ class Connection(asyncio.BufferedProtocol):
             self._window_open = asyncio.get_running_loop().create_future()
             await self._window_open
 
-    # ---- how a session ends, and how all do ----
+    # ---- how a session begins and ends, and how all do ----
+
+    def enter(self, place: Place) -> Session:
+        """A session in a room that it is not in. The caller tells the client, and admits it, in this turn."""
+        session = self.sessions[place.room.name] = place.session(self)
+        self.entered += 1
+        return session
 
     def leave(self, session: Session) -> None:
         """End one session: from here on nothing of its room comes. The others, and the connection, stay."""
@@ -247,6 +290,14 @@ class Connection(asyncio.BufferedProtocol):
         del self.sessions[session.room.name]
         self.sent_entries += session.sent_entries
         self.sent_bytes += session.sent_bytes
+
+    def dismiss(self, session: Session, close: Close) -> None:
+        """End one session, telling why. Who never asked for a room may know no `left`: its connection ends."""
+        if self.requests is None:
+            self.end(close)
+        elif self.closing is None:
+            self.leave(session)
+            self.write(v1.left(session.room.name, reason=close.label))
 
     def end(self, close: Close, text: str | None = None, code: int | None = None) -> None:
         if self.closing is not None:
@@ -256,6 +307,8 @@ class Connection(asyncio.BufferedProtocol):
             self.leave(session)
         if self._intake is not None:
             self._intake.end()
+        if self.requests is not None:
+            self.requests.end()
         if close in (Close.LOST, Close.DEAD):
             self.transport.abort()
             return
@@ -287,3 +340,12 @@ class Connection(asyncio.BufferedProtocol):
             if self.wire.answers:
                 self.write(v1.reconnect(after_s))
             self.end(Close.DRAIN)
+
+
+def _elsewhere(room: str | None, joined: int) -> str:
+    """Why a message is for no room that its connection is in."""
+    if room is not None:
+        return "this connection is not in that room: join it first"
+    return (
+        "this connection is in no room" if not joined else f"this connection is in {joined} rooms: say which (`room`)"
+    )

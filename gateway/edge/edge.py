@@ -89,6 +89,7 @@ class Edge:
             connection.peer,
             session=connection.id,
             room=connection.room,
+            rooms=connection.entered,
             wire=connection.wire.name,
             reason=close.label,
             seconds=round(time.monotonic() - connection.opened_at, 3),

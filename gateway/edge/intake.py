@@ -37,7 +37,9 @@ log = structlog.get_logger()
 class Intake:
     """Made when its client first speaks: most only listen."""
 
-    __slots__ = ("_backlog_until", "_bucket", "_connection", "_context", "_flood_s", "_holding", "_inbound", "_pong")
+    __slots__ = (
+        "_backlog_until", "_bucket", "_connection", "_context", "_flood_s", "_holding", "_inbound", "_joins", "_pong",
+    )  # fmt: skip
 
     def __init__(self, connection: "Connection", context: Context) -> None:
         settings = context.settings
@@ -48,6 +50,8 @@ class Intake:
         self._bucket: TokenBucket | None = None
         if settings.messages_per_s:
             self._bucket = TokenBucket(settings.messages_per_s, settings.messages_burst, connection.opened_at)
+        # What joins cost; None: nobody joined yet, or no limit.
+        self._joins: TokenBucket | None = None
         # Until when what comes in may have waited until this socket was read again.
         self._backlog_until = 0.0
         # Seconds in a row that this client was slowed down while more than a read of it waited to be read.
@@ -68,6 +72,8 @@ class Intake:
         now = time.monotonic()
         if self._bucket is not None and self._context.clock.looked_at > self._backlog_until:
             self._bucket.rest(self._context.clock.awake_at(now))
+            if self._joins is not None:
+                self._joins.rest(self._context.clock.awake_at(now))
         full = len(data) >= READ_BYTES
         if not full:
             self._flood_s = 0.0  # a break: no more waited
@@ -139,12 +145,23 @@ class Intake:
             weight = frame.size / self._context.settings.message_weight_bytes
             self._bucket.take(weight if weight > 1 else 1)
 
+    def charge_join(self) -> None:
+        """A join costs one of its own tokens, and no message's: who comes back joins all its rooms at once."""
+        settings = self._context.settings
+        if self._bucket is not None:
+            self._bucket.give_back(1)
+        if self._joins is None and settings.joins_per_s:
+            self._joins = TokenBucket(settings.joins_per_s, settings.rooms_per_connection_max, time.monotonic())
+        if self._joins is not None:
+            self._joins.take(1)
+
     # ---- what it has to wait for ----
 
     def _must_wait(self) -> bool:
         context, connection = self._context, self._connection
         return (
-            (self._bucket is not None and self._bucket.wait_s(time.monotonic()) > 0)
+            self._too_fast_s() > 0
+            or (connection.requests is not None and connection.requests.full)
             or connection.in_flight >= context.settings.publish_window
             or context.broker.publisher.full(connection.id)
             # Answers to somebody who sends and never reads must not pile up.
@@ -161,10 +178,20 @@ class Intake:
             await context.broker.publisher.space(connection.id)
         elif connection.waiting_bytes() > context.settings.outgoing_bytes_max:
             await connection.drained()
-        elif self._bucket is not None and (wait_s := self._bucket.wait_s(time.monotonic())) > 0:
+        elif connection.requests is not None and connection.requests.full:
+            await connection.requests.space()
+        elif (wait_s := self._too_fast_s()) > 0:
             await self._slow_down(wait_s)
         else:
             await asyncio.sleep(0)
+
+    def _too_fast_s(self) -> float:
+        """Seconds until there is a token; 0.0: there is one."""
+        if self._bucket is None and self._joins is None:
+            return 0.0
+        now = time.monotonic()
+        wait_s = 0.0 if self._bucket is None else self._bucket.wait_s(now)
+        return wait_s if self._joins is None else max(wait_s, self._joins.wait_s(now))
 
     async def _slow_down(self, wait_s: float) -> None:
         """The rate is used up. Who makes no pause at all, with more than a read waiting, is sent away in the end."""

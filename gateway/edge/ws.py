@@ -9,7 +9,7 @@ from aiohttp import HttpVersion11, web
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.core import handshake
 from gateway.core.closes import Close
-from gateway.core.entry import EntryId, parse_id
+from gateway.core.entry import EntryId, cursor_of
 from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire, v1
 from gateway.edge.callers import NoOrigin
@@ -24,14 +24,12 @@ log = structlog.get_logger()
 RETRY_AFTER_S = 2
 # Of what a client wrote, in a log line.
 TOLD_CHARS_MAX = 200
-# An id above every possible one: what a malformed `after` becomes, for nothing can be recovered from it.
-_NOWHERE = EntryId(2**62, 0)
 
 
 # Every `label` of a Refused.
 REASONS = (
-    "path", "room_name", "bad_origin", "origin", "http_version", "no_websocket", "version", "key", "body",
-    "draining", "connections", "history", "rooms", "broker",
+    "path", "room_name", "subprotocol", "bad_origin", "origin", "http_version", "no_websocket", "version", "key",
+    "body", "draining", "connections", "history", "rooms", "broker",
 )  # fmt: skip
 
 
@@ -57,14 +55,14 @@ def _draining() -> Refused:
 
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
-    """`/ws/chat/<room>/`; whatever else is asked for under `/ws/` is a handshake too, and refused like one."""
+    """`/ws/chat/<room>/` and `/ws/`; what else is asked for under `/ws/` is a handshake too, and refused like one."""
     edge.metrics.known("handshakes_refused", REASONS)
 
-    async def chat(request: web.Request) -> web.StreamResponse:
+    async def shake(request: web.Request) -> web.StreamResponse:
         peer = edge.callers.peer(request)
         access.ws("HANDSHAKING", request.path, peer)
         try:
-            return await _chat(edge, request, peer)
+            return await _answer(edge, request, peer)
         except Refused as refused:
             edge.metrics.handshakes_refused[refused.label] += 1
             access.ws(
@@ -78,12 +76,17 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
             )
             return refused.response()
 
-    return [web.route("*", path, chat) for path in ("/ws/chat/{room}/", "/ws/{nothing:.*}")]
+    return [web.route("*", path, shake) for path in ("/ws/chat/{room}/", "/ws/{nothing:.*}")]
 
 
-async def _chat(edge: Edge, request: web.Request, peer: str) -> web.StreamResponse:
+async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResponse:
     name = _checked(edge, request)
     wire = _wire(request)
+    if name is None:
+        if not wire.answers:
+            raise Refused(400, "subprotocol", "/ws/ is for the subprotocol hiroba.v1: Sec-WebSocket-Protocol")
+        edge.came()
+        return _let_in(edge, request, peer, wire, None)
     after, history = _start(edge, request)
     edge.came()
     try:
@@ -92,19 +95,14 @@ async def _chat(edge: Edge, request: web.Request, peer: str) -> web.StreamRespon
         edge.went()
         raise
     try:
-        return _join(edge, request, peer, wire, place)
+        return _let_in(edge, request, peer, wire, place)
     finally:
         edge.context.hub.release(place.room)
 
 
-def _checked(edge: Edge, request: web.Request) -> RoomName:
-    """Everything that can be judged without the broker."""
-    if "room" not in request.match_info:
-        raise Refused(404, "path", "no such address: /ws/chat/<room>/")
-    try:
-        name = room_name(request.match_info["room"], edge.settings.room_name_chars_max)
-    except BadRoomName as exc:
-        raise Refused(404, "room_name", str(exc)) from None
+def _checked(edge: Edge, request: web.Request) -> RoomName | None:
+    """Everything that can be judged without the broker. The room of its address; None: it begins in none."""
+    name = _room(edge, request)
     try:
         if not edge.callers.may_come(request):
             raise Refused(403, "origin", "this page may not open a WebSocket here: allowed_origins")
@@ -126,6 +124,17 @@ def _checked(edge: Edge, request: web.Request) -> RoomName:
     if edge.overloaded:
         raise _busy("connections", "this node is full: connections_max")
     return name
+
+
+def _room(edge: Edge, request: web.Request) -> RoomName | None:
+    if request.match_info.get("nothing") == "":
+        return None
+    if "room" not in request.match_info:
+        raise Refused(404, "path", "no such address: /ws/chat/<room>/ or /ws/")
+    try:
+        return room_name(request.match_info["room"], edge.settings.room_name_chars_max)
+    except BadRoomName as exc:
+        raise Refused(404, "room_name", str(exc)) from None
 
 
 def _wire(request: web.Request) -> Wire:
@@ -151,12 +160,7 @@ def _tokens(request: web.Request, header: str) -> list[str]:
 
 
 def _start(edge: Edge, request: web.Request) -> tuple[EntryId | None, int]:
-    after = None
-    if "after" in request.query:
-        try:
-            after = parse_id(request.query["after"])
-        except ValueError:
-            after = _NOWHERE
+    after = cursor_of(request.query["after"]) if "after" in request.query else None
     history, history_max = request.query.get("history", "0"), edge.settings.history_max
     if not (history.isascii() and history.isdigit() and len(history) <= 9 and int(history) <= history_max):
         raise Refused(400, "history", f"history is a number from 0 to {history_max}")
@@ -187,27 +191,26 @@ async def _enter(edge: Edge, name: RoomName, after: EntryId | None, history: int
     return place
 
 
-def _join(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place) -> web.StreamResponse:
-    """From the 101 to the room without an await between: the cursor was fixed before the 101."""
+def _let_in(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place | None) -> web.StreamResponse:
+    """From the 101 to the room, if there is one, without an await between: the cursor was fixed before the 101."""
     transport = request.transport
     if transport is None or transport.is_closing():  # gone while we asked the broker
         edge.went()
         return Upgraded()
-    connection = Connection(edge.context, transport, request.path, peer, wire, place.room.name)
-    session = connection.sessions[place.room.name] = place.session(connection)
+    room = place.room.name if place is not None else None
+    connection = Connection(edge.context, transport, request.path, peer, wire, room)
+    session = connection.enter(place) if place is not None else None
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
-        recovered, ping_s = bool(place.recovered), edge.settings.ping_s
-        connection.write(
-            v1.welcome(connection.id, edge.context.node, place.room.name, place.room.newest, recovered, ping_s)
-        )
+        last_id, recovered = (place.room.newest, bool(place.recovered)) if place is not None else (None, False)
+        connection.write(v1.welcome(connection.id, edge.context.node, room, last_id, recovered, edge.settings.ping_s))
     if wire.subprotocol is None and "Sec-WebSocket-Protocol" in request.headers:
         edge.metrics.unspoken += 1
         offered = _told(request, "Sec-WebSocket-Protocol")
         log.info("no subprotocol in common: browsers hang up", session=connection.id, peer=peer, offered=offered)
     edge.welcome(connection)
     response = take_over(request, connection)
-    if connection.closing is None:
+    if connection.closing is None and place is not None and session is not None:
         place.room.admit(session)
         if wire.gap is None and place.recovered is False:
             connection.end(Close.GAP)

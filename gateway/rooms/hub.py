@@ -97,8 +97,7 @@ class Hub:
 
     def publish(self, session: Session, message: bytes, ref: Ref) -> None:
         """Append to the room's log; its connection is `answered` later. The only road from one client to another."""
-        connection = session.connection
-        self._broker.publisher.offer(session.room.feed.key, connection.id, "", message, ref, connection.answered)
+        self._broker.publisher.offer(session.room.feed.key, session.connection.id, "", message, ref, session.answered)
 
     def tail_bytes(self) -> int:
         return self._tails.used_bytes + self._walks.bytes

@@ -255,7 +255,7 @@ class Room:
     def _walked(self, session: Session, walk: "asyncio.Task[None]") -> None:
         """A walk that failed is a bug; its session would stay behind for ever and never know."""
         if not walk.cancelled() and walk.exception() is not None:
-            session.connection.end(Close.ERROR)
+            session.connection.dismiss(session, Close.ERROR)
 
     def _wake_walks(self) -> None:
         if self._moved is not None:

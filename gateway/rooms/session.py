@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.broker.publisher import Refusal
 from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId
+from gateway.core.names import RoomName
 from gateway.core.wires import Ref, Wire
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Connection(Protocol):
     async def drained(self) -> None:
         """Return when the socket's buffer is below its low-water mark, or when there is no socket any more."""
 
-    def answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
-        """The broker's answer to one publish: its id, or why there is none."""
+    def answered(self, outcome: bytes | Refusal, ref: Ref, room: RoomName) -> None:
+        """The broker's answer to one publish in a room: its id, or why there is none."""
 
     def fell_behind(self) -> None:
         """One of its sessions did. It is now asked again and again whether it is `stalled`."""
@@ -48,6 +49,9 @@ class Connection(Protocol):
 
     def stalled(self, now: float, stall_s: float) -> bool:
         """Whether bytes wait and none was taken for `stall_s`."""
+
+    def dismiss(self, session: "Session", close: Close) -> None:
+        """End one session, telling why; the connection too, where its client knows of no other room."""
 
     def end(self, close: Close) -> None:
         """End all its sessions and close the socket, telling why. The first reason counts."""
@@ -80,3 +84,7 @@ class Session:
     @property
     def wire(self) -> Wire:
         return self.connection.wire
+
+    def answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
+        """The broker's answer to one publish, also when it has left meanwhile."""
+        self.connection.answered(outcome, ref, self.room.name)

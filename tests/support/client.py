@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import aiohttp
@@ -23,6 +23,8 @@ class Client:
     def __init__(self, ws: aiohttp.ClientWebSocketResponse) -> None:
         self.ws = ws
         self.heard: list[Frame] = []
+        # Refs of `ask`.
+        self.asked: list[str] = []
         # Of the server's close frame; None: none came (yet).
         self.close_code: int | None = None
         self.close_reason: str | None = None
@@ -51,6 +53,25 @@ class Client:
         if ref is not None:
             said["ref"] = ref
         await self.ws.send_str(json.dumps(said, ensure_ascii=False))
+
+    async def ask(self, type: str, **fields: object) -> Frame:
+        """v1: the answer to a request."""
+        (answer,) = await self.ask_all([{"type": type, **fields}])
+        return answer
+
+    async def ask_all(self, requests: Sequence[Frame]) -> list[Frame]:
+        """v1: the answers to requests that go out in one burst, in the order in which they came."""
+        refs = [f"asked {len(self.asked) + at}" for at in range(len(requests))]
+        self.asked += refs
+        for request, ref in zip(requests, refs, strict=True):
+            await self.ws.send_str(json.dumps({**request, "ref": ref}, ensure_ascii=False))
+        wanted = set(refs)
+
+        def answers() -> list[Frame]:
+            return [frame for frame in self.heard if frame.get("ref") in wanted]
+
+        await self.until(lambda: len(answers()) == len(refs), f"answers to {requests[:3]} …")
+        return answers()
 
     async def send(self, text: str) -> None:
         """A text frame as it is."""
@@ -157,6 +178,13 @@ class Crowd:
             max_msg_size=0,
         )
         assert ws.protocol == ("hiroba.v1" if wire == "v1" else None)
+        client = Client(ws)
+        self._clients.append(client)
+        return client
+
+    async def come(self, node: Node) -> Client:
+        """v1, in no room yet."""
+        ws = await self.http.ws_connect(node.url("/ws/"), protocols=("hiroba.v1",), max_msg_size=0)
         client = Client(ws)
         self._clients.append(client)
         return client

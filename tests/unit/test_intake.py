@@ -30,6 +30,7 @@ class Someone:
         self.transport = SimpleNamespace(get_extra_info=lambda name: None)
         self.opened_at = intakes.time.monotonic()
         self.in_flight = 0
+        self.requests = None
         self.closing: Close | None = None
         self.waiting = 0
         self.heard: list[bytes] = []

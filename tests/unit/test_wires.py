@@ -96,8 +96,8 @@ def test_plain_says_the_message_and_nothing_else() -> None:
 def test_a_ref_is_given_back(ref: Ref) -> None:
     message, parsed, _ = spoken(V1, said(V1, "1", ref=ref))
     assert (message, parsed) == (b"1", ref) and type(parsed) is type(ref)
-    told = json.loads(payload(v1.ack(parsed, EntryId(5, 6))))
-    assert told == {"type": "ack", "ref": ref, "id": "5-6"}
+    told = json.loads(payload(v1.ack(parsed, "r", EntryId(5, 6))))
+    assert told == {"type": "ack", "ref": ref, "room": "r", "id": "5-6"}
     assert json.loads(payload(v1.error("timeout", "late", parsed)))["ref"] == ref
 
 

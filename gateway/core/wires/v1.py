@@ -6,7 +6,7 @@ import msgspec
 
 from gateway.core import frames
 from gateway.core.entry import Entry, EntryId, Gap
-from gateway.core.wires.wire import BadMessage, Ping, Ref, Request, Said, bad_json, pair
+from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, bad_json, pair
 
 # One string or integer of the client's choice, so long or with so many digits; longer ones would be an echo amplifier.
 REF_CHARS_MAX = 64
@@ -38,7 +38,28 @@ class _Ping(_Frame, tag="ping"):
         return Ping(self.ref)
 
 
-_Any = _Say | _Ping
+class _Question(Asked):
+    """A frame that is asked as it is."""
+
+    def request(self) -> Request:
+        return self
+
+
+class Join(_Question, tag="join", kw_only=True):
+    """Be in a room too: behind `after`, or with the last `history` entries."""
+
+    room: str
+    after: str | None = None
+    history: int = 0
+
+
+class Leave(_Question, tag="leave", kw_only=True):
+    """Be in it no more."""
+
+    room: str
+
+
+_Any = _Say | _Ping | Join | Leave
 _TYPES = {kind.__struct_config__.tag for kind in get_args(_Any)}
 
 _json = msgspec.json.encode
@@ -90,23 +111,39 @@ def _gap(room: bytes, gap: Gap) -> bytes:
     return _frame(type="gap", room=msgspec.Raw(room), after=str(gap.after), before=str(gap.before), lost=gap.lost)
 
 
-def welcome(session: str, node: str, room: str, last_id: EntryId, recovered: bool, ping_s: float) -> bytes:
-    """The first frame of a session. `recovered`: `after` was given and nothing since it is missing. `ping_s`: how
-    long the node lets a quiet connection be; a client that hears nothing for longer may ask."""
+def welcome(
+    session: str, node: str, room: str | None, last_id: EntryId | None, recovered: bool, ping_s: float
+) -> bytes:
+    """The first frame of a connection; `room`, `last_id`: None of one that is in no room yet. `recovered`: `after` was
+    given and nothing since it is missing. `ping_s`: how long the node lets a quiet connection be; a client that hears
+    nothing for longer may ask."""
     return _frame(
-        type="welcome", session=session, node=node, room=room, user=None, last_id=str(last_id), recovered=recovered,
+        type="welcome", session=session, node=node, room=room, user=None,
+        last_id=None if last_id is None else str(last_id), recovered=recovered,
         ping_s=ping_s,
     )  # fmt: skip
 
 
+def joined(room: str, last_id: EntryId, recovered: bool, ref: Ref) -> bytes:
+    """The answer to a `join`: from here on the connection hears the room. As in the welcome."""
+    return _answer(ref, type="joined", room=room, last_id=str(last_id), recovered=recovered)
+
+
+def left(room: str, ref: Ref = None, reason: str | None = None) -> bytes:
+    """The last frame of a session; `reason`: the server ended it, a label of Close."""
+    if reason is None:
+        return _answer(ref, type="left", room=room)
+    return _frame(type="left", room=room, reason=reason)
+
+
 def pong(ref: Ref) -> bytes:
     """The answer to a `ping`."""
-    return _frame(type="pong") if ref is None else _frame(type="pong", ref=ref)
+    return _answer(ref, type="pong")
 
 
-def ack(ref: Ref, id: EntryId) -> bytes:
-    """The message that the client called `ref` is in the log as `id`."""
-    return _frame(type="ack", ref=ref, id=str(id))
+def ack(ref: Ref, room: str, id: EntryId) -> bytes:
+    """The message that the client called `ref` is in the room's log as `id`."""
+    return _frame(type="ack", ref=ref, room=room, id=str(id))
 
 
 def error(code: str, text: str, ref: Ref, room: str | None = None) -> bytes:
@@ -119,6 +156,10 @@ def error(code: str, text: str, ref: Ref, room: str | None = None) -> bytes:
 def reconnect(after_s: float) -> bytes:
     """This node goes away; come back after so many seconds, with the last id."""
     return _frame(type="reconnect", after_s=round(after_s, 3))
+
+
+def _answer(ref: Ref, **fields: object) -> bytes:
+    return _frame(**fields) if ref is None else _frame(**fields, ref=ref)
 
 
 def _frame(**fields: object) -> bytes:

@@ -37,8 +37,14 @@ class Ping(NamedTuple):
     ref: Ref
 
 
+class Asked(msgspec.Struct, tag_field="type"):
+    """What else a client of v1 asks: answered in the order of asking. Its fields stand with its type."""
+
+    ref: Ref = None
+
+
 # What a client's text may mean. Plain only says.
-Request = Said | Ping
+Request = Said | Ping | Asked
 
 
 def named(room: str) -> bytes:

@@ -1,0 +1,132 @@
+"""Into rooms and out of them: `join` and `leave` of a connection that is there. A handshake's own is `ws.py`'s."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.core.entry import cursor_of
+from gateway.core.names import BadRoomName, RoomName, room_name
+from gateway.core.wires import v1
+from gateway.edge.context import Context
+from gateway.rooms.hub import HubFull, Place
+
+if TYPE_CHECKING:
+    from gateway.edge.connection import Connection
+
+
+class _Failed(Exception):
+    """A join that can't be done: `code` and `args[0]` for the client."""
+
+    def __init__(self, code: str, text: str, room: RoomName | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.room = room
+
+
+async def join(connection: "Connection", context: Context, asked: list[v1.Join]) -> None:
+    """All at once; then answered in their order, each admitted in the turn in which its `joined` is written."""
+    wanted = _wanted(connection, context, asked)
+    entering = {name: request for request, name in wanted if isinstance(name, str) and name not in connection.sessions}
+    places = await _enter(context, entering)
+    try:
+        for request, name in wanted:
+            if connection.closing is not None:
+                return
+            if isinstance(name, _Failed):
+                connection.refuse(name.code, name.args[0], request.ref, name.room)
+                continue
+            place = places.pop(name, None)
+            if isinstance(place, _Failed):
+                connection.refuse(place.code, place.args[0], request.ref, name)
+            elif place is not None:
+                _admit(connection, context, place, request)
+            else:
+                _say_again(connection, request, name)
+    finally:
+        for place in places.values():
+            if isinstance(place, Place):
+                context.hub.release(place.room)
+
+
+async def leave(connection: "Connection", context: Context, asked: list[v1.Leave]) -> None:
+    """From `left` on nothing of the room comes."""
+    for request in asked:
+        session = connection.session(request.room)
+        if session is None:
+            room = connection.named(request.room)
+            connection.refuse("not_joined", "this connection is not in that room", request.ref, room)
+        else:
+            connection.leave(session)
+            connection.write(v1.left(session.room.name, request.ref))
+
+
+def _wanted(
+    connection: "Connection", context: Context, asked: list[v1.Join]
+) -> list[tuple[v1.Join, RoomName | _Failed]]:
+    """Which room each one means, or why it can't be joined, for all that can be judged without the broker."""
+    rooms_max = context.settings.rooms_per_connection_max
+    names = set(connection.sessions)
+    wanted: list[tuple[v1.Join, RoomName | _Failed]] = []
+    for request in asked:
+        outcome: RoomName | _Failed
+        try:
+            outcome = _checked(context, request)
+            if outcome not in names and len(names) >= rooms_max:
+                outcome = _Failed("too_many_rooms", f"a connection may be in {rooms_max} rooms", outcome)
+            else:
+                names.add(outcome)
+        except _Failed as failed:
+            outcome = failed
+        wanted.append((request, outcome))
+    return wanted
+
+
+def _checked(context: Context, request: v1.Join) -> RoomName:
+    settings = context.settings
+    try:
+        name = room_name(request.room, settings.room_name_chars_max)
+    except BadRoomName as exc:
+        raise _Failed("room_name", str(exc)) from None
+    if not 0 <= request.history <= settings.history_max:
+        raise _Failed("history", f"history is a number from 0 to {settings.history_max}", name)
+    return name
+
+
+async def _enter(context: Context, requests: dict[RoomName, v1.Join]) -> dict[RoomName, Place | _Failed]:
+    """Where each begins; the caller owes the hub the release of each place."""
+    places = await asyncio.gather(*(_place(context, name, request) for name, request in requests.items()))
+    return dict(zip(requests, places, strict=True))
+
+
+async def _place(context: Context, name: RoomName, request: v1.Join) -> Place | _Failed:
+    wait_s = context.settings.handshake_timeout_s
+    try:
+        async with asyncio.timeout(wait_s):
+            after = None if request.after is None else cursor_of(request.after)
+            return await context.hub.enter(name, after, request.history)
+    except HubFull:
+        return _Failed("busy", "this node has too many rooms open (rooms_max): try again later")
+    except TimeoutError:
+        return _Failed("timeout", f"the broker did not answer within {wait_s:g} s: try again later")
+    except BrokerGone:
+        return _Failed("timeout", "the broker is away: try again later")
+    except BrokerRefused:
+        return _Failed("refused", "the broker refuses the room: its node's log says why")
+
+
+def _admit(connection: "Connection", context: Context, place: Place, request: v1.Join) -> None:
+    """From `joined` to the room without an await between."""
+    room = place.room
+    try:
+        session = connection.enter(place)
+        connection.write(v1.joined(room.name, room.newest, bool(place.recovered), request.ref))
+        if connection.closing is None:  # the socket took it
+            room.admit(session)
+    finally:
+        context.hub.release(room)
+
+
+def _say_again(connection: "Connection", request: v1.Join, name: RoomName) -> None:
+    """It is in that room, and stays as it is."""
+    room = connection.sessions[name].room
+    connection.write(v1.joined(name, room.newest, False, request.ref))
