@@ -33,7 +33,8 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_abort_timer", "_behind", "_close_written", "_context", "_intake", "_stuck_bytes", "_stuck_since",
-        "_window_open", "_writable", "closing", "entered", "gone", "id", "in_flight", "opened_at", "path", "peer",
+        "_turn", "_window_open", "_writable", "closing", "entered", "gone", "id", "in_flight", "opened_at", "path",
+        "peer",
         "quiet_looks", "received", "received_bytes", "requests", "room", "sent_bytes", "sent_entries", "sessions",
         "slot", "transport", "wire",
     )  # fmt: skip
@@ -75,6 +76,8 @@ class Connection(asyncio.BufferedProtocol):
         self._intake: Intake | None = None
         # While the socket's buffer is above its high-water mark: done when it is below the low one.
         self._writable: asyncio.Future[None] | None = None
+        # Made when one of its sessions is first walked.
+        self._turn: asyncio.Lock | None = None
         self._window_open: asyncio.Future[None] | None = None
         # How many of its sessions are behind.
         self._behind = 0
@@ -124,6 +127,13 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
+
+    @property
+    def turn(self) -> asyncio.Lock:
+        """Of its sessions that are walked, each of which may fill the socket by itself."""
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        return self._turn
 
     async def drained(self) -> None:
         if self._writable is not None:

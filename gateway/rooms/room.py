@@ -6,8 +6,9 @@ a resume) are walked by a task of their own until they reach the top; nobody wai
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from enum import Enum, auto
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -241,16 +242,23 @@ class Room:
 
     async def _walk(self, session: Session) -> None:
         while session in self.behind:
-            await session.connection.drained()
-            if session not in self.behind:
-                return
-            if session.cursor == self.newest:  # no await between the check and the move
-                self._end_walk(session)
-                self._go_live(session)
-            elif session.cursor < self.top or self.tail.after(session.cursor, 1) or self._astray(session):
-                await self._step(session)
-            else:
-                await self._top_moved()
+            async with session.connection.turn:  # its rooms share its socket, and one step fills that
+                await session.connection.drained()
+                pause = await self._walk_on(session)
+            if pause is not None:
+                await pause()
+
+    async def _walk_on(self, session: Session) -> "Callable[[], Awaitable[None]] | None":
+        """One step, if there is one to go. What to wait for before the next one; None: nothing."""
+        if session not in self.behind:
+            return None
+        if session.cursor == self.newest:  # no await between the check and the move
+            self._end_walk(session)
+            self._go_live(session)
+            return None
+        if session.cursor < self.top or self.tail.after(session.cursor, 1) or self._astray(session):
+            return await self._step(session)
+        return self._top_moved
 
     def _walked(self, session: Session, walk: "asyncio.Task[None]") -> None:
         """A walk that failed is a bug; its session would stay behind for ever and never know."""
@@ -267,28 +275,27 @@ class Room:
             self._moved = asyncio.Event()
         await self._moved.wait()
 
-    async def _step(self, session: Session) -> None:
+    async def _step(self, session: Session) -> "Callable[[], Awaitable[None]] | None":
         """Bring a session one piece nearer to the top."""
         if self._at_hand(session):
             async with self._walks.turn():
                 self._write_on(session, self.tail.after(session.cursor, PAGE_ENTRIES) or [])
-            return
+            return None
         try:
             async with self._broker.reads.pages:
                 astray, past = self._astray(session), self.feed.past
                 if self._at_hand(session) or (session.cursor >= self.top and not astray):
-                    return  # while it waited, another walk read it, or the log was rewound
+                    return None  # while it waited, another walk read it, or the log was rewound
                 pieces = await self._broker.reads.after(
                     self.feed, session.cursor, self.top, self.page_entries(session.cursor), session.past
                 )
                 if pieces or not astray:
                     async with self._walks.turn():
                         self._write_page(session, pieces, past)
-                    return
+                    return None
         except (BrokerGone, BrokerRefused):
-            await asyncio.sleep(PAGE_RETRY_S)
-            return
-        await self._top_moved()  # it is ahead: another node had read further
+            return partial(asyncio.sleep, PAGE_RETRY_S)
+        return self._top_moved  # it is ahead: another node had read further
 
     def _astray(self, session: Session) -> bool:
         return self.feed.astray(session.cursor, session.past)

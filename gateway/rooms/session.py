@@ -1,5 +1,6 @@
 """One connection in one room: a cursor on the room's log. No I/O of its own; light, for a connection may have many."""
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.broker.publisher import Refusal
@@ -34,6 +35,10 @@ class Connection(Protocol):
 
     def write(self, data: bytes) -> None:
         """Give whole frames to the socket. A broken socket ends the connection instead of raising."""
+
+    @property
+    def turn(self) -> asyncio.Lock:
+        """Held by the walk that fills the socket: one of its sessions at a time, in the order of asking."""
 
     async def drained(self) -> None:
         """Return when the socket's buffer is below its low-water mark, or when there is no socket any more."""
