@@ -30,7 +30,8 @@ from gateway.repeats import Repeats
 from gateway.urls import masked
 
 # Tells apart, in the renderers, what was logged by `access`.
-_HTTP, _WEBSOCKET = "http", "websocket"
+_HTTP, _WEBSOCKET, _SSE = "http", "websocket", "sse"
+_SHOWN = {_WEBSOCKET: "WebSocket", _SSE: "SSE"}
 
 
 def setup(settings: Settings, node: str = "") -> None:
@@ -83,8 +84,15 @@ class Access:
         `facts` of REJECT say why; those of DISCONNECT make the canonical line of the connection (session,
         room, reason, seconds open, frames and bytes each way). JSON has these two steps only.
         """
+        self._step(_WEBSOCKET, step, path, peer, facts)
+
+    def sse(self, step: str, path: str, peer: str, **facts: object) -> None:
+        """A step of an event stream: CONNECT, REJECT or DISCONNECT, with the same facts."""
+        self._step(_SSE, step, path, peer, facts)
+
+    def _step(self, event: str, step: str, path: str, peer: str, facts: dict[str, object]) -> None:
         if self.on and (self.people or step in ("REJECT", "DISCONNECT")):
-            self._log.info(_WEBSOCKET, step=step, path=path, peer=peer, **facts)
+            self._log.info(event, step=step, path=path, peer=peer, **facts)
 
 
 access = Access()
@@ -97,7 +105,7 @@ def _bounded(repeats: Repeats) -> Processor:
     """All lines but those of `access`: there is one for each connection or request, and each is somebody's."""
 
     def bounded(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        return event if event.get("event") in (_HTTP, _WEBSOCKET) else repeats(logger, method, event)
+        return event if event.get("event") in (_HTTP, _WEBSOCKET, _SSE) else repeats(logger, method, event)
 
     return bounded
 
@@ -222,10 +230,10 @@ def _event_text(event: EventDict) -> str:
         shown = {key: event.pop(key) for key in ("method", "path", "status", "seconds", "peer")}
         event.pop("node", None)
         return "HTTP {method} {path} {status} [{seconds:.2f}, {peer}]".format(**shown)
-    if name == _WEBSOCKET and "step" in event:
+    if name in (_WEBSOCKET, _SSE) and "step" in event:
         shown = {key: event.pop(key) for key in ("step", "path", "peer")}
         event.pop("node", None)
-        return "WebSocket {step} {path} [{peer}]".format(**shown)
+        return f"{_SHOWN[name]} {{step}} {{path}} [{{peer}}]".format(**shown)
     return str(name)
 
 

@@ -52,7 +52,7 @@ COUNTERS = (
     ("delivered_bytes", "hiroba_delivered_bytes", "Bytes of message frames written to sockets."),
     ("received", "hiroba_messages_received", "Messages that clients sent, good or bad."),
     ("received_bytes", "hiroba_received_bytes", "Bytes of the messages that clients sent."),
-    ("handshakes", "hiroba_handshakes", "WebSocket handshakes answered with 101."),
+    ("handshakes", "hiroba_handshakes", "WebSockets answered with 101, event streams with 200."),
     (
         "unspoken",
         "hiroba_handshakes_unspoken",
@@ -120,7 +120,7 @@ LABELLED = (
     ("publishes_refused", "hiroba_publishes_refused", "reason", "Publishes that got no id: timeout, unknown, refused."),
     ("closes", "hiroba_closes", "reason", "Connections ended, by reason (docs/protocol.md)."),
     ("errors_told", "hiroba_errors_told", "code", "Errors told to v1 clients, whose connections stay, by code."),
-    ("handshakes_refused", "hiroba_handshakes_refused", "reason", "WebSocket handshakes refused, by reason."),
+    ("handshakes_refused", "hiroba_handshakes_refused", "reason", "WebSockets and event streams refused, by reason."),
     ("nonsense", "hiroba_broker_nonsense", "what", "Things heard from the broker that nobody of ours wrote, by kind."),
     (
         "requests_refused",
@@ -129,6 +129,11 @@ LABELLED = (
         "What came on a port and was no HTTP request: head (431, above head_bytes_max), malformed (400).",
     ),
     ("broker_reconnects", "hiroba_broker_reconnects", "lane", "Broken or failed connections to the broker, by lane."),
+)
+
+# Gauges with a label: attribute, metric, label, the sentence.
+LABELLED_GAUGES = (
+    ("connections", "hiroba_wire_connections", "wire", "Connections whose handshake is over, by wire: plain, v1, sse."),
 )
 
 HISTOGRAMS = (
@@ -186,6 +191,7 @@ class Metrics:
     publishes_refused: Counter[str]
     closes: Counter[str]
     errors_told: Counter[str]
+    connections: Counter[str]
     handshakes_refused: Counter[str]
     requests_refused: Counter[str]
     broker_reconnects: Counter[str]
@@ -202,7 +208,7 @@ class Metrics:
             setattr(self, attribute, 0)
         for attribute, _, _ in GAUGES:
             setattr(self, attribute, None)
-        for attribute, _, _, _ in LABELLED:
+        for attribute, _, _, _ in (*LABELLED, *LABELLED_GAUGES):
             setattr(self, attribute, Counter())
         for attribute, _, _, bounds in HISTOGRAMS:
             setattr(self, attribute, Histogram(bounds))
@@ -252,6 +258,11 @@ class NodeCollector(Collector):
         yield InfoMetricFamily("hiroba_build", "Versions of what runs.", value=self._build)
 
     def _gauges(self) -> Iterator[Metric]:
+        for attribute, name, label, text in LABELLED_GAUGES:
+            family = GaugeMetricFamily(name, text, labels=[label])
+            for value, count in getattr(self._metrics, attribute).items():
+                family.add_metric([value], count)
+            yield family
         counted: list[Reading] = [
             (name, text, lambda attribute=attribute: getattr(self._metrics, attribute))  # type: ignore[misc]
             for attribute, name, text in GAUGES

@@ -180,9 +180,21 @@ class Node:
         readings: list[metrics.Reading] = [
             ("hiroba_sessions_live", "Sessions, one per room of a connection, that stand at the top of its log.", live),
             ("hiroba_sessions_behind", "Sessions that are walked towards the top of their room's log.", behind),
-            ("hiroba_connections", "WebSockets, handshakes under way included.", lambda: self.edge.connections),
-            ("hiroba_connections_max", "WebSockets that this node takes.", lambda: self.edge.connections_max),
-            ("hiroba_http_connections", "Connections of both ports that are no WebSocket.", self._visiting),
+            (
+                "hiroba_connections",
+                "WebSockets and event streams, handshakes under way included.",
+                lambda: self.edge.connections,
+            ),
+            (
+                "hiroba_connections_max",
+                "WebSockets and event streams that this node takes.",
+                lambda: self.edge.connections_max,
+            ),
+            (
+                "hiroba_http_connections",
+                "Connections of both ports that are neither a WebSocket nor an event stream.",
+                self._visiting,
+            ),
             ("hiroba_rooms", "Rooms open on this node.", lambda: len(self.hub.rooms)),
             ("hiroba_tails_bytes", "Memory of the rooms' tails, and of what walks share.", self.hub.tail_bytes),
             ("hiroba_publish_queue_entries", "Publishes not answered yet.", self.broker.publisher.queued),

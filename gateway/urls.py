@@ -94,7 +94,7 @@ def _host_port(host: str) -> tuple[str, int]:
 
 
 # What a node serves at its root: a prefix that begins like one of these could not be told from it.
-_OWN_PATHS = ("chat", "healthz", "static", "ws")
+_OWN_PATHS = ("chat", "healthz", "sse", "static", "ws")
 
 
 def check_base_path(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The two HTTP applications of a node: the public one (pages, WebSocket) and the operator's (metrics, health)."""
+"""The two HTTP applications of a node: the public one (pages, sockets, streams), the operator's (metrics, health)."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from gateway.edge import pages, ws
+from gateway.edge import pages, sse, ws
 from gateway.edge.context import Context
 from gateway.edge.edge import Edge
 from gateway.edge.visits import KEEPALIVE_S, Visits
@@ -22,8 +22,8 @@ def public_app(edge: Edge) -> web.Application:
 
     @web.middleware
     async def log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.removeprefix(settings.base_path).startswith("/ws/"):
-            return await handler(request)  # has lines of its own
+        if request.path.removeprefix(settings.base_path).startswith(("/ws/", "/sse/")):
+            return await handler(request)  # they have lines of its own
         started_at = time.monotonic()
         status = 500
         try:
@@ -40,6 +40,7 @@ def public_app(edge: Edge) -> web.Application:
     routes = [
         web.get("/healthz", healthz),
         *ws.routes(edge),
+        *sse.routes(edge),
         *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s, settings.base_path),
     ]
     app.add_routes(routes)

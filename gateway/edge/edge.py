@@ -9,12 +9,12 @@ from contextlib import suppress
 from socket import IPPROTO_TCP
 
 from gateway.core.closes import Close
+from gateway.core.wires import SSE, WIRES
 from gateway.edge.callers import Callers
-from gateway.edge.connection import Connection
 from gateway.edge.context import Context
+from gateway.edge.listener import Listener
 from gateway.edge.visits import Visits
 from gateway.edge.wheel import Wheel
-from gateway.logs import access
 
 # A v1 client told to reconnect comes back within so many seconds after its close: enough to spread a whole node.
 RECONNECT_AFTER_MAX_S = 2.0
@@ -35,11 +35,12 @@ class Edge:
         self.settings = context.settings
         self.metrics = context.metrics
         self.metrics.known("closes", (close.label for close in Close))
+        self.metrics.known("connections", (wire.name for wire in (*WIRES, SSE)))
         self.hub = context.hub
         self.connections_max = connections_max
         self.callers = Callers(context.settings)
         self.wheel = Wheel(context.settings, context.clock, context.metrics)
-        # WebSockets. Handshakes under way count: the limit must hold in a connect storm too.
+        # WebSockets and event streams. Handshakes under way count: the limit must hold in a connect storm too.
         self.connections = 0
         # Those under way, by their deadlines: they wait for the broker.
         self.entering: set[asyncio.Timeout] = set()
@@ -69,21 +70,23 @@ class Edge:
             with suppress(OSError):  # a Unix socket has no such option
                 socket.setsockopt(IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
-    def welcome(self, connection: Connection) -> None:
-        """Take a connection in whose 101 is written. It counts, and is looked after, until its socket is closed."""
+    def welcome(self, connection: Listener) -> None:
+        """Take a connection whose answer is written. It counts, and is looked after, until its socket is closed."""
         self.metrics.handshakes += 1
         self.tune(connection.transport)
         self.wheel.add(connection)
-        access.ws("CONNECT", connection.path, connection.peer)
+        self.metrics.connections[connection.wire.name] += 1
+        connection.log("CONNECT", connection.path, connection.peer)
         connection.gone = self._gone
 
-    def _farewell(self, connection: Connection) -> None:
+    def _farewell(self, connection: Listener) -> None:
         """The one line that says how a connection was."""
         self.wheel.remove(connection)
         self.went()
         close = connection.closing or Close.LOST
         self.metrics.closes[close.label] += 1
-        access.ws(
+        self.metrics.connections[connection.wire.name] -= 1
+        connection.log(
             "DISCONNECT",
             connection.path,
             connection.peer,

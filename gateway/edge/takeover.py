@@ -1,12 +1,12 @@
 """How a connection leaves aiohttp's HTTP server: after the handshake its transport is ours.
 
 aiohttp keeps the request, its parser and two nested tasks for as long as a handler runs: 12 KB for each idle
-WebSocket. So the handler answers the 101 by itself, takes the transport over, and returns.
+WebSocket. So the handler answers by itself (a 101, the head of a stream), takes the transport over, and returns.
 """
 
 from aiohttp import web
 
-from gateway.edge.connection import Connection
+from gateway.edge.listener import Listener
 
 
 class Upgraded(web.StreamResponse):
@@ -33,10 +33,10 @@ class _Tail:
         pass
 
 
-def take_over(request: web.Request, connection: Connection) -> web.StreamResponse:
+def take_over(request: web.Request, connection: Listener) -> web.StreamResponse:
     """Give the request's transport to `connection`, with what was read already, and make aiohttp forget it.
 
-    The transport must still be there, and no await may lie between the 101 and this.
+    The transport must still be there, and no await may lie between the answer and this.
     """
     http, transport = request.protocol, request.transport
     assert transport is not None

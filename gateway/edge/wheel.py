@@ -10,9 +10,8 @@ from collections.abc import Iterable
 
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.core import frames
 from gateway.core.closes import Close
-from gateway.edge.connection import Connection
+from gateway.edge.listener import Listener
 from gateway.metrics import Metrics
 from gateway.rooms import session
 
@@ -33,18 +32,18 @@ class Wheel:
         self._turn_s = settings.ping_s / TURNS_PER_PING
         self._clock = clock
         self._metrics = metrics
-        self._slots: list[set[Connection]] = [set() for _ in range(SLOTS)]
+        self._slots: list[set[Listener]] = [set() for _ in range(SLOTS)]
         self._fill = itertools.cycle(range(len(self._slots)))
 
-    def add(self, connection: Connection) -> None:
+    def add(self, connection: Listener) -> None:
         """Spread over the slots, so that a connect storm does not become a ping storm."""
         connection.slot = next(self._fill)
         self._slots[connection.slot].add(connection)
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: Listener) -> None:
         self._slots[connection.slot].discard(connection)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> list[Listener]:
         return [connection for slot in self._slots for connection in slot]
 
     async def run(self) -> None:
@@ -66,7 +65,7 @@ class Wheel:
             if connection.stalled(now, self._stall_s):
                 connection.end(Close.SLOW)
 
-    def _look(self, connection: Connection, now: float) -> None:
+    def _look(self, connection: Listener, now: float) -> None:
         if connection.closing is not None:
             return
         if connection.stalled(now, self._stall_s):
@@ -78,6 +77,6 @@ class Wheel:
             connection.quiet_looks += 1
             if connection.quiet_looks == PING_AT:
                 self._metrics.pings += 1
-                connection.write(frames.PING)
+                connection.ask_for_life()
             elif connection.quiet_looks >= DEAD_AT:
                 connection.end(Close.DEAD)

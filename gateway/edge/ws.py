@@ -1,62 +1,30 @@
 """The WebSocket's door: every handshake is answered here, with a 101 or with the reason why not."""
 
-import asyncio
-import time
-
 import structlog
 from aiohttp import HttpVersion11, web
 
-from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.core import handshake
 from gateway.core.closes import Close
 from gateway.core.entry import EntryId, cursor_of
-from gateway.core.names import BadRoomName, RoomName, room_name
+from gateway.core.names import RoomName
 from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire, v1
-from gateway.edge.callers import NoOrigin
+from gateway.edge import door
 from gateway.edge.connection import Connection
+from gateway.edge.door import Refused
 from gateway.edge.edge import Edge
 from gateway.edge.takeover import Upgraded, take_over
 from gateway.logs import access
-from gateway.rooms.hub import HubFull, Place
+from gateway.rooms.hub import Place
 
 log = structlog.get_logger()
 
-RETRY_AFTER_S = 2
-# Of what a client wrote, in a log line.
-TOLD_CHARS_MAX = 200
-
-
-# Every `label` of a Refused.
-REASONS = (
-    "path", "room_name", "subprotocol", "bad_origin", "origin", "http_version", "no_websocket", "version", "key",
-    "body", "draining", "connections", "history", "rooms", "broker",
-)  # fmt: skip
-
-
-class Refused(Exception):
-    """No 101 for this one. `label` is the metric's reason."""
-
-    def __init__(self, status: int, label: str, text: str, **headers: str) -> None:
-        super().__init__(text)
-        self.status = status
-        self.label = label
-        self.headers = headers
-
-    def response(self) -> web.Response:
-        return web.Response(status=self.status, text=f"{self.args[0]}\n", headers=self.headers)
-
-
-def _busy(label: str, text: str) -> Refused:
-    return Refused(503, label, text, **{"Retry-After": str(RETRY_AFTER_S)})
-
-
-def _draining() -> Refused:
-    return _busy("draining", "this node is going away")
+# Every `label` of a Refused here.
+REASONS = ("path", "subprotocol", "http_version", "no_websocket", "version", "key")
 
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
     """`/ws/chat/<room>/` and `/ws/`; what else is asked for under `/ws/` is a handshake too, and refused like one."""
-    edge.metrics.known("handshakes_refused", REASONS)
+    edge.metrics.known("handshakes_refused", (*REASONS, *door.REASONS))
 
     async def shake(request: web.Request) -> web.StreamResponse:
         peer = edge.callers.peer(request)
@@ -71,8 +39,8 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
                 peer,
                 reason=refused.label,
                 status=refused.status,
-                origin=_told(request, "Origin"),
-                host=_told(request, "Host"),
+                origin=door.told(request, "Origin"),
+                host=door.told(request, "Host"),
             )
             return refused.response()
 
@@ -90,7 +58,7 @@ async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResp
     after, history = _start(edge, request)
     edge.came()
     try:
-        place = await _enter(edge, name, after, history)
+        place = await door.enter(edge, name, after, history)
     except BaseException:
         edge.went()
         raise
@@ -103,11 +71,7 @@ async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResp
 def _checked(edge: Edge, request: web.Request) -> RoomName | None:
     """Everything that can be judged without the broker. The room of its address; None: it begins in none."""
     name = _room(edge, request)
-    try:
-        if not edge.callers.may_come(request):
-            raise Refused(403, "origin", "this page may not open a WebSocket here: allowed_origins")
-    except NoOrigin as exc:
-        raise Refused(400, "bad_origin", str(exc)) from None
+    door.check_origin(edge, request)
     if request.version < HttpVersion11:  # may not upgrade (RFC 9110 §7.8); nginx's default towards a node
         raise Refused(426, "http_version", "a WebSocket needs HTTP/1.1; nginx: proxy_http_version 1.1")
     upgrades = "websocket" in _tokens(request, "Upgrade") and "upgrade" in _tokens(request, "Connection")
@@ -117,12 +81,7 @@ def _checked(edge: Edge, request: web.Request) -> RoomName | None:
         raise Refused(426, "version", "WebSocket version 13 only", **{"Sec-WebSocket-Version": "13"})
     if not handshake.good_key(request.headers.get("Sec-WebSocket-Key", "")):
         raise Refused(400, "key", "Sec-WebSocket-Key is not 16 bytes in base64")
-    if request.body_exists:  # its bytes would stand where frames do
-        raise Refused(400, "body", "a handshake has no body: Content-Length, Transfer-Encoding")
-    if edge.draining:
-        raise _draining()
-    if edge.overloaded:
-        raise _busy("connections", "this node is full: connections_max")
+    door.check_space(edge, request)
     return name
 
 
@@ -131,10 +90,7 @@ def _room(edge: Edge, request: web.Request) -> RoomName | None:
         return None
     if "room" not in request.match_info:
         raise Refused(404, "path", "no such address: /ws/chat/<room>/ or /ws/")
-    try:
-        return room_name(request.match_info["room"], edge.settings.room_name_chars_max)
-    except BadRoomName as exc:
-        raise Refused(404, "room_name", str(exc)) from None
+    return door.room_of(edge, request.match_info["room"])
 
 
 def _wire(request: web.Request) -> Wire:
@@ -150,45 +106,13 @@ def _lines(request: web.Request, header: str) -> str:
     return ",".join(request.headers.getall(header, ()))
 
 
-def _told(request: web.Request, header: str) -> str | None:
-    value = request.headers.get(header)
-    return None if value is None else value[:TOLD_CHARS_MAX]
-
-
 def _tokens(request: web.Request, header: str) -> list[str]:
     return [token.strip().lower() for token in _lines(request, header).split(",")]
 
 
 def _start(edge: Edge, request: web.Request) -> tuple[EntryId | None, int]:
     after = cursor_of(request.query["after"]) if "after" in request.query else None
-    history, history_max = request.query.get("history", "0"), edge.settings.history_max
-    if not (history.isascii() and history.isdigit() and len(history) <= 9 and int(history) <= history_max):
-        raise Refused(400, "history", f"history is a number from 0 to {history_max}")
-    return after, int(history)
-
-
-async def _enter(edge: Edge, name: RoomName, after: EntryId | None, history: int) -> Place:
-    started_at = time.monotonic()
-    deadline = asyncio.timeout(edge.settings.handshake_timeout_s)
-    try:
-        async with deadline:
-            edge.entering.add(deadline)
-            place = await edge.context.hub.enter(name, after, history)
-    except HubFull:
-        raise _busy("rooms", "this node has too many rooms open: rooms_max") from None
-    except TimeoutError:
-        if edge.draining:
-            raise _draining() from None
-        waited_s = time.monotonic() - started_at
-        raise _busy("broker", f"the broker did not answer within {waited_s:.1f} s") from None
-    except (BrokerGone, BrokerRefused):
-        raise _busy("broker", "the broker is away") from None
-    finally:
-        edge.entering.discard(deadline)
-    if edge.draining:  # since just now: nobody would send this one away
-        edge.context.hub.release(place.room)
-        raise _draining()
-    return place
+    return after, door.history_of(edge, request)
 
 
 def _let_in(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place | None) -> web.StreamResponse:
@@ -206,7 +130,7 @@ def _let_in(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Plac
         connection.write(v1.welcome(connection.id, edge.context.node, room, last_id, recovered, edge.settings.ping_s))
     if wire.subprotocol is None and "Sec-WebSocket-Protocol" in request.headers:
         edge.metrics.unspoken += 1
-        offered = _told(request, "Sec-WebSocket-Protocol")
+        offered = door.told(request, "Sec-WebSocket-Protocol")
         log.info("no subprotocol in common: browsers hang up", session=connection.id, peer=peer, offered=offered)
     edge.welcome(connection)
     response = take_over(request, connection)

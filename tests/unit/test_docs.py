@@ -17,8 +17,8 @@ from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event
-from gateway.core.wires import V1, BadMessage, v1
-from gateway.metrics import GAUGES, LABELLED
+from gateway.core.wires import SSE, V1, BadMessage, sse, v1
+from gateway.metrics import GAUGES, LABELLED, LABELLED_GAUGES
 from gateway.node import Node
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +93,29 @@ def test_what_a_v1_server_says() -> None:
     assert told.keys() == {*makers, "message"}, "a frame that this test does not make"
 
 
+def test_what_an_event_stream_says() -> None:
+    """Each event as the code makes it has a row, with the fields of the stream around its data."""
+    id, entry = EntryId(1, 1), Entry(EntryId(1, 1), "s", "", b"1")
+    assert SSE.gap is not None
+    made = [
+        sse.welcome(id, 1.0, v1.welcome_payload("s", "n", "r", id, True, 25.0)),
+        SSE.message(b'"r"', entry),
+        SSE.gap(b'"r"', Gap(id, id, None)),
+        sse.reconnect(1.0),
+        sse.refused(1.0, "rooms", "text"),
+    ]
+    said = {}
+    for event in made:
+        fields = dict(line.split(": ", 1) for line in event.decode().splitlines() if line)
+        data = json.loads(fields.pop("data"))
+        assert data["type"] == fields.pop("event", "message")
+        said[data["type"]] = set(fields)
+    rows = table(PROTOCOL, "## Wire `sse`")
+    assert {event: set(re.findall(r"\w+", fields)) for event, fields, _ in rows} == said
+    makers = re.findall(r"event: (\w+)", (ROOT / "gateway/core/wires/sse.py").read_text(encoding="utf-8"))
+    assert said.keys() == {*makers, "message"}, "an event that this test does not make"
+
+
 def test_error_codes() -> None:
     told = {code for code, _ in table(PROTOCOL, "Error codes:")}
     said = {call.args[0].value for call in calls("edge") if name_of(call) in ("refuse", "_Failed") and is_text(call, 0)}
@@ -105,7 +128,7 @@ def test_handshake_refusals() -> None:
     for call in calls("edge"):
         if name_of(call) == "Refused" and is_text(call, 1):
             said.add((call.args[0].value, call.args[1].value))
-        elif name_of(call) == "_busy":
+        elif name_of(call) == "busy":
             said.add((503, call.args[0].value))
     assert len(said) > 5 and told == said
 
@@ -113,9 +136,9 @@ def test_handshake_refusals() -> None:
 def test_fields_of_log_lines() -> None:
     told = {line.strip("`"): set(re.findall(r"\w+", fields)) for line, fields in table(OPERATIONS, "## Logs")}
     said = {
-        f"websocket`, `step: {call.args[0].value}": {keyword.arg for keyword in call.keywords}
+        f"websocket` or `sse`, `step: {call.args[0].value}": {keyword.arg for keyword in call.keywords}
         for call in calls("edge")
-        if name_of(call) == "ws" and is_text(call, 0) and call.args[0].value in ("REJECT", "DISCONNECT")
+        if name_of(call) in ("ws", "sse", "log") and is_text(call, 0) and call.args[0].value in ("REJECT", "DISCONNECT")
     }
     assert told == said | {"http": set(signature(logs.access.http).parameters) - {"path", "peer"}}
 
@@ -148,7 +171,7 @@ def scrape() -> list[Metric]:
 
 
 def metrics_page(scraped: list[Metric]) -> str:
-    labels = {name: label for _, name, label, _ in LABELLED}
+    labels = {name: label for _, name, label, _ in (*LABELLED, *LABELLED_GAUGES)}
     lines = []
     for metric in sorted(scraped, key=lambda metric: metric.name):
         name = metric.name + {"counter": "_total", "info": "_info"}.get(metric.type, "")

@@ -95,7 +95,8 @@ def _bad_frame(text: str, exc: Exception) -> BadMessage:
     return BadMessage(str(exc), typed.ref)
 
 
-def _payload(room: bytes, entry: Entry) -> bytes:
+def payload(room: bytes, entry: Entry) -> bytes:
+    """A `message` without its frame."""
     user = _json(entry.user) if entry.user else b"null"
     return b'{"type":"message","room":%b,"id":"%d-%d","from":%b,"user":%b,"message":%b,"at":%d}' % (
         room,
@@ -107,21 +108,33 @@ def _payload(room: bytes, entry: Entry) -> bytes:
     )
 
 
+def gap_payload(room: bytes, gap: Gap) -> bytes:
+    """A `gap` without its frame."""
+    return json(type="gap", room=msgspec.Raw(room), after=str(gap.after), before=str(gap.before), lost=gap.lost)
+
+
 def _gap(room: bytes, gap: Gap) -> bytes:
-    return _frame(type="gap", room=msgspec.Raw(room), after=str(gap.after), before=str(gap.before), lost=gap.lost)
+    return frames.text(gap_payload(room, gap))
+
+
+def welcome_payload(
+    session: str, node: str, room: str | None, last_id: EntryId | None, recovered: bool, ping_s: float
+) -> bytes:
+    """What a connection hears first; `room`, `last_id`: None of one that is in no room yet. `recovered`: `after` was
+    given and nothing since it is missing. `ping_s`: how long the node lets a quiet connection be; a client that hears
+    nothing for longer may ask."""
+    return json(
+        type="welcome", session=session, node=node, room=room, user=None,
+        last_id=None if last_id is None else str(last_id), recovered=recovered,
+        ping_s=ping_s,
+    )  # fmt: skip
 
 
 def welcome(
     session: str, node: str, room: str | None, last_id: EntryId | None, recovered: bool, ping_s: float
 ) -> bytes:
-    """The first frame of a connection; `room`, `last_id`: None of one that is in no room yet. `recovered`: `after` was
-    given and nothing since it is missing. `ping_s`: how long the node lets a quiet connection be; a client that hears
-    nothing for longer may ask."""
-    return _frame(
-        type="welcome", session=session, node=node, room=room, user=None,
-        last_id=None if last_id is None else str(last_id), recovered=recovered,
-        ping_s=ping_s,
-    )  # fmt: skip
+    """The first frame of a connection."""
+    return frames.text(welcome_payload(session, node, room, last_id, recovered, ping_s))
 
 
 def joined(room: str, last_id: EntryId, recovered: bool, ref: Ref) -> bytes:
@@ -153,9 +166,19 @@ def error(code: str, text: str, ref: Ref, room: str | None = None) -> bytes:
     return _frame(type="error", code=code, text=text, ref=ref, room=room)
 
 
+def reconnect_payload(after_s: float) -> bytes:
+    """A `reconnect` without its frame."""
+    return json(type="reconnect", after_s=round(after_s, 3))
+
+
 def reconnect(after_s: float) -> bytes:
     """This node goes away; come back after so many seconds, with the last id."""
-    return _frame(type="reconnect", after_s=round(after_s, 3))
+    return frames.text(reconnect_payload(after_s))
+
+
+def json(**fields: object) -> bytes:
+    """An object without its frame."""
+    return _json(fields)
 
 
 def _answer(ref: Ref, **fields: object) -> bytes:
@@ -166,4 +189,4 @@ def _frame(**fields: object) -> bytes:
     return frames.text(_json(fields))
 
 
-V1, V1_DEFLATE = pair("v1", "hiroba.v1", _parse, _payload, _gap)
+V1, V1_DEFLATE = pair("v1", "hiroba.v1", _parse, payload, _gap)

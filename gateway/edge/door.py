@@ -1,0 +1,108 @@
+"""What every way into a room asks of who comes: which room, from where on, whose page, is there space."""
+
+import asyncio
+import time
+
+from aiohttp import web
+
+from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.core.entry import EntryId
+from gateway.core.names import BadRoomName, RoomName, room_name
+from gateway.edge.callers import NoOrigin
+from gateway.edge.edge import Edge
+from gateway.rooms.hub import HubFull, Place
+
+RETRY_AFTER_S = 2
+# Of what a client wrote, in a log line.
+TOLD_CHARS_MAX = 200
+# Every `label` of a Refused here.
+REASONS = ("room_name", "bad_origin", "origin", "body", "draining", "connections", "history", "rooms", "broker")
+
+
+class Refused(Exception):
+    """Not this one. `label` is the metric's reason."""
+
+    def __init__(self, status: int, label: str, text: str, **headers: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.label = label
+        self.headers = headers
+
+    def response(self) -> web.Response:
+        return web.Response(status=self.status, text=f"{self.args[0]}\n", headers=self.headers)
+
+
+def busy(label: str, text: str) -> Refused:
+    return Refused(503, label, text, **{"Retry-After": str(RETRY_AFTER_S)})
+
+
+def _draining() -> Refused:
+    return busy("draining", "this node is going away")
+
+
+# ---- what can be judged without the broker ----
+
+
+def room_of(edge: Edge, text: str) -> RoomName:
+    try:
+        return room_name(text, edge.settings.room_name_chars_max)
+    except BadRoomName as exc:
+        raise Refused(404, "room_name", str(exc)) from None
+
+
+def check_origin(edge: Edge, request: web.Request) -> None:
+    try:
+        if not edge.callers.may_come(request):
+            raise Refused(403, "origin", "this page may not come in here: allowed_origins")
+    except NoOrigin as exc:
+        raise Refused(400, "bad_origin", str(exc)) from None
+
+
+def check_space(edge: Edge, request: web.Request) -> None:
+    if request.body_exists:  # its bytes would stand where frames do
+        raise Refused(400, "body", "a handshake has no body: Content-Length, Transfer-Encoding")
+    if edge.draining:
+        raise _draining()
+    if edge.overloaded:
+        raise busy("connections", "this node is full: connections_max")
+
+
+def history_of(edge: Edge, request: web.Request) -> int:
+    history, history_max = request.query.get("history", "0"), edge.settings.history_max
+    if not (history.isascii() and history.isdigit() and len(history) <= 9 and int(history) <= history_max):
+        raise Refused(400, "history", f"history is a number from 0 to {history_max}")
+    return int(history)
+
+
+def told(request: web.Request, header: str) -> str | None:
+    """As a log line has it."""
+    value = request.headers.get(header)
+    return None if value is None else value[:TOLD_CHARS_MAX]
+
+
+# ---- what the broker is asked ----
+
+
+async def enter(edge: Edge, name: RoomName, after: EntryId | None, history: int) -> Place:
+    """Find a place in the room, within handshake_timeout_s. The caller owes `hub.release`, as hub.enter's does."""
+    started_at = time.monotonic()
+    deadline = asyncio.timeout(edge.settings.handshake_timeout_s)
+    try:
+        async with deadline:
+            edge.entering.add(deadline)
+            place = await edge.context.hub.enter(name, after, history)
+    except HubFull:
+        raise busy("rooms", "this node has too many rooms open: rooms_max") from None
+    except TimeoutError:
+        if edge.draining:
+            raise _draining() from None
+        waited_s = time.monotonic() - started_at
+        raise busy("broker", f"the broker did not answer within {waited_s:.1f} s") from None
+    except (BrokerGone, BrokerRefused):
+        raise busy("broker", "the broker is away") from None
+    finally:
+        edge.entering.discard(deadline)
+    if edge.draining:  # since just now: nobody would send this one away
+        edge.context.hub.release(place.room)
+        raise _draining()
+    return place
