@@ -149,6 +149,13 @@ class Limits(Section):
     rooms_per_connection_max: Count = 500
     """Rooms that one connection may be in; one more is refused (`error` `too_many_rooms`). A chat with more open at
     once is rare, and a list of rooms need not join them. Centrifugo 128 subscriptions, Pusher 100."""
+    watches_per_connection_max: Count = 1_000
+    """Rooms that one connection may watch; one more is refused (`error` `too_many_rooms`). A list of rooms with
+    unread counts; each costs the node some 40 bytes, and a share of one frame a second when it grows."""
+    watched_rooms_max: Count = 100_000
+    """Rooms that one node watches for all of its connections, whoever else has them open; one more is refused
+    (`error` `busy`). Each costs the node half a kilobyte, the broker a subscription, and both a question every
+    `sweep_s`."""
     joins_per_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """Rooms per second that one connection may join, on average; above it its socket is read more slowly. It may join
     `rooms_per_connection_max` at once: who comes back comes back to all of them. 0 is no limit. Joining a room that

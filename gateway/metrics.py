@@ -105,6 +105,13 @@ COUNTERS = (
     ),
     ("walks", "hiroba_walks", "Sessions that began to be walked: joined with history or after, or fell behind."),
     ("fell_behind", "hiroba_sessions_fell_behind", "Live sessions whose socket was too full to take a batch."),
+    ("tops_told", "hiroba_tops_told", "Frames that told connections how far the rooms grew which they watch."),
+    (
+        "tops_put_off",
+        "hiroba_tops_put_off",
+        "Times a connection's socket was too full to be told how far rooms grew: it is told a second later.",
+    ),
+    ("tops_asked", "hiroba_tops_asked", "Logs asked for their newest id because somebody watches them."),
     ("pages", "hiroba_pages_read", "Pieces of logs read from the stream for walks."),
     ("pings", "hiroba_pings_sent", "Pings sent to quiet connections."),
     ("gc_pauses", "hiroba_gc_pauses", "Garbage collections of this process."),
@@ -183,6 +190,9 @@ class Metrics:
     probe_timeouts: int
     walks: int
     fell_behind: int
+    tops_told: int
+    tops_put_off: int
+    tops_asked: int
     pages: int
     pings: int
     gc_pauses: int

@@ -27,6 +27,7 @@ from gateway.broker.reader import Reader
 from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry
 from gateway.broker.sweep import Sweep
+from gateway.broker.tops import Tops
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.core.entry import EntryId, entry_id, epoch_of
@@ -123,6 +124,8 @@ class Broker:
         # A connection is back, or hears the probe's bells again: nobody need wait for the next turn to know.
         self._mended = asyncio.Event()
         self.reads = Reads(page_lane, settings.pages_max, metrics)
+        followed = self._reader.feeds.__contains__
+        self.tops = Tops(keys, self._doorbell, page_lane, followed, settings, metrics)
         self._sweep = Sweep(
             self._reader,
             self._groups,
@@ -174,21 +177,31 @@ class Broker:
 
     async def _attach(self, feed: Feed) -> None:
         self._reader.add(feed)
+        channel = self._keys.channel(feed.key)
+        if self._doorbell.hears(channel):  # somebody watches it
+            self._reader.listens(feed.key)
         try:
-            await self._doorbell.subscribe(self._keys.channel(feed.key))
+            await self._doorbell.subscribe(channel)
         except BaseException:
-            self._reader.remove(feed)
-            self._doorbell.unsubscribe(self._keys.channel(feed.key))
+            self._detach(feed)
             raise
         self._reader.mark((feed,))
         self._sweep.soon(feed)
 
+    def _detach(self, feed: Feed) -> None:
+        self._reader.remove(feed)
+        if feed.key not in self.tops.logs:
+            self._doorbell.unsubscribe((self._keys.channel(feed.key),))
+
     def _ring(self, channel: bytes, bell: bytes) -> None:
-        self._reader.ring(self._keys.rung(channel), bell)
+        key = self._keys.rung(channel)
+        self._reader.ring(key, bell)
+        self.tops.ring(key, bell)
 
     def _listens(self, channel: bytes) -> None:
         key = self._keys.rung(channel)
         self._reader.listens(key)
+        self.tops.listens(key)
         if key == self._probe.feed.key:
             self._mended.set()
 
@@ -214,8 +227,7 @@ class Broker:
 
     def unfollow(self, feed: Feed) -> "asyncio.Future[Any] | None":
         """Follow a room's log no more, and remove its group. The future: the broker did so; None: nothing to do."""
-        self._reader.remove(feed)
-        self._doorbell.unsubscribe(self._keys.channel(feed.key))
+        self._detach(feed)
         return self._groups.remove(feed.key) if feed.maybe_group else None
 
     async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
@@ -232,6 +244,8 @@ class Broker:
         self._heartbeat = keep("heartbeat", self._registry.run(self._settings.heartbeat_s))
         keep("reader", self._reader.run())
         keep("sweep", self._sweep.run())
+        keep("tops", self.tops.run())
+        keep("tops' sweep", self.tops.sweep())
         await self._insist("probe", lambda: self._attach(self._probe.feed))
         self._probing = True
         await asyncio.Event().wait()

@@ -1,7 +1,7 @@
 """The doorbell: a sharded pub/sub message says how far a log grew. Losing one loses nothing: see the sweep."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +10,7 @@ from gateway.broker.errors import BrokerGone, BrokerRefused, missing_rule
 from gateway.broker.lane import Lane
 from gateway.metrics import Metrics
 
-# Channels in one SSUBSCRIBE when a new connection takes over all of them.
+# Channels in one call.
 CHANNELS_PER_CALL = 512
 
 
@@ -39,9 +39,7 @@ class Doorbell:
 
         A connection that confirms nothing within the broker's timeout is given up.
         """
-        if channel not in self._channels:
-            self._channels[channel] = asyncio.get_running_loop().create_future()
-            self._tell("SSUBSCRIBE", channel)
+        self.listen((channel,))
         confirmed = self._channels[channel]
         while not confirmed.done():
             await self._lane.up()
@@ -51,18 +49,28 @@ class Doorbell:
                 self._lane.drop(f"no answer to SSUBSCRIBE within {self._timeout_s:g} s")
         confirmed.result()
 
-    def unsubscribe(self, channel: bytes) -> None:
+    def listen(self, channels: Iterable[bytes]) -> None:
+        """SSUBSCRIBE to those of these that are new, and wait for nothing: `listens` tells of each."""
+        new = [channel for channel in channels if channel not in self._channels]
+        for channel in new:
+            self._channels[channel] = asyncio.get_running_loop().create_future()
+        self._tell("SSUBSCRIBE", new)
+
+    def hears(self, channel: bytes) -> bool:
+        """Whether the broker confirmed it, now or over a connection before: `listens` was called of it."""
+        confirmed = self._channels.get(channel)
+        return confirmed is not None and confirmed.done()
+
+    def unsubscribe(self, channels: Iterable[bytes]) -> None:
         """SUNSUBSCRIBE. A ring that still comes finds nobody."""
-        confirmed = self._channels.pop(channel, None)
-        if confirmed is not None:
-            confirmed.cancel()
-            self._tell("SUNSUBSCRIBE", channel)
+        known = [channel for channel in channels if channel in self._channels]
+        for channel in known:
+            self._channels.pop(channel).cancel()
+        self._tell("SUNSUBSCRIBE", known)
 
     def _up(self) -> None:
         """A new connection: subscribe to everything again."""
-        channels = list(self._channels)
-        for at in range(0, len(channels), CHANNELS_PER_CALL):
-            self._tell("SSUBSCRIBE", *channels[at : at + CHANNELS_PER_CALL])
+        self._tell("SSUBSCRIBE", list(self._channels))
 
     def _push(self, push: list[Any]) -> None:
         """One RESP3 push: smessage, ssubscribe or sunsubscribe."""
@@ -87,6 +95,7 @@ class Doorbell:
                 confirmed.exception()  # the joiner may have given up
                 del self._channels[channel]
 
-    def _tell(self, command: str, *channels: bytes) -> None:
+    def _tell(self, command: str, channels: list[bytes]) -> None:
         with suppress(BrokerGone):  # _up asks again for all of them
-            self._lane.tell(command, *channels)
+            for at in range(0, len(channels), CHANNELS_PER_CALL):
+                self._lane.tell(command, *channels[at : at + CHANNELS_PER_CALL])

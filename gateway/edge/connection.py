@@ -199,6 +199,7 @@ class Connection(Listener):
             self._intake.end()
         if self.requests is not None:
             self.requests.end()
+            self._context.watchers.forget(self)
         if close in (Close.LOST, Close.DEAD):
             self.transport.abort()
             return

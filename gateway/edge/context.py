@@ -7,6 +7,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.metrics import Metrics
 from gateway.rooms.hub import Hub, Keep
+from gateway.rooms.watch import Watchers
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,7 @@ class Context:
     settings: Settings
     broker: Broker
     hub: Hub
+    watchers: Watchers
     clock: Clock
     metrics: Metrics
     # Starts a task that the node owns.

@@ -78,6 +78,7 @@ def test_what_a_v1_server_says() -> None:
         v1.left("r", 1),
         v1.left("r", reason="error"),
         v1.ack(1, "r", id),
+        v1.tops([v1.top("r", id)], 1),
         v1.pong(1),
         v1.error("not_joined", "text", 1, "r"),
         v1.reconnect(1.0),
@@ -90,7 +91,7 @@ def test_what_a_v1_server_says() -> None:
     for frame in said:
         assert frame.keys() - {"type"} <= told[frame["type"]], frame
     makers = re.findall(r'type="(\w+)"', (ROOT / "gateway/core/wires/v1.py").read_text(encoding="utf-8"))
-    assert told.keys() == {*makers, "message"}, "a frame that this test does not make"
+    assert told.keys() == {*makers, "message", "tops"}, "a frame that this test does not make"
 
 
 def test_what_an_event_stream_says() -> None:

@@ -85,7 +85,9 @@ class Desk:
         self.metrics = Metrics()
         self.tasks: list[asyncio.Task[None]] = []
         broker, hub = SimpleNamespace(publisher=self.publisher), cast(Any, None)
-        context = Context("n", Settings(**settings), cast(Any, broker), hub, self.clock, self.metrics, self.keep)
+        context = Context(
+            "n", Settings(**settings), cast(Any, broker), hub, cast(Any, None), self.clock, self.metrics, self.keep
+        )
         self.intake = client.intake = Intake(cast(Any, client), context)
 
     def keep(self, name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

@@ -472,7 +472,7 @@ async def test_a_channel_that_may_not_be_left_costs_no_joiner_another(server: Se
         await until(lambda: [b"SSUBSCRIBE", b"joining"] in seen, "both are asked for")
         peer.say(b">3\r\n+ssubscribe\r\n+former\r\n:1\r\n")
         await former
-        bells.unsubscribe(b"former")
+        bells.unsubscribe((b"former",))
         await until(lambda: [b"SUNSUBSCRIBE", b"former"] in seen, "one is left")
         peer.say(b"-NOPERM User gateway has no permissions to run the 'sunsubscribe' command\r\n")
         peer.say(b">3\r\n+ssubscribe\r\n+joining\r\n:2\r\n")

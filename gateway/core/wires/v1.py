@@ -1,12 +1,13 @@
 """The wire `v1`, hiroba's own: ids, acknowledgements, gaps (docs/protocol.md)."""
 
+from collections.abc import Iterable
 from typing import get_args
 
 import msgspec
 
 from gateway.core import frames
 from gateway.core.entry import Entry, EntryId, Gap
-from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, bad_json, pair
+from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, bad_json, named, pair
 
 # One string or integer of the client's choice, so long or with so many digits; longer ones would be an echo amplifier.
 REF_CHARS_MAX = 64
@@ -59,7 +60,19 @@ class Leave(_Question, tag="leave", kw_only=True):
     room: str
 
 
-_Any = _Say | _Ping | Join | Leave
+class Watch(_Question, tag="watch", kw_only=True):
+    """Hear how far these rooms grow, and nothing else of them."""
+
+    rooms: list[str]
+
+
+class Unwatch(_Question, tag="unwatch", kw_only=True):
+    """Hear it of these no more."""
+
+    rooms: list[str]
+
+
+_Any = _Say | _Ping | Join | Leave | Watch | Unwatch
 _TYPES = {kind.__struct_config__.tag for kind in get_args(_Any)}
 
 _json = msgspec.json.encode
@@ -147,6 +160,17 @@ def left(room: str, ref: Ref = None, reason: str | None = None) -> bytes:
     if reason is None:
         return _answer(ref, type="left", room=room)
     return _frame(type="left", room=room, reason=reason)
+
+
+def top(room: str, id: EntryId) -> bytes:
+    """How far a room is: a piece of `tops`."""
+    return b'%b:"%d-%d"' % (named(room), *id)
+
+
+def tops(pieces: Iterable[bytes], ref: Ref = None) -> bytes:
+    """How far rooms are: the answer to a `watch` or `unwatch`, or those that grew since."""
+    answer = b"" if ref is None else b',"ref":%b' % _json(ref)
+    return frames.text(b'{"type":"tops","rooms":{%b}%b}' % (b",".join(pieces), answer))
 
 
 def pong(ref: Ref) -> bytes:
