@@ -71,6 +71,7 @@ class Requests:
             run = self._next()
             if run:
                 await DOERS[type(run[0])](self._connection, self._context, run)
+        self._doing = None  # here, not when the task is seen to be done: a request may come in between
 
     def _next(self) -> list[Asked]:
         """The oldest request, and those of its kind right behind it."""
@@ -83,6 +84,5 @@ class Requests:
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         """A request that raised is a bug, and logged; those behind it would never be answered."""
-        self._doing = None
         if not task.cancelled() and task.exception() is not None:
             self._connection.end(Close.ERROR)
