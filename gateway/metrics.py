@@ -112,7 +112,8 @@ COUNTERS = (
         "Times a connection's socket was too full to be told how far rooms grew: it is told a second later.",
     ),
     ("tops_asked", "hiroba_tops_asked", "Logs asked for their newest id because somebody watches them."),
-    ("pages", "hiroba_pages_read", "Pieces of logs read from the stream for walks."),
+    ("pages", "hiroba_pages_read", "Pieces of logs read from the stream, for walks and for who pages back."),
+    ("paged", "hiroba_pages_told", "Pages of older entries told to clients that asked for them (history)."),
     ("pings", "hiroba_pings_sent", "Pings sent to quiet connections."),
     ("gc_pauses", "hiroba_gc_pauses", "Garbage collections of this process."),
 )
@@ -194,6 +195,7 @@ class Metrics:
     tops_put_off: int
     tops_asked: int
     pages: int
+    paged: int
     pings: int
     gc_pauses: int
     gather_s: float | None

@@ -14,6 +14,7 @@ from gateway.core.entry import EntryId, Gap
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref
 from gateway.metrics import Metrics
+from gateway.rooms.paging import Paging
 from gateway.rooms.room import Room, State
 from gateway.rooms.session import Connection, Session
 from gateway.rooms.tail import Tail, TailBudget
@@ -64,6 +65,7 @@ class Hub:
         walks_bytes_max = int(settings.tail_bytes_max * WALKS_SHARE)
         self._tails = TailBudget(settings.tail_bytes_max - walks_bytes_max)
         self._walks = Walks(walks_bytes_max)
+        self.paging = Paging(broker, self._walks, metrics, settings.outgoing_bytes_max)
         self._opening: dict[RoomName, asyncio.Task[None]] = {}
 
     async def enter(self, name: RoomName, after: EntryId | None, history: int) -> Place:

@@ -66,7 +66,8 @@ class Session:
     """What a connection is owed of one room's log, and how far it got. A live session stands where the room does."""
 
     __slots__ = (
-        "came_at", "came_behind", "connection", "cursor", "past", "room", "sent_bytes", "sent_entries", "transport",
+        "began", "came_at", "came_behind", "connection", "cursor", "past", "room", "sent_bytes", "sent_entries",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, room: "Room", cursor: EntryId = START) -> None:
@@ -76,6 +77,8 @@ class Session:
         self.room = room
         # The last entry written to the socket; of a live session the room's cursor counts instead.
         self.cursor = cursor
+        # Where its messages began, live or walked: what is at or below, it asks for.
+        self.began = cursor
         # Where the log stood when it came and asked for nothing by name: what was lost below is no loss of its.
         self.came_at: EntryId = START
         # The newest seam of the log that was known then: nothing that it took is a loss of this session's.

@@ -73,6 +73,14 @@ class Tail:
             return None
         return following
 
+    def until(self, id: EntryId, count: int) -> list[Entry] | None:
+        """The `count` entries that end with this one, without a hole; None: they are not all here: ask the log."""
+        end = bisect_right(self._entries, id, key=_id)
+        start = end - count
+        if start < 0 or self._entries[end - 1].id != id or self._entries[start].id.n != id.n - count + 1:
+            return None
+        return self._entries[start:end]
+
     def start_of_last(self, count: int) -> EntryId | None:
         """The cursor from which the last `count` entries follow; None: the tail is shorter than that."""
         if not 0 < count <= len(self._entries):

@@ -17,6 +17,7 @@ from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event
+from gateway.core.paging import Page
 from gateway.core.wires import SSE, V1, BadMessage, sse, v1
 from gateway.metrics import GAUGES, LABELLED, LABELLED_GAUGES
 from gateway.node import Node
@@ -77,6 +78,7 @@ def test_what_a_v1_server_says() -> None:
         v1.joined("r", id, True, 1),
         v1.left("r", 1),
         v1.left("r", reason="error"),
+        v1.history("r", Page([entry], [Gap(id, id, None)], True), 1, deflates=False),
         v1.ack(1, "r", id),
         v1.tops([v1.top("r", id)], 1),
         v1.pong(1),

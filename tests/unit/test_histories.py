@@ -264,9 +264,10 @@ class Server:
     async def ask_master(self, command: str, key: bytes, start: str, end: str, *count: object) -> Raw:
         low, high = (start, end) if command == "XRANGE" else (end, start)
         bottom, top = _bound(low, START), _bound(high, EntryId(2**63, 0))
-        found = [entry for entry in self._log if bottom <= entry.id <= top and low != f"({entry.id}"]
+        found = [entry for entry in self._log if bottom <= entry.id <= top and f"({entry.id}" not in (low, high)]
         ours = b"v 1 b 1 f s u 0 m 1".split()
-        return [(str(entry.id).encode(), ours) for entry in (found if command == "XRANGE" else found[:-2:-1])]
+        most = cast(int, count[1])
+        return [(str(entry.id).encode(), ours) for entry in (found if command == "XRANGE" else found[::-1])[:most]]
 
 
 @settings(max_examples=500)

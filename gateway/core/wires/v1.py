@@ -6,7 +6,8 @@ from typing import get_args
 import msgspec
 
 from gateway.core import frames
-from gateway.core.entry import Entry, EntryId, Gap
+from gateway.core.entry import Entry, EntryId, Gap, parse_id
+from gateway.core.paging import Page
 from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, bad_json, named, pair
 
 # One string or integer of the client's choice, so long or with so many digits; longer ones would be an echo amplifier.
@@ -60,6 +61,22 @@ class Leave(_Question, tag="leave", kw_only=True):
     room: str
 
 
+class History(_Question, tag="history", kw_only=True):
+    """A page of what the room has below an entry, or below where this connection's messages of it began."""
+
+    room: str
+    limit: int
+    before: str | None = None
+
+    def request(self) -> Request:
+        if self.before is not None:
+            try:
+                parse_id(self.before)
+            except ValueError as exc:
+                raise BadMessage(f"`before` is {exc}", self.ref) from None
+        return self
+
+
 class Watch(_Question, tag="watch", kw_only=True):
     """Hear how far these rooms grow, and nothing else of them."""
 
@@ -72,7 +89,7 @@ class Unwatch(_Question, tag="unwatch", kw_only=True):
     rooms: list[str]
 
 
-_Any = _Say | _Ping | Join | Leave | Watch | Unwatch
+_Any = _Say | _Ping | Join | Leave | History | Watch | Unwatch
 _TYPES = {kind.__struct_config__.tag for kind in get_args(_Any)}
 
 _json = msgspec.json.encode
@@ -108,26 +125,42 @@ def _bad_frame(text: str, exc: Exception) -> BadMessage:
     return BadMessage(str(exc), typed.ref)
 
 
+# An entry as a message's frame and a page have it.
+_ENTRY = b'"id":"%d-%d","from":%b,"user":%b,"message":%b,"at":%d}'
+_MESSAGE = b'{"type":"message","room":%b,' + _ENTRY
+_PAGED = b"{" + _ENTRY
+
+
 def payload(room: bytes, entry: Entry) -> bytes:
     """A `message` without its frame."""
     user = _json(entry.user) if entry.user else b"null"
-    return b'{"type":"message","room":%b,"id":"%d-%d","from":%b,"user":%b,"message":%b,"at":%d}' % (
-        room,
-        *entry.id,
-        _json(entry.sender),
-        user,
-        entry.message,
-        entry.at,
-    )
+    return _MESSAGE % (room, *entry.id, _json(entry.sender), user, entry.message, entry.at)
+
+
+def _paged(entry: Entry) -> bytes:
+    user = _json(entry.user) if entry.user else b"null"
+    return _PAGED % (*entry.id, _json(entry.sender), user, entry.message, entry.at)
 
 
 def gap_payload(room: bytes, gap: Gap) -> bytes:
     """A `gap` without its frame."""
-    return json(type="gap", room=msgspec.Raw(room), after=str(gap.after), before=str(gap.before), lost=gap.lost)
+    return json(type="gap", room=msgspec.Raw(room), **_hole(gap))
 
 
 def _gap(room: bytes, gap: Gap) -> bytes:
     return frames.text(gap_payload(room, gap))
+
+
+def _hole(gap: Gap) -> dict[str, object]:
+    return {"after": str(gap.after), "before": str(gap.before), "lost": gap.lost}
+
+
+def history(room: str, page: Page, ref: Ref, deflates: bool) -> bytes:
+    """The answer to a `history`: entries as in `message` and gaps as in `gap`, but for type and room."""
+    entries = msgspec.Raw(b"[%b]" % b",".join(map(_paged, page.entries)))
+    gaps = [_hole(gap) for gap in page.gaps]
+    answer = json(**_fields(ref, type="history", room=room, entries=entries, gaps=gaps, more=page.more))
+    return frames.deflated(answer) if deflates else frames.text(answer)
 
 
 def welcome_payload(
@@ -206,7 +239,11 @@ def json(**fields: object) -> bytes:
 
 
 def _answer(ref: Ref, **fields: object) -> bytes:
-    return _frame(**fields) if ref is None else _frame(**fields, ref=ref)
+    return _frame(**_fields(ref, **fields))
+
+
+def _fields(ref: Ref, **fields: object) -> dict[str, object]:
+    return fields if ref is None else {**fields, "ref": ref}
 
 
 def _frame(**fields: object) -> bytes:
