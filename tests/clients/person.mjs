@@ -7,11 +7,14 @@ const [url, tokens] = process.argv.slice(2);
 const say = (event) => console.log(JSON.stringify(event));
 let calls = 0;
 
-// "a,,b": the tokens of the first three connects; an empty one is a failure.
+let give;
+
+// "a,,?,b": the tokens of the first four connects; an empty one is a failure, a "?" comes when the test gives it.
 async function getToken() {
   const token = tokens.split(",")[Math.min(calls++, tokens.split(",").length - 1)];
+  say({ on: "asked", event: token });
   if (token === "") throw new Error("no token today");
-  return token;
+  return token === "?" ? new Promise((given) => (give = given)) : token;
 }
 
 const chat = new Hiroba(url, { ...(tokens ? { getToken } : {}), publishTimeout_s: 0.5 });
@@ -42,6 +45,8 @@ const acts = {
   watch: ({ names }) => chat.watch(names),
   unwatch: ({ names }) => chat.unwatch(names),
   hurry: () => chat.hurry(),
+  letGo: () => chat.letGo(),
+  give: ({ token }) => give(token),
   close: () => chat.close(),
 };
 for await (const line of createInterface({ input: process.stdin })) {

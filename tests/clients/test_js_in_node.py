@@ -197,6 +197,21 @@ async def test_the_token_is_asked_for_before_each_connect_and_goes_along(start_n
             await alice.hears("joined", "lobby", count=2)
 
 
+async def test_a_token_that_comes_too_late_opens_no_second_connection(start_node: NodeFactory) -> None:
+    """The network went away while it was asked for: that try is over, and the next one asks again."""
+    node = await start_node()
+    async with Person(node.url(), tokens="?,second") as alice:
+        alice.do("join", room="lobby")
+        await alice.hears("asked")
+        alice.do("letGo")
+        alice.do("give", token="first")
+        await alice.hears("asked", count=2)
+        await alice.hears("joined", "lobby")
+        alice.do("send", room="lobby", message="hello")
+        await alice.reads("lobby", ["hello"])
+        assert await connections(node) == 1
+
+
 def test_waits_between_tries(broker: object) -> None:
     """At most the step, which doubles from 0.5 s to 5 s, and after a minute goes on to 30 s (docs/protocol.md)."""
     url = f"http://127.0.0.1:{free_port()}/"

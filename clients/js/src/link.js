@@ -188,6 +188,7 @@ export class Link {
   #lost(code, reason, late_s = 0) {
     const now = performance.now();
     this.#clear();
+    this.#turn++;
     this.#socket = null;
     this.#opening = false;
     if (this.#lostAt === null || (this.#welcomed !== null && now - this.#welcomed > STEADY_S * 1000)) {
