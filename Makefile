@@ -58,7 +58,7 @@ clean: ## remove what was installed and built; data/ stays, for it holds what wa
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 packages:
-	@sh .ci/packages redis-server chromium fonts-noto-cjk nginx strace systemd gcc libc6-dev zlib1g-dev nodejs esbuild node-typescript $(STACK_PACKAGES)
+	@sh .ci/packages redis-server chromium fonts-noto-cjk nginx strace systemd gcc libc6-dev zlib1g-dev esbuild node-typescript $(STACK_PACKAGES)
 
 .venv/installed: pyproject.toml constraints.txt .venv/made
 	@echo 'Installing hiroba and its tools into .venv (once; a minute or two) …'

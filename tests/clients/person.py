@@ -4,25 +4,30 @@ import asyncio
 import json
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.support.need import missing, need_tool
+import playwright
+
+from tests.support.need import missing
 from tests.support.until import BUDGET_S, until
 
 HERE = Path(__file__).parent
 Event = dict[str, Any]
 
 
+@cache
 def need_node() -> list[str]:
-    """Node with a WebSocket: from 22 on by itself, 20.10 when asked."""
-    node = need_tool("node", "nodejs")
-    for argv in ([node], [node, "--experimental-websocket", "--no-warnings"]):
-        asked = subprocess.run([*argv, "-e", "WebSocket"], capture_output=True, timeout=20, check=False)
-        if asked.returncode == 0:
-            return argv
-    return [missing(f"{shutil.which('node')} has no WebSocket: Node 22 has (20.10 behind a flag)")]
+    """Node with a WebSocket: from 22 on by itself, 20.10 when asked. Debian 12 has 18: then it is Playwright's own."""
+    own = Path(playwright.__file__).parent / "driver" / "node"
+    for node in filter(None, (shutil.which("node"), own)):
+        for argv in ([str(node)], [str(node), "--experimental-websocket", "--no-warnings"]):
+            asked = subprocess.run([*argv, "-e", "WebSocket"], capture_output=True, timeout=20, check=False)
+            if asked.returncode == 0:
+                return argv
+    return [missing("there is no Node with a WebSocket: 22 has one (20.10 behind a flag), and so has Playwright's own")]
 
 
 class Person:
