@@ -8,6 +8,8 @@
 
 const DATABASE = "hiroba";
 const ITEMS = "outbox";
+// Storage may be so broken that it neither opens nor fails; and nothing is sent before one of the two.
+const ANSWER_MS = 5000;
 // One for all rooms: a promise of it, once somebody asked.
 let database;
 
@@ -44,7 +46,7 @@ export class Keep {
       this.#channel.onmessage = ({ data }) => this.#seek(data);
       records = await this.#read();
     } catch {
-      // Storage is blocked, or full, or the page is going away: messages live as long as the page.
+      // Storage is blocked, or full, or silent, or the page is going away: messages live as long as the page.
       this.#database = null;
     }
     if (this.#end.signal.aborted) return;
@@ -64,7 +66,7 @@ export class Keep {
       item.kept = true;
     } catch {
       // What is written there now is not true any more.
-      this.remove(item);
+      await this.remove(item);
     }
     // An owner with items is worth waiting for.
     this.#channel?.postMessage(item.key[2]);
@@ -81,7 +83,7 @@ export class Keep {
   close() {
     this.#end.abort();
     this.#channel?.close();
-    this.#database = null;
+    this.#channel = this.#database = null;
   }
 
   #seek(owner) {
@@ -127,6 +129,7 @@ function opened() {
   return new Promise((opened, failed) => {
     asked.onsuccess = () => opened(asked.result);
     asked.onerror = () => failed(asked.error);
+    setTimeout(failed, ANSWER_MS);
   });
 }
 

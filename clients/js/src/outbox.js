@@ -78,7 +78,9 @@ export class Outbox {
   // The item, or null when the outbox is full: the message stays with the caller.
   add(message) {
     if (this.#items.length >= ITEMS_MAX) return null;
-    const item = newItem(++this.#ref, JSON.stringify(message) ?? "null");
+    // Those of several tabs are sorted by it; a clock that is set back must not change the order of ours.
+    const at = Math.max(Date.now(), this.#items.at(-1)?.at ?? 0);
+    const item = newItem(++this.#ref, JSON.stringify(message) ?? "null", at);
     this.#items.push(item);
     if (this.#keep?.ready) this.#keep.put(item);
     this.#flush();
@@ -122,8 +124,8 @@ export class Outbox {
       const late_ms = item.adopted ? this.#hear.late_s() * 1000 : item.late_ms;
       return this.#settle_ms + late_ms - (now - item.sentAt);
     });
-    this.#pause(Math.max(...waits, SETTLE_MARGIN_MS), open, () => {
-      for (const item of open) this.#becomes(item, item.sessions.size < TRIES_MAX ? WAITING : UNKNOWN);
+    this.#pause(Math.max(...waits, SETTLE_MARGIN_MS), open, (left) => {
+      for (const item of left) this.#becomes(item, item.sessions.size < TRIES_MAX ? WAITING : UNKNOWN);
       this.#changed();
     });
   }
@@ -229,13 +231,14 @@ export class Outbox {
     return this.#settled !== null && compare(this.#settled, cursor) > 0 ? this.#settled : cursor;
   }
 
-  // Nothing is sent before `wait_ms` have passed; then `act` (if any), then the next one.
+  // Nothing is sent before `wait_ms` have passed; then `act` (if any) on those that were not dropped, then the next one.
   #pause(wait_ms, items = [], act = () => {}) {
     this.#endPause();
     this.#pausedFor = new Set(items);
     this.#timer = setTimeout(() => {
+      const left = this.#pausedFor;
       this.#endPause();
-      act();
+      act(left);
       this.#flush();
     }, wait_ms);
   }
@@ -243,7 +246,7 @@ export class Outbox {
   #endPause() {
     clearTimeout(this.#timer);
     this.#timer = null;
-    this.#pausedFor.clear();
+    this.#pausedFor = new Set();
   }
 
   #becomes(item, state, reason = null) {
@@ -299,9 +302,9 @@ const REFUSED_FOR_NOW = new Set(["timeout", "refused", "busy", "not_joined"]);
 
 const isSent = (item) => item.state === SENT;
 
-function newItem(ref, json) {
+function newItem(ref, json, at) {
   const item = {
-    ref, json, at: Date.now(), state: WAITING, reason: null,
+    ref, json, at, state: WAITING, reason: null,
     get message() {
       return JSON.parse(this.json);
     },
