@@ -63,16 +63,36 @@ class Stream:
         self.raw = raw
 
     @property
+    def chunked(self) -> bool:
+        """A proxy may write it so (RFC 9112, section 7.1)."""
+        return b"\r\ntransfer-encoding: chunked" in self.raw.head.lower()
+
+    @property
+    def over(self) -> bool:
+        return self.raw.over.done() or (self.chunked and self.raw.data.endswith(b"\r\n0\r\n\r\n"))
+
+    @property
+    def body(self) -> bytes:
+        """What came so far."""
+        if not self.chunked:
+            return bytes(self.raw.data)
+        rest, body = bytes(self.raw.data), b""
+        while b"\r\n" in rest:
+            size, _, rest = rest.partition(b"\r\n")
+            body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+        return body
+
+    @property
     def events(self) -> list[Event]:
-        return parsed(self.raw.data)[0]
+        return parsed(self.body)[0]
 
     @property
     def retry(self) -> int | None:
-        return parsed(self.raw.data)[1]
+        return parsed(self.body)[1]
 
     @property
     def comments(self) -> int:
-        return parsed(self.raw.data)[2]
+        return parsed(self.body)[2]
 
     @property
     def messages(self) -> list[Any]:
