@@ -70,8 +70,9 @@ class Intake:
         """Serve what was read, now or as soon as it may be served."""
         # The world's clock, not the node's.
         now = time.monotonic()
-        if self._bucket is not None and self._context.clock.looked_at > self._backlog_until:
-            self._bucket.rest(self._context.clock.awake_at(now))
+        if self._context.clock.looked_at > self._backlog_until:
+            if self._bucket is not None:
+                self._bucket.rest(self._context.clock.awake_at(now))
             if self._joins is not None:
                 self._joins.rest(self._context.clock.awake_at(now))
         full = len(data) >= READ_BYTES

@@ -164,3 +164,28 @@ async def test_what_waited_while_the_broker_stood_still_is_no_excess_however_bus
     desk.intake.take(frame(b"x") * 20)
     assert desk.client.heard.count(b"x") == 5
     desk.client.end(Close.LOST)
+
+
+@pytest.mark.parametrize("messages_per_s", [0, 20])
+async def test_who_joined_nothing_for_long_saved_up_no_more_joins_than_it_may_at_once(
+    monkeypatch: pytest.MonkeyPatch, messages_per_s: float
+) -> None:
+    """Whatever its messages may: with no limit on those, an hour's joins came at once."""
+    world = World()
+    for module in (clocks, intakes):
+        monkeypatch.setattr(module, "time", world)
+
+    class Joiner(Someone):
+        def hear(self, frame: Frame) -> None:
+            super().hear(frame)
+            assert self.intake is not None
+            self.intake.charge_join()
+
+    desk = Desk(Joiner(), messages_per_s=messages_per_s, messages_burst=100, joins_per_s=1, rooms_per_connection_max=10)
+    desk.intake.take(frame(b"before") * 9)
+    for _ in range(36_000):
+        world.at += TICK_S
+        desk.clock._tick(world.at)
+    desk.intake.take(frame(b"join") * 50)
+    assert desk.client.heard.count(b"join") == 10
+    desk.client.end(Close.LOST)
