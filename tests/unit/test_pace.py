@@ -1,5 +1,6 @@
 """How long calls gather: not at all when idle, gather_s apart, longer as the loop gets busier."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -51,14 +52,21 @@ def test_the_first_call_goes_at_once(machine: Machine) -> None:
     machine.work(Pace(1.0, 1.0), 0.0, 0.0)
 
 
-async def test_the_next_call_waits_for_company(machine: Machine) -> None:
+async def test_the_next_call_waits_for_company(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until `gather_s` after the one before: no more and no less."""
     pace = Pace(1.0, 1.0)
     machine.work(pace, 0.0, 0.0)
     machine.at += 0.9
-    turn = pace.turn()
-    turn.send(None)  # does not end: it sleeps
-    turn.close()
-    machine.work(pace, 0.1, 0.0)
+    slept_s = []
+
+    async def sleep(seconds: float) -> None:
+        slept_s.append(seconds)
+        machine.at += seconds
+
+    monkeypatch.setattr(paces.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", machine.monotonic)
+    await pace.turn()
+    assert slept_s == [pytest.approx(0.1)]
 
 
 async def test_calls_are_gather_s_apart() -> None:
