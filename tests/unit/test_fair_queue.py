@@ -62,6 +62,46 @@ def test_everything_comes_out_once_and_each_sender_in_order(work: list[tuple[str
     assert not waiting._lines and not waiting._spent, "who said something once is not remembered"
 
 
+class Eager(FairQueue[Said]):
+    """The queue without its short cuts: each is ranked as it comes, and taken by rank."""
+
+    def __init__(self, entries_max: int, bytes_max: int) -> None:
+        super().__init__(entries_max, bytes_max)
+        self._alone_entries = 0
+
+    def put(self, item: Said) -> None:
+        super().put(item)
+        self._rank()
+
+    def _take_all(self) -> list[Said]:
+        taken = [item for _, _, item in sorted(self._heap)]
+        for item in taken:
+            self._out(item)
+        self._heap.clear()
+        self._forget()
+        return taken
+
+
+@given(steps, st.sampled_from([(40, 1_000_000), (200, 300_000), (20_000, 100_000)]))
+def test_short_cuts_change_nothing_that_a_sender_could_tell(
+    work: list[tuple[str, int, int, int]], bounds: tuple[int, int]
+) -> None:
+    """The same calls hold the same; it is full for the same. In one call it does not matter who stands first."""
+    short, eager = FairQueue[Said](*bounds), Eager(*bounds)
+    for step, a, b, c in work:
+        assert [short.full(sender) for sender in "01234"] == [eager.full(sender) for sender in "01234"]
+        if step == "put":
+            said = Said(str(a), b"x" * b, float(c))
+            short.put(said)
+            eager.put(said)
+        elif step == "take":
+            ours, theirs = short.take(a, b), eager.take(a, b)
+            assert (set(ours) == set(theirs)) if not len(short) else (ours == theirs)
+        else:
+            assert short.withdraw(float(a)) == eager.withdraw(float(a))
+        assert (len(short), short.bytes) == (len(eager), eager.bytes)
+
+
 def test_one_word_does_not_wait_for_a_round_of_long_letters() -> None:
     """300 strangers with 65 KB each, 19 times a second: other rooms waited 5 s, with everybody at half a core."""
     waiting = queue()

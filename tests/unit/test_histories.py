@@ -255,6 +255,37 @@ def test_a_live_session_hears_everything_once_or_how_much_is_missing_and_where(
     check(world.heard, world.ever, began, unknown=True)
 
 
+class Careful(History):
+    """Understands each bell as it rings."""
+
+    def hear(self, raw: bytes, server: bytes = b"") -> bool:
+        heard = super().hear(raw, server)
+        self._understand()
+        return heard
+
+
+@settings(max_examples=500)
+@given(st.lists(steps, max_size=25))
+def test_a_bell_that_nobody_had_to_understand_changed_nothing(story: list[tuple[str, *tuple[int, ...]]]) -> None:
+    """The usual read and bell take a short cut: whatever follows is as if they had not."""
+    usual, careful = World(), World()
+    careful.node = Careful()
+    for step, *arguments in [("append", 3, 1), ("catch_up",), *story]:
+        for world in (usual, careful):
+            getattr(world, step)(*arguments)
+        assert _told(usual) == _told(careful)
+    assert _known(usual.node) == _known(careful.node)  # to look at its bells is to understand them
+
+
+def _told(world: World) -> list[Gap | int]:
+    return [item if isinstance(item, Gap) else item.number for item in world.heard]
+
+
+def _known(node: History) -> tuple[object, ...]:
+    bells = node.bells
+    return node.state, node.cursor, node.epoch, node.lines, node.sure, bells._heard, bells._runs, bells._begun
+
+
 class Server:
     """The model's log as pages are read of it."""
 
