@@ -7,6 +7,7 @@ import runpy
 import signal
 import sys
 import tracemalloc
+from pathlib import Path
 from types import FrameType
 
 
@@ -15,7 +16,9 @@ def main() -> None:
     file = sys.argv.pop(1)
 
     def tell(_signal: int, _frame: FrameType | None) -> None:
-        tracemalloc.take_snapshot().dump(file)
+        part = Path(f"{file}.part")
+        tracemalloc.take_snapshot().dump(str(part))
+        part.replace(file)  # whole, or not there
 
     signal.signal(signal.SIGUSR2, tell)
     tracemalloc.start()

@@ -172,7 +172,7 @@ def _snapshot(file: Path) -> tracemalloc.Snapshot:
     """The one that was just asked for."""
     deadline = time.monotonic() + servers.START_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError, EOFError, ValueError):  # not there, or not whole yet
+        with contextlib.suppress(FileNotFoundError):
             found = tracemalloc.Snapshot.load(str(file))
             file.unlink()
             return found
