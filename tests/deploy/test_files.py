@@ -1,9 +1,11 @@
 """The configuration files, each judged by the program that reads it. A copy that is broken must be refused."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from deploy.stack.parts import DEPLOY, WEBHOOK
@@ -11,6 +13,9 @@ from gateway.config import Settings
 from tests.support.certs import make_certs
 from tests.support.haproxy import FALL, INTER_S, RISE
 from tests.support.need import need_tool
+from tests.support.ports import free_ports
+from tests.support.process import Process
+from tests.support.until import until
 
 HAPROXY = DEPLOY / "haproxy"
 PROMETHEUS = DEPLOY / "prometheus"
@@ -44,6 +49,28 @@ def test_haproxy_takes_its_files_without_a_warning(tmp_path: Path, nodes: str) -
         broken.write_text(text.replace(old, new))
         read = [broken if each == name else HAPROXY / each for each in files]
         assert judge(haproxy, "-c", "-dW", "-f", read[0], "-f", read[1]).returncode != 0, name
+
+
+async def test_a_container_with_few_descriptors_takes_fewer_connections_and_says_so(tmp_path: Path) -> None:
+    """HAProxy itself would not start, again and again: 20,000 connections want 40,063 descriptors."""
+    prlimit, _ = need_tool("prlimit", "util-linux"), need_tool("haproxy", "haproxy")
+    first = free_ports(2)
+    env = {"LB_BIND": f"127.0.0.1:{first}", "LB_OPS_BIND": f"127.0.0.1:{first + 1}", "LB_NODES": "localhost"}
+    env["LB_SOCKET"] = str(tmp_path / "socket")
+    argv = [prlimit, "--nofile=4096:4096", "sh", str(HAPROXY / "haproxy-start.sh")]
+    balancer = Process("haproxy", argv, tmp_path / "haproxy.log", env={**os.environ, **env})
+    balancer.spawn()
+
+    async def is_there() -> bool:
+        assert balancer.running, balancer.tail()
+        try:
+            async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{first + 1}/metrics") as page:
+                return "\nhaproxy_process_max_connections 1948\n" in await page.text()
+        except aiohttp.ClientError:
+            return False
+
+    await until(is_there, "HAProxy serves with as many connections as its descriptors hold")
+    assert "enough for 1948 connections and not for 20000" in balancer.tail(100)
 
 
 def test_the_tests_know_the_checks_of_haproxy_cfg() -> None:
