@@ -23,7 +23,7 @@ stack: .venv/installed secrets ## HAProxy, broker, nodes, Prometheus, Alertmanag
 	@CI=true sh .ci/packages $(STACK_PACKAGES)
 	@exec $(PY) -m deploy.stack --nodes $(NODES) $(if $(CERT),--cert $(CERT)) --watch $(CERTIFICATES)
 
-compose-test: .venv/installed secrets ## try all that docker-compose.yml promises (10 minutes); says so where no engine is
+compose-test: .venv/installed secrets ## try all that docker-compose.yml promises (half an hour); says so where no engine is
 	@$(PY) -m deploy.compose
 
 secrets: .venv/installed ## random passwords for the broker's users in .env, once; their hashes in secrets/

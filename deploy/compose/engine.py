@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,11 @@ def missing() -> str:
     return ""
 
 
-def compose(*args: str, **variables: str) -> str:
-    """Its output; `variables` as docker-compose.yml names them. Raises CalledProcessError, after its own words on
-    standard error."""
-    env = os.environ | variables
-    return subprocess.run([*COMPOSE, *args], stdout=subprocess.PIPE, text=True, check=True, env=env).stdout
+def compose(*args: str, overlays: Sequence[Path] = (), **variables: str) -> str:
+    """Its output; `variables` as docker-compose.yml and the files over it name them. Raises CalledProcessError, after
+    its own words on standard error."""
+    argv = [*COMPOSE, *(part for file in overlays for part in ("--file", str(file))), *args]
+    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | variables).stdout
 
 
 @contextmanager
@@ -65,6 +65,21 @@ def password() -> dict[str, str]:
 def docker(*args: str) -> str:
     """One command to one container: `compose` means all of a service. Raises CalledProcessError."""
     return subprocess.run(["docker", *args], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def operator(*words: str) -> str:
+    """What the broker answers to people: its own client, in its container. Raises CalledProcessError."""
+    (broker,) = containers("broker")
+    (client,) = docker("exec", broker, "sh", "-c", "command -v valkey-cli || command -v redis-cli").split()
+    (secret,) = password().values()
+    return docker("exec", "-e", f"REDISCLI_AUTH={secret}", broker, client, "--user", "operator", *words).strip()
+
+
+def address(container: str) -> str:
+    """Where this machine reaches it without the balancer: in its network, where the engine runs on Linux."""
+    (found,) = json.loads(docker("inspect", container))
+    (network,) = found["NetworkSettings"]["Networks"].values()
+    return str(network["IPAddress"])
 
 
 def containers(service: str = "") -> dict[str, Mapping[str, Any]]:

@@ -26,6 +26,10 @@ AT_BROKER = "export REDISCLI_AUTH=…    # BROKER_OPERATOR_PASSWORD\ndocker"
 Trial = Callable[[], Coroutine[Any, Any, None]]
 
 
+class Untried(Exception):
+    """Something that a trial needs is not here. The text says what."""
+
+
 async def locked_up() -> None:
     """every container is healthy, has the user, capabilities, limits and read-only root that the file says"""
     services = wanted()

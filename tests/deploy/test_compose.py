@@ -14,9 +14,12 @@ import aiohttp
 import pytest
 import yaml
 
+from deploy.compose import alarms
+from deploy.compose.mishaps import ELSEWHERE
 from deploy.compose.trials import chat
 from tests.conftest import BrokerFactory
 from tests.deploy.compose import FILE, OVERLAY, ROOT, SECRETS, Refused, Service, services
+from tests.deploy.queries import alerts
 from tests.deploy.sources import bytes_of
 from tests.deploy.stranger import ground, stranger
 from tests.support.need import need_tool
@@ -272,6 +275,32 @@ def test_with_certificates_the_balancer_serves_them_and_their_ends_are_watched(t
     assert f"--config.file={config.target}" in tls[host].argv and (ROOT / config.source).is_file()
     with pytest.raises(Refused, match=r"TLS_DIRECTORY.*docs/tls\.md"):
         services(overlay=OVERLAY.read_text("utf-8"))
+
+
+# ---- what make compose-test tries ----
+
+
+def test_every_alarm_is_made_to_go_off_by_a_trial() -> None:
+    """Or it says why not."""
+    assert alerts().keys() == alarms.TRIED | ELSEWHERE.keys() and not alarms.TRIED & ELSEWHERE.keys()
+
+
+def test_for_these_trials_alarms_come_sooner_and_are_the_same(tmp_path: Path) -> None:
+    """Only what they wait for, and how far they look back, is shorter."""
+    alarms.hurry(tmp_path)
+    shipped, waits = ROOT / "deploy" / "prometheus", r"\[\w+\]|(for|interval|timeout): \w+"
+    names = ("prometheus.yml", "rules/alerts.yml", "rules/recording.yml")
+    for ours, theirs in ((tmp_path / name, shipped / name) for name in names):
+        assert ours.read_text("utf-8") != theirs.read_text("utf-8")
+        assert re.sub(waits, "", ours.read_text("utf-8")) == re.sub(waits, "", theirs.read_text("utf-8"))
+    promtool = need_tool("promtool", "prometheus")
+    checked = subprocess.run(
+        [promtool, "check", "config", tmp_path / "prometheus.yml"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    overlay = (ROOT / "deploy/compose/alarms.yml").read_text("utf-8")
+    mounts = services(variables={**SECRETS, "SOONER": "/sooner"}, overlay=overlay)["prometheus"].mounts
+    assert {mount.source for mount in mounts} >= {"/sooner/prometheus.yml", "/sooner/rules"}
 
 
 # ---- the scripts that containers start with ----
