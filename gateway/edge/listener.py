@@ -4,6 +4,7 @@ connection speaks, is asked whether it lives, and ends, is its own.
 
 import asyncio
 import secrets
+import select
 import time
 from collections.abc import Callable
 from typing import ClassVar
@@ -17,6 +18,8 @@ from gateway.edge.intake import READ_BYTES
 from gateway.rooms.hub import Place
 from gateway.rooms.session import Session
 
+# A client's FIN, as poll(2) tells it; 0: this system does not.
+_FIN = getattr(select, "POLLRDHUP", 0)
 # What the loop reads into, of every socket: it is taken out before the next one is read.
 _READ = bytearray(READ_BYTES)
 
@@ -156,6 +159,18 @@ class Listener(asyncio.BufferedProtocol):
         """It was quiet for almost ping_s. Who may be asked owes a byte within as long again."""
         raise NotImplementedError
 
+    def look_for_end(self) -> None:
+        """Hear of a socket that is not read what the kernel knows of its end. To be called every so often.
+
+        After a reset nobody is there. Behind a FIN somebody may still read: a client that does not answers whatever it
+        is sent by a reset.
+        """
+        ends = _ends_of(self.transport)
+        if ends & ~_FIN:
+            self.end(Close.LOST)
+        elif ends:
+            self.ask_for_life()
+
     # ---- how a session begins and ends, and how all do ----
 
     def enter(self, place: Place) -> Session:
@@ -186,3 +201,13 @@ class Listener(asyncio.BufferedProtocol):
     def go_away(self, after_s: float) -> None:
         """This node drains: come back elsewhere after so many seconds."""
         raise NotImplementedError
+
+
+def _ends_of(transport: asyncio.Transport) -> int:
+    """_FIN of a socket whose client says no more; POLLHUP, POLLERR too after a reset; 0: it has not ended."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return 0
+    poll = select.poll()
+    poll.register(sock.fileno(), _FIN)
+    return sum(events for _, events in poll.poll(0))

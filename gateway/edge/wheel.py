@@ -73,6 +73,8 @@ class Wheel:
         elif connection.waiting_bytes() or connection.held:
             # A ping would wait behind the rest; and nobody reads the pong of one that is held back.
             connection.quiet_looks = 0
+            if connection.held:
+                connection.look_for_end()
         else:
             connection.quiet_looks += 1
             if connection.quiet_looks == PING_AT:

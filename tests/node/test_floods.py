@@ -206,6 +206,39 @@ async def test_who_is_slowed_down_and_gone_costs_no_task(start_node: NodeFactory
     assert await node.metric("hiroba_connections") == 1
 
 
+@pytest.mark.parametrize("how", ["reset", "close"])
+async def test_who_is_held_and_gone_is_missed_soon_in_a_silent_room_too(
+    start_node: NodeFactory, crowd: Crowd, how: str
+) -> None:
+    """Nobody reads its socket, nobody writes to it: it counted until its rate had let all that it said through."""
+    node = await start_node(messages_per_s=0.001, messages_burst=2, ping_s=1)
+    raw = await crowd.member(node, "r")
+    raw.write(frame(b"", PING) * 5)
+
+    async def held() -> bool:
+        return await node.metric("hiroba_frames_slowed_total") >= 1
+
+    await until(held, "its pings wait")
+    if how == "reset":
+        raw.reset()
+    else:
+        raw.transport.close()
+
+    async def missed() -> bool:
+        return await node.metric("hiroba_connections") == 0
+
+    await until(missed, "its connection is over")
+
+
+async def test_who_is_held_and_says_no_more_is_still_served(start_node: NodeFactory, crowd: Crowd) -> None:
+    """It closed its half and reads on: all that it said is served, however long that takes."""
+    node = await start_node(messages_per_s=2, messages_burst=2, ping_s=1)
+    other, raw = await crowd.join(node, "r"), await crowd.member(node, "r")
+    raw.write(b"".join(frame(b'{"message":%d}' % n) for n in range(8)))
+    raw.transport.write_eof()
+    await other.hears(*range(8))
+
+
 async def test_bad_messages_count_as_messages(start_node: NodeFactory, crowd: Crowd) -> None:
     """Otherwise errors would be an amplifier without a limit."""
     node = await start_node(messages_per_s=1, messages_burst=5)

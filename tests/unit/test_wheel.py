@@ -33,6 +33,9 @@ class Quiet:
     def waiting_bytes(self) -> int:
         return self.waiting
 
+    def look_for_end(self) -> None:
+        assert self.held
+
     def ask_for_life(self) -> None:
         self.pinged_at.append(self.now)
 
