@@ -20,6 +20,15 @@ export interface Entry {
   at: number;
 }
 
+/** Older entries, oldest first. */
+export interface Page {
+  entries: Entry[];
+  /** What is missing: after and before which entries, and how many; null where nobody knows. */
+  gaps: { after: EntryId; before: EntryId; lost: number | null }[];
+  /** False where the room begins. */
+  more: boolean;
+}
+
 export interface Message extends Entry {
   /** This client said it, on this connection or as a message that was still open. */
   own: boolean;
@@ -125,7 +134,7 @@ declare class Room extends Events<RoomEvents> {
   /** Takes an item out of the outbox that is not under way. */
   takeBack(item: Item): void;
   /** Rejects with an Error whose `code` is the protocol's, or "lost". */
-  history(page?: { before?: EntryId; limit?: number }): Promise<{ entries: Entry[]; more: boolean }>;
+  history(page?: { before?: EntryId; limit?: number }): Promise<Page>;
   presence(): Promise<{ members: User[]; count: number }>;
   read(id?: EntryId | null): void;
   typing(): void;
