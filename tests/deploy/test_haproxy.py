@@ -201,11 +201,16 @@ async def test_tls_ends_at_the_load_balancer(start_node: NodeFactory, tmp_path: 
     node = await start_node()
     balancer = HAProxy([node], tmp_path)
     tls_port = balancer.port
-    balancer = HAProxy([node], tmp_path, LB_CERT=pem, LB_TLS_BIND=f"127.0.0.1:{tls_port}", LB_TLS_PORT=tls_port)
-    await balancer.start()
+    where = {"LB_CERT": pem, "LB_TLS_BIND": f"127.0.0.1:{tls_port}", "LB_TLS_PORT": tls_port}
+    balancer = await HAProxy([node], tmp_path, **where, LB_ADDRESS_HANDSHAKES_MAX=2).start()
     trust = ssl.create_default_context(cafile=str(certs.ca))
     async with aiohttp.ClientSession() as http:
         url = f"wss://127.0.0.1:{tls_port}/ws/chat/a/"
+        # RFC 6455, section 1.3, has this key.
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+        for _ in range(4):
+            async with http.get(balancer.url("/ws/chat/a/"), headers=upgrade, allow_redirects=False) as sent_on:
+                assert sent_on.status == 308, "one that is let in nowhere is none that counts"
         # As a browser does it: its page came by https from the same host.
         async with http.ws_connect(url, ssl=trust, origin=f"https://127.0.0.1:{tls_port}") as ws:
             await ws.send_json({"message": "by TLS"})
