@@ -5,7 +5,7 @@ Composes the lanes with their owners: publisher, reader (and whoever keeps its g
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -165,28 +165,34 @@ class Broker:
         """The broker's clock less this machine's."""
         return self._probe.offset_s
 
-    async def follow(self, room: RoomName, follower: Follower) -> Feed:
-        """Follow a room's log from its end. On return nothing appended later can be missed.
+    async def follow(self, rooms: Mapping[RoomName, Follower]) -> dict[RoomName, Feed | BrokerRefused]:
+        """Follow these logs from their ends, or say why one can't be. On return nothing appended later can be missed.
 
-        Waits for the broker as long as it takes: the caller brings a deadline. Raises BrokerRefused.
+        Waits for the broker as long as it takes: the caller brings a deadline. Raises BrokerRefused for all of them.
         """
-        feed = Feed(self._keys.log(room), follower, self._settings.message_bytes_max)
-        await self._start(feed)
-        await self._attach(feed)
-        return feed
+        entry_bytes_max = self._settings.message_bytes_max
+        feeds = {name: Feed(self._keys.log(name), follower, entry_bytes_max) for name, follower in rooms.items()}
+        refused = await self._start(feeds)
+        started = [feed for name, feed in feeds.items() if name not in refused]
+        if started:
+            await self._attach(started)
+        return feeds | refused
 
-    async def _attach(self, feed: Feed) -> None:
-        self._reader.add(feed)
-        channel = self._keys.channel(feed.key)
-        if self._doorbell.hears(channel):  # somebody watches it
-            self._reader.listens(feed.key)
+    async def _attach(self, feeds: Sequence[Feed]) -> None:
+        channels = [self._keys.channel(feed.key) for feed in feeds]
+        for feed, channel in zip(feeds, channels, strict=True):
+            self._reader.add(feed)
+            if self._doorbell.hears(channel):  # somebody watches it
+                self._reader.listens(feed.key)
         try:
-            await self._doorbell.subscribe(channel)
+            await self._doorbell.subscribe(channels)
         except BaseException:
-            self._detach(feed)
+            for feed in feeds:
+                self._detach(feed)
             raise
-        self._reader.mark((feed,))
-        self._sweep.soon(feed)
+        self._reader.mark(feeds)
+        for feed in feeds:
+            self._sweep.soon(feed)
 
     def _detach(self, feed: Feed) -> None:
         self._reader.remove(feed)
@@ -205,17 +211,22 @@ class Broker:
         if key == self._probe.feed.key:
             self._mended.set()
 
-    async def _start(self, feed: Feed) -> None:
-        """Put the cursor at the log's end; at 0-0 where there is no log."""
+    async def _start(self, feeds: Mapping[RoomName, Feed]) -> dict[RoomName, BrokerRefused]:
+        """Put the cursors at the logs' ends; at 0-0 where there is no log. What is no log is refused."""
+        commands = [("XREVRANGE", feed.key, "+", "-", "COUNT", 1) for feed in feeds.values()]
         while True:
             await self._read_lane.up()
-            try:
-                newest = await self._read_lane.ask_master("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
-            except BrokerGone:
+            with suppress(BrokerGone):
+                replies = await self._read_lane.ask_master_all(commands)
+                break
+        refused: dict[RoomName, BrokerRefused] = {}
+        for (name, feed), newest in zip(feeds.items(), replies, strict=True):
+            if isinstance(newest, BrokerRefused):
+                refused[name] = newest
                 continue
             for id, fields in newest:
                 feed.start(entry_id(id), epoch_of(fields))
-            return
+        return refused
 
     async def has(self, feed: Feed, id: EntryId) -> bool:
         """Whether the log has an entry of this id. Raises BrokerGone, BrokerRefused."""
@@ -246,7 +257,7 @@ class Broker:
         keep("sweep", self._sweep.run())
         keep("tops", self.tops.run())
         keep("tops' sweep", self.tops.sweep())
-        await self._insist("probe", lambda: self._attach(self._probe.feed))
+        await self._insist("probe", lambda: self._attach((self._probe.feed,)))
         self._probing = True
         await asyncio.Event().wait()
 

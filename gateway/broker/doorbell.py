@@ -1,7 +1,7 @@
 """The doorbell: a sharded pub/sub message says how far a log grew. Losing one loses nothing: see the sweep."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,20 +34,20 @@ class Doorbell:
         # Channel -> done once the broker confirmed it for the first time.
         self._channels: dict[bytes, asyncio.Future[None]] = {}
 
-    async def subscribe(self, channel: bytes) -> None:
-        """SSUBSCRIBE and wait for the confirmation, over a lost connection for the next one's. Raises BrokerRefused.
+    async def subscribe(self, channels: Sequence[bytes]) -> None:
+        """SSUBSCRIBE and wait for the confirmations, over a lost connection for the next one's. Raises BrokerRefused.
 
         A connection that confirms nothing within the broker's timeout is given up.
         """
-        self.listen((channel,))
-        confirmed = self._channels[channel]
-        while not confirmed.done():
-            await self._lane.up()
-            connections = self._lane.connections
-            await asyncio.wait((confirmed,), timeout=self._timeout_s)
-            if not confirmed.done() and self._lane.connections == connections:
-                self._lane.drop(f"no answer to SSUBSCRIBE within {self._timeout_s:g} s")
-        confirmed.result()
+        self.listen(channels)
+        for confirmed in [self._channels[channel] for channel in channels]:  # they come together
+            while not confirmed.done():
+                await self._lane.up()
+                connections = self._lane.connections
+                await asyncio.wait((confirmed,), timeout=self._timeout_s)
+                if not confirmed.done() and self._lane.connections == connections:
+                    self._lane.drop(f"no answer to SSUBSCRIBE within {self._timeout_s:g} s")
+            confirmed.result()
 
     def listen(self, channels: Iterable[bytes]) -> None:
         """SSUBSCRIBE to those of these that are new, and wait for nothing: `listens` tells of each."""

@@ -19,8 +19,8 @@ from gateway.metrics import Metrics
 
 log = structlog.get_logger()
 
-# What was asked of a log, and what will hold the answers.
-Asked = tuple[tuple[Question, ...], "asyncio.Future[Any]"]
+# What is asked of some logs, in one call.
+Asked = Mapping[Feed, Sequence[Question]]
 
 
 class Groups:
@@ -47,19 +47,23 @@ class Groups:
         Afterwards `feed.grouped` says whether the log can be read. A log that has not got the cursor's own entry is
         another than the one that was read (failover, flush): it is then read on from the newest entry that both have.
         """
-        asked = [(feed, *self._put(feed), self._look(feed)) for feed in feeds]
-        errors = {feed: (await settled(made), await settled(moved)) for feed, made, moved, _ in asked}
+        put = [(feed, *self._put(feed)) for feed in feeds]
+        announced = {feed: feed.bells.announced() for feed in feeds}
+        asked = {feed: _look(feed, announced[feed]) for feed in feeds if feed.cursor != START or announced[feed]}
+        looked = self._ask(asked) if asked else None
+        errors = {feed: (await settled(made), await settled(moved)) for feed, made, moved in put}
         errors |= await self._make_though_full([feed for feed in feeds if _for_want_of_memory(*errors[feed])])
+        server, places = await self._places(asked, looked)
         parted: list[Feed] = []
-        for feed, _, _, (announced, looked) in asked:
+        for feed in feeds:
             made_error, moved_error = errors[feed]
             if isinstance(moved_error, BrokerRefused):
                 self._judge(feed, made_error)
                 continue
             if not isinstance(made_error, BrokerRefused):
                 self._metrics.groups_made += 1
-            server, (own, *found) = await self._places(feed, looked)
-            there = dict(zip(announced, map(bool, found), strict=True))
+            own, *found = places.get(feed, [[]])
+            there = dict(zip(announced[feed], map(bool, found), strict=True))
             if feed.cursor == START or any(may_be_one(place.epoch, feed.epoch) for place in own):
                 feed.found(there)
             else:
@@ -87,31 +91,35 @@ class Groups:
         answers = [await settled(answer) for answer in asked]
         return {feed: (answer, answer) for feed, answer in zip(feeds, answers, strict=True)}
 
-    def _look(self, feed: Feed) -> tuple[list[EntryId], Asked]:
-        """Ask for the cursor's entry, and for what bells announced."""
-        announced = feed.bells.announced()
-        return announced, self._ask(feed, *(Question(str(id), str(id), 1) for id in (feed.cursor, *announced)))
+    def _ask(self, asked: Asked) -> "asyncio.Future[Any]":
+        flat: list[str | int] = []
+        for questions in asked.values():
+            flat.append(len(questions))
+            flat += [part for question in questions for part in question]
+        return self._lane.ask("EVALSHA", self._sha, len(asked), *(feed.key for feed in asked), *flat)
 
-    def _ask(self, feed: Feed, *questions: Question) -> Asked:
-        flat = [part for question in questions for part in question]
-        answers = self._lane.ask("EVALSHA", self._sha, 1, feed.key, *flat)
-        answers.add_done_callback(lambda done: done.cancelled() or done.exception())  # who finds no log never looks
-        return questions, answers
+    async def _places(
+        self, asked: Asked, future: "asyncio.Future[Any] | None"
+    ) -> tuple[bytes, dict[Feed, list[list[Place]]]]:
+        """Whose history the logs are in now, and each one's answers. Raises BrokerGone, BrokerRefused.
 
-    async def _places(self, feed: Feed, asked: Asked) -> tuple[bytes, list[list[Place]]]:
-        """Whose history the log is in now, and the answers to the questions. Raises BrokerGone, BrokerRefused."""
-        questions, future = asked
+        `future`: of `_ask`; None: nothing was asked.
+        """
+        if future is None:
+            return b"", {}
         answers = await settled(future)
         if isinstance(answers, BrokerRefused) and fault_of(answers.code) is Fault.LOAD:
             await self._lane.ask("SCRIPT", "LOAD", self._script)
-            answers = await settled(self._ask(feed, *questions)[1])
+            answers = await settled(self._ask(asked))
         if isinstance(answers, BrokerRefused):
             raise answers
         server, *lists = answers
-        return server, [
-            [Place(entry_id(id), epoch_in(b)) for id, b in zip(answer[::2], answer[1::2], strict=True)]
-            for answer in lists
-        ]
+        found = iter(lists)
+        return server, {feed: [_places_in(next(found)) for _ in questions] for feed, questions in asked.items()}
+
+    async def _one(self, feed: Feed, *questions: Question) -> list[list[Place]]:
+        asked = {feed: questions}
+        return (await self._places(asked, self._ask(asked)))[1][feed]
 
     def _judge(self, feed: Feed, error: object) -> None:
         """No group could be made: usually there is no log yet (a plain ERR), else it is a bug or a foreign key."""
@@ -123,7 +131,7 @@ class Groups:
     async def _disbelieve(self, feed: Feed, there: Mapping[EntryId, bool], server: bytes) -> None:
         """Somebody rings for another log of this name: pub/sub knows no database numbers."""
         ends = Question("-", "+", -1), Question("-", "+", 1)
-        _, (oldest, newest) = await self._places(feed, self._ask(feed, *ends))
+        oldest, newest = await self._one(feed, *ends)
         for id in feed.disbelieve(there, server, (oldest or [NOWHERE])[0].id, (newest or [NOWHERE])[0].id):
             self._metrics.nonsense["stray bell"] += 1
             refusals.puzzle("stray bell", feed.key, str(id).encode())
@@ -133,7 +141,7 @@ class Groups:
         search = feed.part(there, frozenset(feed.follower.recent()), server)
         question = next(search)
         while True:
-            _, (answer,) = await self._places(feed, self._ask(feed, question))
+            (answer,) = await self._one(feed, question)
             try:
                 question = search.send(answer)
             except StopIteration:
@@ -178,6 +186,15 @@ class Groups:
     async def _dead(self, node: str) -> bool:
         alive = await settled(self._lane.ask("ZRANGE", self._nodes, 0, -1))
         return not isinstance(alive, BrokerRefused) and node.encode() not in alive
+
+
+def _look(feed: Feed, announced: Sequence[EntryId]) -> list[Question]:
+    """Whether the cursor's entry is in the log, and what bells announced."""
+    return [Question(str(id), str(id), 1) for id in (feed.cursor, *announced)]
+
+
+def _places_in(answer: Sequence[bytes]) -> list[Place]:
+    return [Place(entry_id(id), epoch_in(b)) for id, b in zip(answer[::2], answer[1::2], strict=True)]
 
 
 def _for_want_of_memory(made: object, moved: object) -> bool:

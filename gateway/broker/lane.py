@@ -7,7 +7,7 @@ cancelled half-way: here the reply is awaited by its place in a queue whether or
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -272,18 +272,29 @@ class Lane:
 
     async def ask_master(self, *args: Arg) -> Any:
         """The reply of a server that is a master as it replies. Raises BrokerGone, BrokerRefused."""
+        (reply,) = await self.ask_master_all([args])
+        if isinstance(reply, BrokerRefused):
+            raise reply
+        return reply
+
+    async def ask_master_all(self, commands: Iterable[tuple[Arg, ...]]) -> list[Any]:
+        """The replies of a server that is a master as it replies, in one round trip; BrokerRefused as values. Raises
+        BrokerGone."""
         connection = self._connection
-        role: Any
-        reply: Any
-        role, reply = await asyncio.gather(self.ask(*ROLE), self.ask(*args), return_exceptions=True)
+        asked = [self.ask(*ROLE), *(self.ask(*command) for command in commands)]
+        try:
+            await asyncio.wait(asked[-1:])  # replies come in order, so all others are there
+        except asyncio.CancelledError:
+            for future in asked:
+                future.cancel()
+            raise
         assert connection is not None, "it was asked"
+        role, *replies = (future.exception() or future.result() for future in asked)
         if isinstance(role, bytes):
             self._judge(connection, role)
         if connection.lost.done():
             raise connection.lost.result()
-        if isinstance(reply, BaseException):
-            raise reply
-        return reply
+        return replies
 
     def _lost(self, reason: BrokerGone) -> None:
         known = not self.is_up  # given up before

@@ -3,12 +3,11 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.core.entry import cursor_of
 from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.wires import v1
 from gateway.edge.context import Context
-from gateway.rooms.hub import HubFull, Place
+from gateway.rooms.hub import HubFull, Place, Unplaced
 
 if TYPE_CHECKING:
     from gateway.edge.connection import Connection
@@ -94,24 +93,24 @@ def _checked(context: Context, request: v1.Join) -> RoomName:
 
 async def _enter(context: Context, requests: dict[RoomName, v1.Join]) -> dict[RoomName, Place | _Failed]:
     """Where each begins; the caller owes the hub the release of each place."""
-    places = await asyncio.gather(*(_place(context, name, request) for name, request in requests.items()))
-    return dict(zip(requests, places, strict=True))
-
-
-async def _place(context: Context, name: RoomName, request: v1.Join) -> Place | _Failed:
+    wanted = {
+        name: (None if request.after is None else cursor_of(request.after), request.history)
+        for name, request in requests.items()
+    }
     wait_s = context.settings.handshake_timeout_s
     try:
         async with asyncio.timeout(wait_s):
-            after = None if request.after is None else cursor_of(request.after)
-            return await context.hub.enter(name, after, request.history)
-    except HubFull:
-        return _Failed("busy", "this node has too many rooms open (rooms_max): try again later")
+            places = await context.hub.enter_all(wanted)
     except TimeoutError:
-        return _Failed("timeout", f"the broker did not answer within {wait_s:g} s: try again later")
-    except BrokerGone:
-        return _Failed("timeout", "the broker is away: try again later")
-    except BrokerRefused:
-        return _Failed("refused", "the broker refuses the room: its node's log says why")
+        late = _Failed("timeout", f"the broker did not answer within {wait_s:g} s: try again later")
+        return dict.fromkeys(requests, late)
+    return {name: place if isinstance(place, Place) else _unplaced(place) for name, place in places.items()}
+
+
+def _unplaced(why: Unplaced) -> _Failed:
+    if isinstance(why, HubFull):
+        return _Failed("busy", "this node has too many rooms open (rooms_max): try again later")
+    return _Failed("refused", "the broker refuses the room: its node's log says why")
 
 
 def _admit(connection: "Connection", context: Context, place: Place, request: v1.Join) -> None:

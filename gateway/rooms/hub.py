@@ -1,7 +1,7 @@
 """The rooms open on this node: opened once for all who come, kept a while when empty, closed without a trace."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import structlog
 
 from gateway.broker.broker import Broker
 from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.broker.feed import Feed
 from gateway.config import Settings
 from gateway.core.entry import EntryId, Gap
 from gateway.core.names import RoomName
@@ -32,6 +33,10 @@ Keep = Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 class HubFull(Exception):
     """rooms_max is reached."""
+
+
+# Why a room could not be entered.
+Unplaced = HubFull | BrokerRefused
 
 
 @dataclass(frozen=True)
@@ -74,18 +79,39 @@ class Hub:
         Waits for the broker: the caller brings a deadline. Raises HubFull, BrokerRefused.
         On return the caller owes `release(room)`, after admitting the session or giving up.
         """
-        room = self._room(name)
-        room.joining += 1
+        (place,) = (await self.enter_all({name: (after, history)})).values()
+        if isinstance(place, Place):
+            return place
+        raise place
+
+    async def enter_all(
+        self, wanted: Mapping[RoomName, tuple[EntryId | None, int]]
+    ) -> dict[RoomName, Place | Unplaced]:
+        """Several at once, room -> (after, history), for as many round trips as one; what can't be entered has its
+        reason for a place. The caller owes `release(room)` for each place."""
+        rooms, outcomes = self._rooms(wanted)
         try:
-            opening = self._opening.get(name)
-            if opening is not None:
+            for opening in {self._opening[name]: None for name in rooms if name in self._opening}:
                 await asyncio.shield(opening)
-            if room.state is State.CLOSED:
-                raise BrokerRefused("ERR the room could not be opened, see the node's log")
-            return await self._placed(room, after, history)
+            await self._broker.proof()
+            asked: list[RoomName] = []
+            for name, room in rooms.items():
+                if room.state is State.CLOSED:
+                    outcomes[name] = BrokerRefused("ERR the room could not be opened, see the node's log")
+                elif (place := self._place_at_hand(room, *wanted[name])) is not None:
+                    outcomes[name] = place
+                else:
+                    asked.append(name)
+            placed = (self._placed(rooms[name], *wanted[name]) for name in asked)
+            outcomes |= zip(asked, await asyncio.gather(*placed), strict=True)
         except BaseException:
-            self.release(room)
+            for room in rooms.values():
+                self.release(room)
             raise
+        for name, room in rooms.items():
+            if not isinstance(outcomes[name], Place):
+                self.release(room)
+        return outcomes
 
     def release(self, room: Room) -> None:
         """A handshake is over, well or not."""
@@ -104,33 +130,49 @@ class Hub:
     def tail_bytes(self) -> int:
         return self._tails.used_bytes + self._walks.bytes
 
-    def _room(self, name: RoomName) -> Room:
-        room = self.rooms.get(name)
-        if room is None:
-            if len(self.rooms) >= self._settings.rooms_max:
-                raise HubFull
-            tail = Tail(self._settings.tail_entries_max, self._tails)
-            outgoing_bytes_max = self._settings.outgoing_bytes_max
-            room = Room(name, self._broker, tail, self._walks, self._metrics, outgoing_bytes_max, self._keep)
-            self.rooms[name] = room
-            self._opening[name] = self._keep(f"open {name}", self._open(room))
-        elif room.state is State.LINGERING:
-            room.state = State.OPEN
-        return room
+    def _rooms(self, names: Iterable[RoomName]) -> tuple[dict[RoomName, Room], dict[RoomName, Place | Unplaced]]:
+        """These rooms, joined by somebody from now on and opened where they have to be; and which ones can't be."""
+        rooms: dict[RoomName, Room] = {}
+        full: dict[RoomName, Place | Unplaced] = {}
+        fresh: dict[RoomName, Room] = {}
+        for name in names:
+            room = self.rooms.get(name)
+            if room is None:
+                if len(self.rooms) >= self._settings.rooms_max:
+                    full[name] = HubFull()
+                    continue
+                room = fresh[name] = self.rooms[name] = self._room(name)
+            elif room.state is State.LINGERING:
+                room.state = State.OPEN
+            room.joining += 1
+            rooms[name] = room
+        if fresh:
+            self._opening |= dict.fromkeys(fresh, self._keep(f"open {len(fresh)} rooms", self._open(fresh)))
+        return rooms, full
 
-    async def _open(self, room: Room) -> None:
-        """The room's own task, not a joiner's: all who come meanwhile await it, and none can cancel it."""
+    def _room(self, name: RoomName) -> Room:
+        tail = Tail(self._settings.tail_entries_max, self._tails)
+        outgoing_bytes_max = self._settings.outgoing_bytes_max
+        return Room(name, self._broker, tail, self._walks, self._metrics, outgoing_bytes_max, self._keep)
+
+    async def _open(self, rooms: Mapping[RoomName, Room]) -> None:
+        """The rooms' own task, not a joiner's: all who come meanwhile await it, and none can cancel it."""
         try:
-            room.feed = await self._broker.follow(room.name, room)
-            room.state = State.OPEN
+            for name, feed in (await self._broker.follow(rooms)).items():
+                if isinstance(feed, Feed):
+                    rooms[name].feed = feed
+                    rooms[name].state = State.OPEN
+                else:
+                    log.error("room could not be opened", room=name, error=str(feed))
         except BrokerRefused as exc:
-            log.error("room could not be opened", room=room.name, error=str(exc))
+            log.error("rooms could not be opened", rooms=len(rooms), one=next(iter(rooms)), error=str(exc))
         finally:
-            if room.state is State.OPENING:  # refused, or a bug: the next joiner tries anew
-                room.state = State.CLOSED
-                del self.rooms[room.name]
-            del self._opening[room.name]
-            self._linger(room)
+            for name, room in rooms.items():
+                if room.state is State.OPENING:  # refused, or a bug: the next joiner tries anew
+                    room.state = State.CLOSED
+                    del self.rooms[name]
+                del self._opening[name]
+                self._linger(room)
 
     def _linger(self, room: Room) -> None:
         if room.state is State.OPEN and room.empty:
@@ -146,7 +188,15 @@ class Hub:
             room.forget()
             self._broker.unfollow(room.feed)
 
-    async def _placed(self, room: Room, after: EntryId | None, history: int) -> Place:
+    def _place_at_hand(self, room: Room, after: EntryId | None, history: int) -> Place | None:
+        """Where most begin: at the top, with nothing missed. None: the log has to be asked, or looked at closely."""
+        if after is None and not history:
+            return Place(room, room.newest, None, room.feed.past)
+        if after is not None and after == room.newest and not room.feed.lines:
+            return Place(room, after, True)
+        return None
+
+    async def _placed(self, room: Room, after: EntryId | None, history: int) -> Place | Unplaced:
         """A connection that just broke is no reason to refuse anybody: it comes back."""
         while True:
             await self._broker.proof()
@@ -154,6 +204,8 @@ class Hub:
                 return await self._place(room, after, history)
             except BrokerGone:
                 await asyncio.sleep(PLACE_RETRY_S)
+            except BrokerRefused as exc:
+                return exc
 
     async def _place(self, room: Room, after: EntryId | None, history: int) -> Place:
         if after is not None:

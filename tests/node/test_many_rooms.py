@@ -6,9 +6,13 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.cluster.chat import key
+from tests.conftest import NodeFactory
+from tests.support.broker import Broker
 from tests.support.client import Client, Crowd
 from tests.support.node import Node
 from tests.support.raw import handshake
+from tests.support.until import until
 
 SETTINGS = {"messages_per_s": 0, "rooms_per_connection_max": 40, "history_max": 50}
 
@@ -112,7 +116,7 @@ async def test_two_spellings_are_one_room(crowd: Crowd, shared_node: Node) -> No
     assert (await ann.ask("message", room=whole, message="hello"))["code"] == "not_joined"
 
 
-async def test_a_full_node_refuses_a_room_and_keeps_the_connection(start_node: Any, crowd: Crowd) -> None:
+async def test_a_full_node_refuses_a_room_and_keeps_the_connection(start_node: NodeFactory, crowd: Crowd) -> None:
     """As a handshake is told 503: with what to do next."""
     node = await start_node(rooms_max=2)
     ann = await come(crowd, node)
@@ -131,7 +135,7 @@ async def test_the_address_without_a_room_is_for_v1(crowd: Crowd, shared_node: N
     assert b"hiroba.v1" in bare.data
 
 
-async def test_joins_have_a_rate_of_their_own(start_node: Any, crowd: Crowd) -> None:
+async def test_joins_have_a_rate_of_their_own(start_node: NodeFactory, crowd: Crowd) -> None:
     """All rooms at once, whatever messages may; then as fast as joins_per_s, without a close."""
     node = await start_node(messages_per_s=0.001, messages_burst=3, joins_per_s=100, rooms_per_connection_max=60)
     ann = await come(crowd, node)
@@ -160,3 +164,56 @@ async def test_a_connection_of_many_rooms_has_one_line_in_the_log(crowd: Crowd, 
 
     (said,) = await ann.until(line, "its line")
     assert (said["room"], said["rooms"], said["path"]) == (None, 5, "/ws/")
+
+
+async def test_rooms_joined_together_share_their_round_trips(house: tuple[Broker, Node], crowd: Crowd) -> None:
+    """Opening 40 rooms one by one would ask the broker 40 times of each kind."""
+    broker, node = house
+    ann = await come(crowd, node)
+    async with broker.client() as client:
+        await client.config_resetstat()
+        answers = await ann.ask_all([{"type": "join", "room": f"together{at}"} for at in range(40)])
+        calls = await client.info("commandstats")
+    assert {answer["type"] for answer in answers} == {"joined"}
+    assert calls["cmdstat_ssubscribe"]["calls"] <= 20
+    assert calls["cmdstat_xrevrange"]["calls"] >= 40, "each log is asked where it ends"
+
+
+async def test_a_key_that_is_no_log_spoils_one_room_of_those_joined_together(
+    start_node: NodeFactory, broker: Broker, crowd: Crowd
+) -> None:
+    """Somebody else's key under a room's name is refused; those that were asked for in the same call are well."""
+    node = await start_node()
+    ann = await come(crowd, node)
+    async with broker.client() as client:
+        await client.set(key("foreign"), "not a stream")
+        answers = await ann.ask_all([{"type": "join", "room": room} for room in ("a", "foreign", "b")])
+        assert [answer.get("code") for answer in answers] == [None, "refused", None]
+        await client.delete(key("foreign"))
+    assert (await ann.ask("join", room="foreign"))["type"] == "joined"
+    for room in ("a", "foreign", "b"):
+        assert (await ann.ask("message", room=room, message=room))["type"] == "ack"
+    await ann.until(lambda: len(ann.messages) == 3, "each room is heard")
+
+
+async def test_a_log_that_becomes_a_foreign_key_keeps_no_other_room_from_being_read(
+    start_node: NodeFactory, broker: Broker, crowd: Crowd
+) -> None:
+    """Their places in their logs are proven in one call."""
+    node = await start_node(sweep_s=0.5)
+    ann = await come(crowd, node)
+    await ann.ask_all([{"type": "join", "room": room} for room in ("a", "foreign", "b")])
+    for room in ("a", "foreign", "b"):
+        await ann.ask("message", room=room, message=1)
+    await ann.until(lambda: len(ann.messages) == 3, "each room is heard")
+    async with broker.client() as client:
+        await client.set(key("foreign"), "not a stream")
+        healed = await node.metric("hiroba_groups_healed_total")
+
+        async def proven_anew() -> bool:
+            return await node.metric("hiroba_groups_healed_total") > healed
+
+        await until(proven_anew, "the groups are proven again")
+    for room in ("a", "b"):
+        await ann.ask("message", room=room, message=2)
+    await ann.until(lambda: len(ann.messages) == 5, "the others are heard")

@@ -468,7 +468,7 @@ async def test_a_channel_that_may_not_be_left_costs_no_joiner_another(server: Se
         bells = Doorbell(lane, lambda channel, bell: None, lambda channel: None, Metrics(), 20)
         await lane.up()
         (peer,) = server.peers
-        former, joining = (asyncio.create_task(bells.subscribe(channel)) for channel in (b"former", b"joining"))
+        former, joining = (asyncio.create_task(bells.subscribe((channel,))) for channel in (b"former", b"joining"))
         await until(lambda: [b"SSUBSCRIBE", b"joining"] in seen, "both are asked for")
         peer.say(b">3\r\n+ssubscribe\r\n+former\r\n:1\r\n")
         await former
