@@ -63,8 +63,9 @@ class Requests:
     def end(self) -> None:
         """Nobody listens any more. Idempotent."""
         self._waiting.clear()
-        if self._doing is not None:
-            self._doing.cancel()
+        doing, self._doing = self._doing, None
+        if doing is not None:
+            doing.cancel()
 
     async def _do_all(self) -> None:
         while self._waiting:
