@@ -118,7 +118,9 @@ def _admit(connection: "Connection", context: Context, place: Place, request: v1
     room = place.room
     try:
         session = connection.enter(place)
-        connection.write(v1.joined(room.name, room.newest, bool(place.recovered), request.ref))
+        # Who asked for nothing older hears all that is newer, also if another room of the run was waited for meanwhile.
+        last_id = room.newest if request.history or place.recovered else place.cursor
+        connection.write(v1.joined(room.name, last_id, bool(place.recovered), request.ref))
         if connection.closing is None:  # the socket took it
             room.admit(session)
     finally:

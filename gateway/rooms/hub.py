@@ -94,16 +94,13 @@ class Hub:
             for opening in {self._opening[name]: None for name in rooms if name in self._opening}:
                 await asyncio.shield(opening)
             await self._broker.proof()
-            asked: list[RoomName] = []
-            for name, room in rooms.items():
-                if room.state is State.CLOSED:
-                    outcomes[name] = BrokerRefused("ERR the room could not be opened, see the node's log")
-                elif (place := self._place_at_hand(room, *wanted[name])) is not None:
-                    outcomes[name] = place
-                else:
-                    asked.append(name)
+            asked = [name for name, room in rooms.items() if self._place_at_hand(room, *wanted[name]) is None]
             placed = (self._placed(rooms[name], *wanted[name]) for name in asked)
             outcomes |= zip(asked, await asyncio.gather(*placed), strict=True)
+            # Last: where a room stands now is where the joiner begins, if nobody waits in between.
+            for name in rooms.keys() - outcomes.keys():
+                place = self._place_at_hand(rooms[name], *wanted[name])
+                outcomes[name] = await self._placed(rooms[name], *wanted[name]) if place is None else place
         except BaseException:
             for room in rooms.values():
                 self.release(room)
@@ -188,8 +185,10 @@ class Hub:
             room.forget()
             self._broker.unfollow(room.feed)
 
-    def _place_at_hand(self, room: Room, after: EntryId | None, history: int) -> Place | None:
+    def _place_at_hand(self, room: Room, after: EntryId | None, history: int) -> Place | Unplaced | None:
         """Where most begin: at the top, with nothing missed. None: the log has to be asked, or looked at closely."""
+        if room.state is State.CLOSED:
+            return BrokerRefused("ERR the room could not be opened, see the node's log")
         if after is None and not history:
             return Place(room, room.newest, None, room.feed.past)
         if after is not None and after == room.newest and not room.feed.lines:

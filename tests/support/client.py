@@ -59,19 +59,24 @@ class Client:
         (answer,) = await self.ask_all([{"type": type, **fields}])
         return answer
 
-    async def ask_all(self, requests: Sequence[Frame]) -> list[Frame]:
+    async def ask_all(self, requests: Sequence[Frame], within_s: float = BUDGET_S) -> list[Frame]:
         """v1: the answers to requests that go out in one burst, in the order in which they came."""
+        looked = len(self.heard)
         refs = [f"asked {len(self.asked) + at}" for at in range(len(requests))]
         self.asked += refs
         for request, ref in zip(requests, refs, strict=True):
             await self.ws.send_str(json.dumps({**request, "ref": ref}, ensure_ascii=False))
         wanted = set(refs)
+        answers: list[Frame] = []
 
-        def answers() -> list[Frame]:
-            return [frame for frame in self.heard if frame.get("ref") in wanted]
+        def answered() -> bool:
+            nonlocal looked
+            answers.extend(frame for frame in self.heard[looked:] if frame.get("ref") in wanted)
+            looked = len(self.heard)
+            return len(answers) == len(refs)
 
-        await self.until(lambda: len(answers()) == len(refs), f"answers to {requests[:3]} …")
-        return answers()
+        await self.until(answered, f"answers to {requests[:3]} …", within_s)
+        return answers
 
     async def send(self, text: str) -> None:
         """A text frame as it is."""
