@@ -121,9 +121,9 @@ class Limits(Section):
     """What one client, one room and one node may take"""
 
     connections_max: Count | None = Field(default=None, examples=[15_000])
-    """WebSockets of one node; one more is answered 503. Unset: 15,000, or what the descriptor limit allows,
-    said at start. HTTP connections that idle may have the places that no WebSocket takes, and 128 more; then
-    the one that idles longest is closed for the next."""
+    """WebSockets and event streams of one node; one more is answered 503. Unset: 15,000, or what the descriptor
+    limit allows, said at start. HTTP connections that idle may have the places that none of them takes, and 128
+    more; then the one that idles longest is closed for the next."""
     head_bytes_max: int = Field(default=32_768, ge=1_024)
     """Bytes of a request's head: its line and all headers, cookies too; a larger one is answered 431. nginx 32
     KiB, HAProxy and Node.js 16 KiB."""
@@ -177,7 +177,7 @@ class Limits(Section):
     publish_queue_bytes_max: Count = 64 * 1024 * 1024
     """Bytes waiting in a node's publisher, counted as `publish_queue_entries_max` is."""
     allowed_origins: Annotated[tuple[Origin, ...], NoDecode, Comma] = ()
-    """Origins, besides the request's own host, whose pages may open a WebSocket:
+    """Origins, besides the request's own host, whose pages may open a WebSocket or read a stream:
     `https://chat.example.org` or `chat.example.org`; a port only where it is not the scheme's. A handshake
     without an Origin passes: it is no browser's."""
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, Comma] = ()
@@ -233,7 +233,8 @@ class Reading(Section):
     queues here, not at the broker. They come over one connection: more would only lie in the broker's
     memory."""
     stall_s: Seconds = 30.0
-    """A session behind whose socket took nothing for so long is closed 4008."""
+    """A session behind whose socket took nothing for so long is closed 4008; an event stream also, when its peer
+    acknowledged nothing for so long (TCP_USER_TIMEOUT, Linux)."""
 
 
 class Connections(Section):
@@ -245,7 +246,8 @@ class Connections(Section):
     Daphne: 5 s."""
     ping_s: Seconds = 25.0
     """A connection that was quiet for so long is pinged, and closed when it stays silent for so long
-    again. Below the 30 to 60 s after which proxies cut idle connections; Socket.IO and Centrifugo 25 s,
+    again; an event stream hears a comment as often.
+    Below the 30 to 60 s after which proxies cut idle connections; Socket.IO and Centrifugo 25 s,
     websockets 20 s."""
     close_s: Seconds = 5.0
     """After our close frame, the socket is cut when the client has not closed by then."""

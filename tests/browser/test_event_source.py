@@ -1,11 +1,13 @@
 """Chromium's own EventSource over the kill of a node and the drain of another: each message once, in order."""
 
+import re
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page
 
 from tests.browser.conftest import WindowFactory
+from tests.conftest import NodeFactory
 from tests.deploy.cluster import Cluster
 from tests.support.broker import Broker
 from tests.support.client import Client, Crowd
@@ -14,7 +16,8 @@ from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
 
-# docs/protocol.md says it so; here each message is kept, and what EventSource tells beside them.
+ROOT = Path(__file__).parents[2]
+# Each message is kept, and what EventSource tells beside them.
 LISTEN = """() => {
   window.heard = []; window.told = [];
   const source = window.source = new EventSource("/sse/chat/lobby/?history=50");
@@ -79,6 +82,30 @@ async def test_an_event_source_loses_nothing_over_a_kill_and_a_drain(
     assert len(await told(page, "reconnect")) == 1 and not await told(page, "gap")
     assert await page.evaluate("source.readyState") == 1
     assert await second.process.ended() == 0
+
+
+async def test_the_example_of_the_page_of_wires(start_node: NodeFactory, window: WindowFactory) -> None:
+    """As it stands there. Its EventSource is given up once, which it does by itself for a proxy's 502."""
+    node = await start_node()
+    (example,) = re.findall(r"```js\n(.+?)```", (ROOT / "docs/protocol.md").read_text("utf-8"), re.DOTALL)
+    page = await window()
+    await page.goto(node.url("/chat/"))
+    given = "window.shown = []; const show = (message) => shown.push(message); const Real = window.EventSource;"
+    kept = "class EventSource extends Real { constructor(url) { super(url); window.source = this; } }"
+    await page.evaluate(f"() => {{ {given} {kept} {example} }}")
+    async with Crowd() as crowd:
+        speaker = await crowd.join(node, "lobby")
+        await until(lambda: serves(node), "it listens")
+        await say(speaker, 0, 3)
+
+        async def shows(count: int) -> bool:
+            return bool(await page.evaluate("shown.length") >= count)
+
+        await until(lambda: shows(3), "all three")
+        await page.evaluate("source.close(); source.onerror()")
+        await say(speaker, 3, 6)
+        await until(lambda: shows(6), "it is back, behind the last one", within_s=60)
+    assert await page.evaluate("shown") == list(range(6))
 
 
 async def say(speaker: Client, first: int, behind: int) -> None:

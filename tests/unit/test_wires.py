@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.entry import Entry, EntryId, Gap
-from gateway.core.wires import PLAIN, V1, BadMessage, Ping, Ref, Said, Wire, named, v1
+from gateway.core.wires import PLAIN, SSE, V1, BadMessage, Ping, Ref, Said, Wire, named, v1
 
 readable = st.characters(codec="utf-8")
 texts = st.text(readable)
@@ -221,6 +221,18 @@ def test_the_other_frames_of_v1() -> None:
     assert json.loads(payload(v1.error("bad_json", "why", None))) == {
         "type": "error", "code": "bad_json", "text": "why", "ref": None
     }  # fmt: skip
+
+
+@given(value=values, style=styles)
+def test_an_event_holds_any_json_whatever_line_breaks_are_in_it(value: object, style: dict) -> None:
+    """Each of its lines is a `data:` of its own, and the text between them is the client's."""
+    message = json.dumps(value, **style).encode()
+    id, *data, nothing, behind = re.split(rb"\r\n|\r|\n", SSE.message(ROOM, entry(message)))
+    assert (id, nothing, behind) == (b"id: 1700000000000-7", b"", b"")
+    assert all(line.startswith(b"data: ") for line in data)
+    told = b"\n".join(line.removeprefix(b"data: ") for line in data)
+    assert json.loads(told)["message"] == value
+    assert re.sub(rb"\r\n|\r", b"\n", message) in told
 
 
 @pytest.mark.parametrize("ref", [None, "mine", 7])
