@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from gateway.broker.errors import BrokerRefused
 from gateway.core.entry import parse_id
-from gateway.core.paging import Page
 from gateway.core.wires import v1
 from gateway.edge.context import Context
 
@@ -34,17 +33,21 @@ async def history(connection: "Connection", context: Context, asked: list[v1.His
 
 async def _page(connection: "Connection", context: Context, session: "Session", request: v1.History) -> None:
     room, wait_s = session.room.name, context.settings.handshake_timeout_s
-
-    def tell(page: Page) -> None:
-        if connection.closing is None:
-            connection.write(v1.history(room, page, request.ref, connection.wire.deflates))
-
     before = None if request.before is None else parse_id(request.before)
     try:
         async with asyncio.timeout(wait_s):
-            await context.hub.paging.back(session, before, request.limit, tell)
+            page = await context.hub.paging.page(session, before, request.limit)
     except TimeoutError:
         text = f"the broker did not answer within {wait_s:g} s: try again later"
         connection.refuse("timeout", text, request.ref, room)
+        return
     except BrokerRefused:
         connection.refuse("refused", "the broker refuses the page: its node's log says why", request.ref, room)
+        return
+    async with context.hub.paging.turn():
+        # Its session may have been ended meanwhile: behind `left` nothing of that room comes.
+        if connection.sessions.get(room) is session:
+            context.metrics.paged += 1
+            connection.write(v1.history(room, page, request.ref, connection.wire.deflates))
+        elif connection.closing is None:
+            connection.refuse("not_joined", "this connection is in that room no more", request.ref, room)

@@ -70,7 +70,7 @@ class Hub:
         walks_bytes_max = int(settings.tail_bytes_max * WALKS_SHARE)
         self._tails = TailBudget(settings.tail_bytes_max - walks_bytes_max)
         self._walks = Walks(walks_bytes_max)
-        self.paging = Paging(broker, self._walks, metrics, settings.outgoing_bytes_max)
+        self.paging = Paging(broker, self._walks, settings.outgoing_bytes_max)
         self._opening: dict[RoomName, asyncio.Task[None]] = {}
 
     async def enter(self, name: RoomName, after: EntryId | None, history: int) -> Place:

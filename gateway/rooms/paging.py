@@ -4,13 +4,12 @@ A page is bounded like a step of a walk, and read and written at its turn among 
 """
 
 import asyncio
-from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from gateway.broker.broker import Broker
 from gateway.broker.errors import BrokerGone
 from gateway.core.entry import EntryId
 from gateway.core.paging import Back, Page
-from gateway.metrics import Metrics
 from gateway.rooms.session import Session
 from gateway.rooms.walks import WALK_BYTES, Walks
 
@@ -21,17 +20,14 @@ RETRY_S = 0.1
 class Paging:
     """For all rooms of a node."""
 
-    def __init__(self, broker: Broker, walks: Walks, metrics: Metrics, outgoing_bytes_max: int) -> None:
+    def __init__(self, broker: Broker, walks: Walks, outgoing_bytes_max: int) -> None:
         self._broker = broker
         self._walks = walks
-        self._metrics = metrics
         # A larger frame would put a live session behind.
         self._bytes_max = min(WALK_BYTES, outgoing_bytes_max)
 
-    async def back(
-        self, session: Session, before: EntryId | None, entries_max: int, tell: Callable[[Page], None]
-    ) -> None:
-        """Tell what the log has below `before`; None: up to where the session's messages began.
+    async def page(self, session: Session, before: EntryId | None, entries_max: int) -> Page:
+        """What the log has below `before`; None: up to where the session's messages began. To be told in a `turn`.
 
         Waits for the broker: the caller brings a deadline. Raises BrokerRefused.
         """
@@ -41,10 +37,11 @@ class Paging:
             end = EntryId(known.ms, known.n + 1)
         else:
             known = end = before
-        page = self._at_hand(session, end, known, entries_max) or await self._read(session, end, known, entries_max)
-        async with self._walks.turn():
-            self._metrics.paged += 1
-            tell(page)
+        return self._at_hand(session, end, known, entries_max) or await self._read(session, end, known, entries_max)
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """To make a page's frame and write it: a walk's turn, for it is as much work as a step of one."""
+        return self._walks.turn()
 
     def _at_hand(self, session: Session, end: EntryId, known: EntryId, entries_max: int) -> Page | None:
         """From the room's tail, if it has the whole page and goes on below it."""
