@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.wires import v1
 from gateway.edge.context import Context
-from gateway.rooms.watch import TURN_S
 
 if TYPE_CHECKING:
     from gateway.edge.connection import Connection
+
+# Names are looked at for so many seconds in one turn of the loop: one may take half a millisecond.
+TURN_S = 0.001
 
 
 async def watch(connection: "Connection", context: Context, asked: list[v1.Watch]) -> None:
@@ -58,7 +60,7 @@ async def _names(context: Context, rooms: list[str]) -> tuple[list[RoomName], _F
             names.append(room_name(room, settings.room_name_chars_max))
         except BadRoomName as exc:
             failed = failed or _Failed("room_name", f"{room[:50]!r}: {exc}")
-        if time.monotonic() - turn > TURN_S:  # a name may take half a millisecond
+        if time.monotonic() - turn > TURN_S:
             await asyncio.sleep(0)
             turn = time.monotonic()
     return names, failed
