@@ -19,6 +19,8 @@ async def watch(connection: "Connection", context: Context, asked: list[v1.Watch
     """Each is answered by the tops of its rooms; by an error, behind them, where some of them can't be watched."""
     for request in asked:
         names, failed = await _names(context, request.rooms)
+        if connection.closing is not None:  # since it was told of the one before: nobody would forget what it watches
+            return
         refused = await context.watchers.watch(connection, names)
         if refused:
             failed = _no_space(context, context.watchers.space(connection), refused)
