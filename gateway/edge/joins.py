@@ -34,13 +34,16 @@ async def join(connection: "Connection", context: Context, asked: list[v1.Join])
             if isinstance(name, _Failed):
                 connection.refuse(name.code, name.args[0], request.ref, name.room)
                 continue
-            place = places.pop(name, None)
-            if isinstance(place, _Failed):
-                connection.refuse(place.code, place.args[0], request.ref, name)
-            elif place is not None:
+            place = places.get(name)
+            if isinstance(place, Place):
+                del places[name]
                 _admit(connection, context, place, request)
-            else:
+            elif isinstance(place, _Failed):  # also for who asks twice
+                connection.refuse(place.code, place.args[0], request.ref, name)
+            elif name in connection.sessions:
                 _say_again(connection, request, name)
+            else:  # the server ended it while others were entered
+                connection.refuse("refused", "the session has just ended: join again", request.ref, name)
     finally:
         for place in places.values():
             if isinstance(place, Place):
