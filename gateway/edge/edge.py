@@ -2,11 +2,8 @@
 
 import asyncio
 import random
-import socket as sockets
 import time
 from collections.abc import Collection
-from contextlib import suppress
-from socket import IPPROTO_TCP
 
 from gateway.core.closes import Close
 from gateway.core.wires import SSE, WIRES
@@ -22,9 +19,6 @@ RECONNECT_AFTER_MAX_S = 2.0
 LOOK_S = 1.0
 # HTTP connections of the public port beside as many WebSockets as may be: to answer pages, /healthz and 503s.
 VISITS_SPARE = 128
-# Bytes that the kernel may hold for a connection beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT; Linux, macOS).
-NOTSENT_BYTES = 16_384
-NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
 
 
 class Edge:
@@ -62,13 +56,9 @@ class Edge:
     # ---- who is in ----
 
     def tune(self, transport: asyncio.Transport) -> None:
-        """The kernel is a buffer too (4 MB a socket): keep what is not sent where the outgoing bound counts it."""
+        """Say when a socket that does not take what it is sent is full and when it is not, by the outgoing bound."""
         low = self.settings.outgoing_bytes_max // 16
         transport.set_write_buffer_limits(high=low * 4, low=low)
-        socket = transport.get_extra_info("socket")
-        if socket is not None and NOTSENT_LOWAT is not None:
-            with suppress(OSError):  # a Unix socket has no such option
-                socket.setsockopt(IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
     def welcome(self, connection: Listener) -> None:
         """Take a connection whose answer is written. It counts, and is looked after, until its socket is closed."""

@@ -3,8 +3,11 @@
 A *visit* is one connection until it ends or becomes a WebSocket, which is a client's and none of these any more.
 """
 
+import socket as sockets
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
+from socket import IPPROTO_TCP
 from typing import Any
 
 import structlog
@@ -18,6 +21,9 @@ from gateway.edge.takeover import Upgraded
 
 # An HTTP connection may stay so long for its next request: longer than the 60 s for which nginx means to use it.
 KEEPALIVE_S = 75.0
+# Bytes that the kernel may hold for a connection beyond what is on its way (tcp(7), TCP_NOTSENT_LOWAT; Linux, macOS).
+NOTSENT_BYTES = 16_384
+NOTSENT_LOWAT: int | None = getattr(sockets, "TCP_NOTSENT_LOWAT", None)
 # Every `reason` of hiroba_requests_refused_total.
 REASONS = ("head", "malformed")
 _WHY_CHARS_MAX = 200
@@ -53,9 +59,10 @@ class Visits(web.Server):
 
     def connection_made(self, visit: "Visit", transport: Any) -> None:  # type: ignore[override]
         super().connection_made(visit, transport)
+        _hold_little(transport.get_extra_info("socket"))
         self._visits[visit] = None
         if len(self._visits) > self._space():
-            self._displace()
+            self._displace(visit)
 
     def connection_lost(self, visit: "Visit", exc: BaseException | None = None) -> None:  # type: ignore[override]
         super().connection_lost(visit, exc)
@@ -73,15 +80,16 @@ class Visits(web.Server):
 
     # ---- who has to go ----
 
-    def _displace(self) -> None:
-        """Who idles; else who takes nothing of its answer. Handshakes under way are bounded by connections_max."""
-        for goes in (Visit.idles, Visit.is_answered):
-            visit = next(filter(goes, self._visits), None)
-            if visit is not None:
-                self._metrics.displaced += 1
-                del self._visits[visit]
-                visit.cut()
-                return
+    def _displace(self, newcomer: "Visit") -> None:
+        """Who idles; else who has not taken its answer; else who just came. Handshakes under way are bounded by
+        connections_max."""
+        goes = self._first(Visit.idles, newcomer) or self._first(Visit.is_answered, newcomer) or newcomer
+        self._metrics.displaced += 1
+        del self._visits[goes]
+        goes.cut()
+
+    def _first(self, goes: Callable[["Visit"], bool], newcomer: "Visit") -> "Visit | None":
+        return next((visit for visit in self._visits if visit is not newcomer and goes(visit)), None)
 
     def cut_stalled(self) -> None:
         """Cut off who asks for nothing (not a byte, or a head byte by byte), or takes nothing of what it asked for.
@@ -131,8 +139,8 @@ class Visit(web.RequestHandler):
         return not self._messages and (self._waiter is not None or not self.has_asked)
 
     def is_answered(self) -> bool:
-        """The handler is done; the rest is up to the client."""
-        return self._current_request is None and self.waiting_bytes() > 0
+        """Some of an answer waits for the client to take it."""
+        return self.waiting_bytes() > 0
 
     def waiting_bytes(self) -> int:
         return self.transport.get_write_buffer_size() if self.transport is not None else 0
@@ -184,6 +192,14 @@ class Visit(web.RequestHandler):
             for name, value in SECURITY_HEADERS.items():
                 resp.headers.setdefault(name, value)
         return await super().finish_response(request, resp, start_time)
+
+
+def _hold_little(socket: Any) -> None:
+    """The kernel is a buffer too (4 MB a socket): what is not sent stays where our bounds count it, also once this
+    connection is a WebSocket. Who asks and takes nothing is found out after an answer or two."""
+    if socket is not None and NOTSENT_LOWAT is not None:
+        with suppress(OSError):  # a Unix socket has no such option
+            socket.setsockopt(IPPROTO_TCP, NOTSENT_LOWAT, NOTSENT_BYTES)
 
 
 def _answered_at_once(factory: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:

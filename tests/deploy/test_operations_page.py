@@ -7,7 +7,7 @@ import pytest
 
 from deploy.stack.parts import DEPLOY
 from gateway.config import Settings
-from gateway.edge.edge import NOTSENT_BYTES
+from gateway.edge.visits import NOTSENT_BYTES
 from gateway.node import BACKLOG, DESCRIPTORS_SPARE
 from tests.deploy.queries import alerts
 from tests.deploy.test_prometheus_rules import known

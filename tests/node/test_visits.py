@@ -65,7 +65,7 @@ async def test_who_takes_no_answer_takes_the_node_from_nobody(broker: Broker, tm
     for _ in range(DESCRIPTORS):
         greedy = await crowd.connect(node, receive_bytes=4096)
         greedy.transport.pause_reading()
-        greedy.write(b"GET /static/room.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 40)
+        greedy.write(b"GET /static/client/outbox.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 40)
     await is_well(node)
 
 
