@@ -1,4 +1,7 @@
-"""The pages a person sees: choose a room, the room, and their static files. No WebSocket here."""
+"""The page a person sees, which chooses a room or shows one, and its static files. No WebSocket here.
+
+It is one document at either kind of address: the script goes from room to room without loading it anew.
+"""
 
 import hashlib
 import json
@@ -69,15 +72,26 @@ class _Pages:
             return self._choose(request, bad_name=asked.removesuffix("/"))
         if asked != f"{room}/":
             raise web.HTTPFound(f"{self.base_path}/chat/{quote(room)}/", headers=SECURITY_HEADERS)
-        values = {"base_path": self.base_path, "room": room, "publish_timeout_s": str(self.publish_timeout_s)}
-        return _page(request, _ROOM, values)
+        return _page(request, self._values(view="room", room=room, title=room))
 
     def _choose(self, request: web.Request, bad_name: str | None = None) -> web.Response:
-        values = {"base_path": self.base_path, "name": bad_name or "", "name_chars_max": str(self.name_chars_max)}
+        values = self._values(view="choose", name=bad_name or "")
         if bad_name is None:
-            return _page(request, _CHOOSE, values)
+            return _page(request, values)
         problem = "name_long" if len(bad_name) > self.name_chars_max else "name_impossible"
-        return _page(request, _CHOOSE, values, problem if bad_name else "name_empty", status=404)
+        return _page(request, values, problem if bad_name else "name_empty", status=404)
+
+    def _values(self, view: str, room: str = "", name: str = "", title: str = "") -> dict[str, str]:
+        """`title` empty: the words of the language for choosing."""
+        return {
+            "base_path": self.base_path,
+            "view": view,
+            "room": room,
+            "name": name,
+            "name_chars_max": str(self.name_chars_max),
+            "publish_timeout_s": str(self.publish_timeout_s),
+            **({"title": title} if title else {}),
+        }
 
 
 async def _static(request: web.Request) -> web.StreamResponse:
@@ -97,13 +111,12 @@ async def _static(request: web.Request) -> web.StreamResponse:
 
 def _page(
     request: web.Request,
-    template: Template,
     values: Mapping[str, str],
     problem: str = "",
     *,
     status: int = 200,
 ) -> web.Response:
-    """A page in the browser's language. Every value is escaped, for text and for attributes alike.
+    """The page in the browser's language. Every value is escaped, for text and for attributes alike.
 
     `problem` is the key of a sentence; a sentence may name values, as in `{name}`.
     """
@@ -111,10 +124,10 @@ def _page(
     text = {key: _filled(sentence, values) for key, sentence in table.items()}
     # The scripts get the sentences as they are, to fill them with values of their own (page.js).
     texts = json.dumps(dict(table), ensure_ascii=False)
-    fields = {**text, **values, "problem": text.get(problem, ""), "texts": texts}
+    fields = {"title": text["choose_title"], **text, **values, "problem": text.get(problem, ""), "texts": texts}
     return web.Response(
         status=status,
-        text=template.substitute({key: escape(value) for key, value in fields.items()}),
+        text=_CHAT.substitute({key: escape(value) for key, value in fields.items()}),
         content_type="text/html",
         charset="utf-8",
         headers=SECURITY_HEADERS
@@ -155,5 +168,4 @@ _FILES: Final = {
     for path in sorted(directory.iterdir())
     if path.is_file()
 }
-_CHOOSE: Final = Template((_HERE / "templates" / "choose.html").read_text("utf-8"))
-_ROOM: Final = Template((_HERE / "templates" / "room.html").read_text("utf-8"))
+_CHAT: Final = Template((_HERE / "templates" / "chat.html").read_text("utf-8"))

@@ -13,6 +13,11 @@ EN: Final[Mapping[str, str]] = {
     "{name_chars_max} characters. "
     "A room is there as soon as somebody enters it.",
     "enter": "Enter",
+    "rooms_label": "Rooms you know",
+    "unread": "{count} unread",
+    "spoke": "last spoken {when}",
+    "pin": "Keep {room} at the top",
+    "forget": "Remove {room} from this list",
     "name_empty": "A room needs a name.",
     "name_impossible": "“{name}” can't be a room's name: only letters, digits and _ can be in it, and - . : @ between "
     "them.",
@@ -52,6 +57,11 @@ JA: Final[Mapping[str, str]] = {
     "choose_hint": "部屋の名前には文字（漢字・かな・英字など）、数字、_ が使えます。間に - . : @ も使えます。"
     "{name_chars_max}文字まで。だれかが入れば、部屋はそこにあります。",
     "enter": "入る",
+    "rooms_label": "入ったことのある部屋",
+    "unread": "未読{count}件",
+    "spoke": "最後の発言 {when}",
+    "pin": "{room} を先頭に固定",
+    "forget": "{room} をこの一覧から外す",
     "name_empty": "部屋の名前を入力してください。",
     "name_impossible": "「{name}」は部屋の名前にできません。使えるのは文字、数字、_ と、"
     "その間の - . : @ だけです（空白は使えません）。",

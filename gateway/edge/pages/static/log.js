@@ -25,6 +25,8 @@ export class Log {
   #chars = 0;
   #timer = null;
   #at = null;
+  // The scroll position while it is not on the page; null: it is there, or the reader follows the end.
+  #place = null;
 
   constructor(area, spoken, lang) {
     this.#area = area;
@@ -47,10 +49,25 @@ export class Log {
     this.#timer ??= setTimeout(() => this.#paint(), PAINT_MS);
   }
 
+  // Back on the page, where the reader left it. A text area that is taken off the page forgets that.
+  show() {
+    this.#area.scrollTop = this.#place ?? this.#area.scrollHeight;
+    this.#place = null;
+  }
+
+  hide() {
+    this.#place = this.#following ? null : this.#area.scrollTop;
+  }
+
+  get #following() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#area;
+    return scrollHeight - scrollTop - clientHeight < END_PX;
+  }
+
   #paint() {
     this.#timer = null;
     const area = this.#area;
-    const following = area.scrollHeight - area.scrollTop - area.clientHeight < END_PX;
+    const following = this.#following;
     this.#insert(this.#fresh);
     this.#cut();
     if (following) area.scrollTop = area.scrollHeight;

@@ -1,0 +1,138 @@
+// The page: which rooms are open, which one is shown, and the list of those that this browser knows. All on one
+// connection; from room to room no document is loaded.
+
+import { Hiroba } from "./client/index.js";
+import { prepare as prepareChoosing } from "./choose.js";
+import { Known } from "./known.js";
+import { List } from "./list.js";
+import { address, confirmsConversion } from "./page.js";
+import { OpenRoom } from "./room.js";
+
+// Rooms that stay joined, with their logs. Above it the one goes that was not shown for the longest time, unless
+// something in it is not sent yet.
+const OPEN_MAX = 5;
+
+const { dataset } = document.body;
+const texts = JSON.parse(dataset.texts);
+const at = (id) => document.querySelector(`#${id}`);
+const input = at("chat-message-input");
+const chat = new Hiroba(address(""), { publishTimeout_s: Number(dataset.publishTimeoutS) });
+const known = new Known(address("").pathname, showList);
+const list = new List(at("rooms"), texts, { pin: (name, pinned) => known.pin(name, pinned), forget });
+// By name, the one shown last at the end.
+const open = new Map();
+// Null while a room is being chosen.
+let shown = null;
+// What was said in the shown room while nobody looked.
+let unseen = 0;
+
+prepareChoosing(texts);
+history.replaceState({ room: dataset.room }, "");
+show(dataset.room);
+
+window.addEventListener("popstate", ({ state }) => {
+  if (state === null) location.reload();
+  else show(state.room);
+});
+// A link to a room, or to the choice of one, in this window.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-room]");
+  if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(link.dataset.room, link.href);
+});
+at("chat-message-submit").addEventListener("click", () => shown.say());
+input.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && !event.repeat && !confirmsConversion(event)) shown.say();
+});
+at("chat-return").addEventListener("click", () => {
+  input.focus();
+  comeBack();
+});
+document.addEventListener("visibilitychange", seen);
+// What is kept goes out when the room is next opened.
+window.addEventListener("beforeunload", (event) => {
+  const items = [...open.values()].flatMap(({ room }) => room.outbox);
+  if (items.some((item) => !item.kept)) event.preventDefault();
+});
+
+function go(name, href) {
+  if (name !== history.state?.room) history.pushState({ room: name }, "", href);
+  show(name);
+}
+
+// Shows a room, or with "" the choice of one.
+function show(name) {
+  shown?.hide();
+  shown = name === "" ? null : opened(name);
+  document.body.dataset.view = shown === null ? "choose" : "room";
+  shown?.show();
+  if (known.has(name)) known.opened(name);
+  seen();
+  showList();
+  // Where there is no mouse, a focus would bring up the keyboard and cover what is to be read.
+  if (matchMedia("(hover: hover)").matches) at(shown === null ? "room-name-input" : "chat-message-input").focus();
+}
+
+function opened(name) {
+  const view = open.get(name) ?? newView(name);
+  open.delete(name);
+  open.set(name, view);
+  for (const [other, { room }] of open) {
+    if (open.size > OPEN_MAX && other !== name && room.outbox.length === 0) close(other);
+  }
+  return view;
+}
+
+function newView(name) {
+  const room = chat.join(name);
+  const view = new OpenRoom(room, texts, () => {
+    known.grew(name, room.lastId);
+    if (view !== shown) return;
+    if (document.hidden) unseen += 1;
+    seen();
+  });
+  room.on("joined", ({ last_id }) => {
+    if (!known.has(name)) known.opened(name);
+    if (view === shown && !document.hidden) known.read(name, last_id);
+    else known.grew(name, last_id);
+  });
+  return view;
+}
+
+function close(name) {
+  const view = open.get(name);
+  open.delete(name);
+  view.room.leave();
+}
+
+function forget(name) {
+  known.forget(name);
+  if (shown?.room.name === name) go("", address("chat/"));
+  if (open.has(name)) close(name);
+}
+
+// After a close that was final. A room that the server refused is asked for anew.
+function comeBack() {
+  const { name } = shown.room;
+  if (chat.rooms.includes(shown.room)) chat.open();
+  else {
+    open.delete(name);
+    show(name);
+  }
+}
+
+// Whoever looks at a room has read it.
+function seen() {
+  if (!document.hidden) {
+    unseen = 0;
+    const { room } = shown ?? {};
+    if (room?.lastId) known.read(room.name, room.lastId);
+  }
+  const title = `${shown?.room.name ?? texts.choose_title} · hiroba`;
+  document.title = unseen === 0 ? title : `(${unseen}) ${title}`;
+}
+
+function showList() {
+  list.show(() => known.sorted, shown?.room.name);
+}
