@@ -105,6 +105,37 @@ async def test_what_is_said_elsewhere_is_counted_until_it_is_read(node: Node, wi
     await unread(alice, "部屋", "")
 
 
+async def test_rooms_that_are_not_open_are_watched(node: Node, window: WindowFactory) -> None:
+    """From the choice of a room, too: nothing is joined there, and who comes in reads it on the same connection."""
+    alice, bob = await window(), await window()
+    await know(alice, node, "部屋", "広場")
+    await know(bob, node, "広場", "部屋")
+    await alice.goto(node.url("/chat/"))
+    await until(connections(node, 2), "one each")
+    sockets: list[str] = []
+    alice.on("websocket", lambda socket: sockets.append(socket.url))
+    await alice.reload()
+    await say(bob, "one")
+    await say(bob, "two")
+    await unread(alice, "部屋", "2")
+    await unread(alice, "広場", "")
+    assert await node.metric("hiroba_rooms_watched") == 2
+    await choose(alice, "部屋")
+    await shows(alice, "one\ntwo\n")
+    await unread(alice, "部屋", "")
+    await choose(bob, "広場")
+    await say(bob, "elsewhere")
+    await unread(alice, "広場", "1")
+    # Meanwhile she is away, and one is left.
+    await alice.goto("about:blank")
+    await say(bob, "and again")
+    await shows(bob, "elsewhere\nand again\n")
+    await alice.goto(node.url("/chat/部屋/"))
+    await unread(alice, "広場", "2")
+    assert sockets[0] == node.url("/ws/").replace("http", "ws")
+    assert len(sockets) == 2
+
+
 async def test_a_reload_keeps_the_list_and_the_room(node: Node, window: WindowFactory) -> None:
     alice = await window()
     await know(alice, node, "部屋", "lobby")

@@ -17,10 +17,14 @@ const texts = JSON.parse(dataset.texts);
 const at = (id) => document.querySelector(`#${id}`);
 const input = at("chat-message-input");
 const chat = new Hiroba(address(""), { publishTimeout_s: Number(dataset.publishTimeoutS) });
-const known = new Known(address("").pathname, showList);
+const known = new Known(address("").pathname, (rooms) => {
+  if (rooms) watch();
+  showList();
+});
 const list = new List(at("rooms"), texts, { pin: (name, pinned) => known.pin(name, pinned), forget });
 // By name, the one shown last at the end.
 const open = new Map();
+const watched = new Set();
 // Null while a room is being chosen.
 let shown = null;
 // What was said in the shown room while nobody looked.
@@ -29,6 +33,9 @@ let unseen = 0;
 prepareChoosing(texts);
 history.replaceState({ room: dataset.room }, "");
 show(dataset.room);
+chat.on("tops", ({ rooms }) => {
+  for (const [name, id] of Object.entries(rooms)) known.grew(name, id);
+});
 
 window.addEventListener("popstate", ({ state }) => {
   if (state === null) location.reload();
@@ -69,6 +76,7 @@ function show(name) {
   shown?.show();
   if (known.has(name)) known.opened(name);
   seen();
+  watch();
   showList();
   // Where there is no mouse, a focus would bring up the keyboard and cover what is to be read.
   if (matchMedia("(hover: hover)").matches) at(shown === null ? "room-name-input" : "chat-message-input").focus();
@@ -103,6 +111,8 @@ function newView(name) {
 function close(name) {
   const view = open.get(name);
   open.delete(name);
+  // Watched first: a connection with nothing on it would end.
+  watch();
   view.room.leave();
 }
 
@@ -120,6 +130,17 @@ function comeBack() {
     open.delete(name);
     show(name);
   }
+}
+
+// Of rooms that are known but not open we hear how far they grow.
+function watch() {
+  const wanted = new Set(known.names.filter((name) => !open.has(name)));
+  const more = [...wanted].filter((name) => !watched.has(name));
+  const less = [...watched].filter((name) => !wanted.has(name));
+  if (more.length > 0) chat.watch(more);
+  if (less.length > 0) chat.unwatch(less);
+  for (const name of more) watched.add(name);
+  for (const name of less) watched.delete(name);
 }
 
 // Whoever looks at a room has read it.
