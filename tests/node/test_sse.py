@@ -1,10 +1,13 @@
 """A room as an event stream: what v1 tells, to who only listens; resumed, bounded, sent away like a socket."""
 
+import asyncio
 import json
 import signal
+import subprocess
 
 import pytest
 
+from deploy.pages import typed
 from tests.conftest import NodeFactory
 from tests.node.conftest import redis_only
 from tests.support.broker import Broker
@@ -29,6 +32,22 @@ def streams_line(node: Node, room: str, step: str = "DISCONNECT") -> list[dict[s
 
 
 # ---- what is told ----
+
+
+async def test_the_readme_s_command_hears_the_room(shared_node: Node, crowd: Crowd) -> None:
+    """By curl, without buffering: each message as it is said."""
+    command = typed("README.md", "curl -N").replace("127.0.0.1:8000", f"127.0.0.1:{shared_node.port}")
+    ann = await crowd.join(shared_node, "lobby")
+    curl = await asyncio.create_subprocess_exec(*command.split(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert curl.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            await curl.stdout.readuntil(b"\n\n")
+            await ann.say("typed by hand")
+            await curl.stdout.readuntil(b"typed by hand")
+    finally:
+        curl.terminate()
+        await curl.wait()
 
 
 async def test_a_stream_tells_what_v1_tells(shared_node: Node, crowd: Crowd) -> None:
