@@ -53,8 +53,11 @@ async def test_other_ways_to_start_it(tmp_path: Path) -> None:
     with machine(tmp_path) as at:
         activate, four, one, config = typed(README, ". .venv/bin/activate").splitlines()
         server = await serving(at, f"{activate}\n{four}", PUBLIC)
-        listening = at.run("ss -ltnpH 'sport = :8000'")
-        assert len(set(re.findall(r"pid=(\d+)", listening))) == 4, listening
+
+        def listening() -> bool:
+            return len(set(re.findall(r"pid=(\d+)", at.run("ss -ltnpH 'sport = :8000'")))) == 4
+
+        await until(listening, "four nodes listen", 60)
         await at.ctrl_c(server)
         at.start("broker", f"cd {at.temp} && exec valkey-server --port 6379 --bind 127.0.0.1")
         node = await serving(at, f"{activate}\n{one.replace('10.0.0.5', '127.0.0.1')}", PUBLIC)
