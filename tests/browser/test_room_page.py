@@ -11,6 +11,7 @@ from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
 from tests.browser.room import log, say, shows, state
 from tests.conftest import NodeFactory
+from tests.support.broker import Broker
 from tests.support.certs import make_certs
 from tests.support.node import Node
 from tests.support.until import until
@@ -159,3 +160,55 @@ async def test_everything_can_be_done_by_keyboard(node: Node, window: WindowFact
         await alice.keyboard.press("Tab")
         reached.add(await alice.evaluate("document.activeElement.id || document.activeElement.className"))
     assert reached >= {"seal", "chat-log", "chat-message-input", "chat-message-submit"}
+
+
+async def test_scrolling_back_loads_what_was_said_before(node: Node, window: WindowFactory, shots: Path) -> None:
+    """Each entry once, to the beginning, while others go on to talk; what is being read stays where it is."""
+    alice = await window()
+    await publish(node, "lobby", *(f"line {n}" for n in range(170)))
+    await enter(alice, node.url("/chat/lobby/"))
+    await until(lambda: _ends(alice, "line 169\n"), "the last line")
+    assert len((await log(alice)).splitlines()) == 50
+    earlier = alice.locator("#chat-earlier")
+    await earlier.click()
+    await until(lambda: _begins(alice, "line 70\n"), "a page more")
+    assert await alice.evaluate("document.activeElement.id") == "chat-message-input"
+    area = "document.querySelector('#chat-log')"
+    # A reader scrolls to the top, and sees there what was there.
+    await publish(node, "lobby", "news")
+    await until(lambda: _ends(alice, "news\n"), "the news")
+    await alice.evaluate(f"{area}.scrollTop = 10")
+    await until(lambda: _begins(alice, "line 20\n"), "the next page")
+    assert await alice.evaluate(f"{area}.scrollTop") > 1000
+    await alice.screenshot(path=shots / "earlier.png")
+    await alice.evaluate(f"{area}.scrollTop = 0")
+    await until(lambda: _begins(alice, "line 0\n"), "the beginning")
+    assert await log(alice) == "".join(f"line {n}\n" for n in range(170)) + "news\n"
+    await earlier.wait_for(state="hidden")
+
+
+async def test_a_hole_further_up_is_shown_where_it_is(
+    broker: Broker, start_node: NodeFactory, window: WindowFactory
+) -> None:
+    node = await start_node(messages_per_s=0, linger_s=0.1)
+    alice = await window()
+    await publish(node, "lobby", *(f"line {n}" for n in range(60)))
+    async with broker.client() as client:
+        (key,) = [key async for key in client.scan_iter("hiroba:*:log:lobby")]
+        await client.xtrim(key, maxlen=55, approximate=False)
+    # Nobody is in it any more, so no node has in memory what the log has lost.
+    await until(lambda: _rooms(node, 0), "the room closes")
+    await enter(alice, node.url("/chat/lobby/"))
+    await until(lambda: _ends(alice, "line 59\n"), "the last line")
+    await alice.locator("#chat-earlier").click()
+    expected = "— messages missing here: 5 —\n" + "".join(f"line {n}\n" for n in range(5, 60))
+    await shows(alice, expected)
+    await alice.locator("#chat-earlier").wait_for(state="hidden")
+
+
+async def _begins(page: Page, text: str) -> bool:
+    return (await log(page)).startswith(text)
+
+
+async def _rooms(node: Node, count: int) -> bool:
+    return await node.metric("hiroba_rooms") == count

@@ -52,6 +52,10 @@ at("chat-message-submit").addEventListener("click", () => shown.say());
 input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.repeat && !confirmsConversion(event)) shown.say();
 });
+at("chat-earlier").addEventListener("click", () => {
+  input.focus();
+  shown.loadEarlier();
+});
 at("chat-return").addEventListener("click", () => {
   input.focus();
   comeBack();

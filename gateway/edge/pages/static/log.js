@@ -4,6 +4,8 @@
 // Messages kept, and characters: a day of a busy room scrolls by in a tab that nobody closes.
 const MESSAGES_MAX = 1000;
 const CHARS_MAX = 300_000;
+// So many times that while somebody reads further up, and loads what is older.
+const READING_BACK = 4;
 // Cut in slices, not at every message.
 const SLACK = 1.2;
 // Messages that arrive within one frame are painted together.
@@ -19,9 +21,9 @@ export class Log {
   #area;
   #spoken;
   #lang;
-  // Lines not painted yet, and the lengths of those that are.
+  // Lines not painted yet, {text, id, at}, and those that are, {length, id, at}; a note has no id.
   #fresh = [];
-  #lengths = [];
+  #lines = [];
   #chars = 0;
   #timer = null;
   #at = null;
@@ -34,16 +36,54 @@ export class Log {
     this.#lang = lang;
   }
 
-  // `at`: Unix milliseconds of the entry.
-  message(message, at) {
-    if (this.#at !== null && at - this.#at > SILENCE_MS) this.note(`— ${this.#clock(at)} —`);
-    this.#at = at;
-    this.note(typeof message === "string" ? message : JSON.stringify(message));
+  // The oldest entry that is shown, {id, at}; undefined: none.
+  get oldest() {
+    return this.#lines.find(isEntry) ?? this.#fresh.find(isEntry);
+  }
+
+  // There is space for older ones.
+  get hasSpace() {
+    return this.#lines.length < MESSAGES_MAX * READING_BACK && this.#chars < CHARS_MAX * READING_BACK;
+  }
+
+  // An entry: `id`, and `at` in Unix milliseconds.
+  message(entry) {
+    if (this.#at !== null && entry.at - this.#at > SILENCE_MS) this.note(this.#silence(entry.at));
+    this.#at = entry.at;
+    this.#add(lineOf(entry));
   }
 
   note(text) {
-    // A textarea turns \r\n into \n by itself; our lengths must be its lengths.
-    this.#fresh.push(`${text.replace(/\r\n?/g, "\n")}\n`.slice(-CHARS_MAX));
+    this.#add(noteOf(text));
+  }
+
+  // Entries above all others, oldest first, and notes, which are texts, between them. What is looked at stays in place.
+  prepend(items) {
+    const lines = this.#withSilences(items);
+    const area = this.#area;
+    const below = area.scrollHeight - area.scrollTop;
+    area.setRangeText(lines.map(({ text }) => text).join(""), 0, 0, "preserve");
+    this.#lines.unshift(...lines.map(painted));
+    this.#chars += lines.reduce((sum, { text }) => sum + text.length, 0);
+    area.scrollTop = area.scrollHeight - below;
+  }
+
+  #withSilences(items) {
+    const { oldest } = this;
+    const lines = [];
+    let last = null;
+    for (const item of [...items, oldest]) {
+      // A text has a method of that name.
+      const at = typeof item === "string" ? null : (item?.at ?? null);
+      if (at !== null && last !== null && at - last > SILENCE_MS) lines.push(noteOf(this.#silence(at)));
+      last = at ?? last;
+      if (item !== oldest) lines.push(at === null ? noteOf(item) : lineOf(item));
+    }
+    return lines;
+  }
+
+  #add(line) {
+    this.#fresh.push(line);
     // A hidden tab's timers may come once a minute.
     if (this.#fresh.length > MESSAGES_MAX) this.#fresh.shift();
     this.#timer ??= setTimeout(() => this.#paint(), PAINT_MS);
@@ -69,30 +109,32 @@ export class Log {
     const area = this.#area;
     const following = this.#following;
     this.#insert(this.#fresh);
-    this.#cut();
+    this.#cut(following ? 1 : READING_BACK);
     if (following) area.scrollTop = area.scrollHeight;
-    for (const line of this.#fresh.slice(-SPOKEN_MAX)) this.#speak(line);
+    for (const { text } of this.#fresh.slice(-SPOKEN_MAX)) this.#speak(text);
     this.#fresh = [];
   }
 
   #insert(lines) {
     // setRangeText, not value +=: it leaves selection and scroll position where the reader has them.
-    this.#area.setRangeText(lines.join(""), this.#chars, this.#chars, "preserve");
+    this.#area.setRangeText(lines.map(({ text }) => text).join(""), this.#chars, this.#chars, "preserve");
     for (const line of lines) {
-      this.#lengths.push(line.length);
-      this.#chars += line.length;
+      this.#lines.push(painted(line));
+      this.#chars += line.text.length;
     }
   }
 
-  #cut() {
-    if (this.#lengths.length <= MESSAGES_MAX * SLACK && this.#chars <= CHARS_MAX * SLACK) return;
+  #cut(times) {
+    const messages_max = MESSAGES_MAX * times;
+    const chars_max = CHARS_MAX * times;
+    if (this.#lines.length <= messages_max * SLACK && this.#chars <= chars_max * SLACK) return;
     let cut = 0;
     let lines = 0;
-    while (this.#lengths.length - lines > MESSAGES_MAX || this.#chars - cut > CHARS_MAX) {
-      cut += this.#lengths[lines++];
+    while (this.#lines.length - lines > messages_max || this.#chars - cut > chars_max) {
+      cut += this.#lines[lines++].length;
     }
     this.#area.setRangeText("", 0, cut, "preserve");
-    this.#lengths.splice(0, lines);
+    this.#lines.splice(0, lines);
     this.#chars -= cut;
   }
 
@@ -103,8 +145,25 @@ export class Log {
     if (this.#spoken.childElementCount > SPOKEN_MAX) this.#spoken.firstElementChild.remove();
   }
 
-  #clock(at) {
+  #silence(at) {
     const format = { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" };
-    return new Intl.DateTimeFormat(this.#lang, format).format(at);
+    return `— ${new Intl.DateTimeFormat(this.#lang, format).format(at)} —`;
   }
+}
+
+function lineOf({ id, message, at }) {
+  return { ...noteOf(typeof message === "string" ? message : JSON.stringify(message)), id, at };
+}
+
+// A textarea turns \r\n into \n by itself; our lengths must be its lengths.
+function noteOf(text) {
+  return { text: `${text.replace(/\r\n?/g, "\n")}\n`.slice(-CHARS_MAX), id: null, at: null };
+}
+
+function isEntry({ id }) {
+  return id !== null;
+}
+
+function painted({ text, id, at }) {
+  return { length: text.length, id, at };
 }

@@ -1,14 +1,19 @@
 // One room on the page: its log, its outbox, what is being typed. Several may be open; one is shown.
 
-import { FAILED, RETRY, SENT, UNKNOWN, WAITING } from "./client/index.js";
+import { FAILED, RETRY, SENT, UNKNOWN, WAITING, compare, count } from "./client/index.js";
 import { Log } from "./log.js";
 import { fill } from "./page.js";
+
+// Older entries are loaded this near to the top of the log (pixels), so many at a time.
+const TOP_PX = 200;
+const PAGE_ENTRIES = 50;
 
 const at = (id) => document.querySelector(`#${id}`);
 const input = at("chat-message-input");
 const state = at("chat-state");
 const problem = at("chat-problem");
 const comeBack = at("chat-return");
+const earlier = at("chat-earlier");
 const heading = at("room-view").querySelector("h1");
 // Every open room has its own of these; the shown one's are on the page.
 const parts = ["chat-log", "chat-spoken", "chat-outbox"];
@@ -23,6 +28,10 @@ export class OpenRoom {
   #state;
   #draft = "";
   #shown = false;
+  // A page of older entries is under way.
+  #loading = false;
+  // Id of the log's first entry, once the server said that it is.
+  #first = null;
 
   // `room`: the client's. `heard()`: there is something new in it.
   constructor(room, texts, heard) {
@@ -34,13 +43,13 @@ export class OpenRoom {
     this.#state = { state: room.state };
     room.on("state", (event) => this.#hasState(event));
     room.on("outbox", (items) => this.#showOutbox(items));
-    room.on("message", ({ message, at }) => {
-      this.#log.message(message, at);
+    room.on("message", (entry) => {
+      this.#log.message(entry);
+      this.#showEarlier();
       heard();
     });
-    room.on("gap", ({ lost }) => {
-      this.#log.note(lost === null ? texts.gap_unknown : fill(texts.gap, { lost }));
-    });
+    room.on("gap", (gap) => this.#log.note(this.#gapNote(gap)));
+    area.addEventListener("scroll", () => area.scrollTop < TOP_PX && this.loadEarlier());
   }
 
   show() {
@@ -50,6 +59,7 @@ export class OpenRoom {
     input.value = this.#draft;
     problem.textContent = "";
     this.#showState();
+    this.#showEarlier();
     this.#log.show();
   }
 
@@ -65,6 +75,43 @@ export class OpenRoom {
     problem.textContent = taken ? "" : this.#texts.outbox_full;
     if (taken) input.value = "";
     input.focus();
+  }
+
+  // A page of what was said before the oldest entry here. What can't be had now is asked for at the next scroll or click.
+  async loadEarlier() {
+    const before = this.#log.oldest?.id;
+    if (this.#loading || !this.#hasEarlier()) return;
+    this.#loading = true;
+    try {
+      const page = await this.room.history({ before, limit: PAGE_ENTRIES });
+      // The log may have been cut meanwhile.
+      if (before === this.#log.oldest?.id) this.#prepend(page);
+    } catch {
+      // Refused for now, or the connection is lost: the state line says so.
+    }
+    this.#loading = false;
+    this.#showEarlier();
+  }
+
+  #prepend({ entries, gaps, more }) {
+    const place = ({ id, before }) => id ?? before;
+    // A gap comes before the entry at which it ends.
+    const items = [...gaps, ...entries].sort((a, b) => compare(place(a), place(b)));
+    this.#log.prepend(items.map((item) => (item.id ? item : this.#gapNote(item))));
+    if (!more) this.#first = this.#log.oldest.id;
+  }
+
+  #hasEarlier() {
+    const id = this.#log.oldest?.id;
+    return id !== undefined && count(id) > 1 && id !== this.#first && this.#log.hasSpace;
+  }
+
+  #showEarlier() {
+    if (this.#shown) earlier.hidden = !this.#hasEarlier();
+  }
+
+  #gapNote({ lost }) {
+    return lost === null ? this.#texts.gap_unknown : fill(this.#texts.gap, { lost });
   }
 
   #hasState(event) {
