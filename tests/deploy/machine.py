@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.deploy.compose import ROOT
@@ -44,6 +44,7 @@ class Machine:
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith(("HIROBA_", "BROKER_", "LB_"))
         }
+        self.started: list[Process] = []
         self.env = inherited | {"PATH": path, "TMPDIR": str(temp), "CI": "true"}
 
     def run(self, text: str, *, at: str = ".", code: int = 0, within_s: float = 60, **variables: str) -> str:
@@ -60,6 +61,7 @@ class Machine:
         process = Process(name, ["sh", "-c", text], self.temp / f"{name}.log", env=self.env | variables)
         process.cwd = self.checkout / at
         process.spawn()
+        self.started.append(process)
         return process
 
     async def ctrl_c(self, process: Process, within_s: float = 60) -> int:
@@ -80,7 +82,15 @@ def machine(directory: Path) -> Iterator[Machine]:
     need_tool("ip", "iproute2")
     # A Unix socket's path is short, and pytest's directories are not.
     with tempfile.TemporaryDirectory(prefix="hiroba-") as temp, _own_network():
-        yield Machine(directory, Path(temp))
+        at = Machine(directory, Path(temp))
+        try:
+            yield at
+        finally:
+            for process in at.started:
+                with suppress(ProcessLookupError):  # usually: nobody of its group is left
+                    os.killpg(process.pid, signal.SIGTERM)
+                    assert process.popen is not None
+                    process.popen.wait(30)
 
 
 @contextmanager

@@ -70,7 +70,8 @@ async def test_every_built_in_scenario_and_both_wires(nodes: list[Node], tmp_pat
         assert {row["name"] for row in outcome.result["scenarios"]} == {
             *("Chatter", "Presenter", "Listener", "Lurker", "Churn", "Stampede", "Jitter")
         }
-    assert plain.counts["connected"] + v1.counts["connected"] >= handshakes
+    # Who was let in at the very end may not have heard of it.
+    assert plain.counts["connected"] + v1.counts["connected"] >= handshakes - users
     assert v1.counts["resumed"] > 0 and v1.counts["replayed"] > 0
     assert plain.counts["resumed"] == 0
     assert any("not resumable" in note for note in plain.result["notes"])

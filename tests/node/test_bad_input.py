@@ -259,7 +259,15 @@ async def test_who_speaks_at_length_before_the_101_is_refused(node: Node, crowd:
 
 async def test_an_unknown_path_or_an_impossible_room_is_404(node: Node, crowd: Crowd) -> None:
     paths = ["/ws/chat/a%20b/", "/ws/chat/a!b/", f"/ws/chat/{'x' * 101}/", "/ws/chat//", "/ws/chat/r", "/api/"]
-    paths += ["/sse/chat/r/", "/nothing", "/ws/chat/a/b/", "/ws/chat/%2e%2e/", "/ws/chat/%00/", "/ws/chat/%ff/"]
+    paths += [
+        "/sse/chat/a/b/",
+        "/sse/",
+        "/nothing",
+        "/ws/chat/a/b/",
+        "/ws/chat/%2e%2e/",
+        "/ws/chat/%00/",
+        "/ws/chat/%ff/",
+    ]
     for path in paths:
         client = await crowd.connect(node)
         assert await client.ask(handshake("r").replace(b"/ws/chat/r/", path.encode())) == 404, path

@@ -33,7 +33,7 @@ async def test_the_wires_meet_in_one_room(shared_node: Node, crowd: Crowd) -> No
     ack = await new.answer("r1")
     await old.hears({"any": ["JSON", 1.5, None]}, "")
     assert [frame.keys() for frame in old.heard] == [{"message"}, {"message"}]
-    assert ack == {"type": "ack", "ref": "r1", "id": new.ids[1]}
+    assert ack == {"type": "ack", "ref": "r1", "room": "both", "id": new.ids[1]}
 
 
 async def test_rooms_do_not_hear_each_other(shared_node: Node, crowd: Crowd) -> None:
