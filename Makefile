@@ -29,11 +29,11 @@ compose-test: .venv/installed secrets ## try all that docker-compose.yml promise
 secrets: .venv/installed ## random passwords for the broker's users in .env, once; their hashes in secrets/
 	@$(PY) -m broker_config secrets
 
-# Three at a time, a file at a time: most of a run is spent waiting for real processes (two left a third of two cores
+# Four at a time, a file at a time: most of a run is spent waiting for real processes (three left a third of two cores
 # idle). More would make the budgets of tests, set on two cores, wait for each other. In the order of the directories: the
 # unit tests, of which none waits, come last and leave no worker alone with a long file.
 test: .venv/installed packages ## every test but the long ones
-	@$(PY) -m pytest -m 'not long' -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(PY) -m pytest -m 'not long' -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 kubernetes: ## a Kubernetes control plane for test-long, built by Go of its modules (once; half an hour)
 	@sh tests/deploy/kubernetes/build.sh

@@ -157,6 +157,7 @@ async def renew(broker: Broker, certs: Certs) -> None:
             await operator.execute_command(*said.split())  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.long
 async def test_a_certificate_that_nobody_sees_is_told(watch: Watch, tmp_path: Path) -> None:
     """Nobody listens, no TLS is spoken, the exporter hangs: silence must not look like a long life."""
     pem, tls_port = tmp_path / "both.pem", free_port()

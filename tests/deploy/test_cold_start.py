@@ -28,6 +28,7 @@ RETRY_AFTER_S = 2
 BACK_S = RISE + RETRY_AFTER_S + STEP_MAX_S + 6
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_a_crowd_is_back_within_seconds_of_its_server(broker: Broker, tmp_path: Path) -> None:
     cluster = await Cluster.start(broker, tmp_path, 1)

@@ -36,6 +36,7 @@ def programs() -> None:
         need_tool(program, package)
 
 
+@pytest.mark.long
 async def test_an_installation_by_hand_as_the_page_has_it(tmp_path: Path) -> None:
     """Broker, its users, nodes, HAProxy, a new password: `For real`, step by step."""
     with machine(tmp_path) as at:
