@@ -96,11 +96,11 @@ async def test_a_page_asks_at_once_when_the_network_may_have_changed(
 
 
 async def test_a_page_that_hears_its_answers_stays(start_node: NodeFactory, window: WindowFactory) -> None:
-    node = await start_node(ping_s=0.3)
+    node = await start_node(ping_s=1)
     alice = await window()
     async with Door(node.port) as door:
         await enter(alice, door.url("/chat/lobby/"))
-        await until(lambda: door.pings >= 6, "six answers")
+        await until(lambda: door.pings >= 4, "four answers")
         assert len(door.handshakes) == 1
         await state(alice, "connected")
 
