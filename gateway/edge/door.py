@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -72,6 +73,20 @@ def history_of(edge: Edge, request: web.Request) -> int:
     if not (history.isascii() and history.isdigit() and len(history) <= 9 and int(history) <= history_max):
         raise Refused(400, "history", f"history is a number from 0 to {history_max}")
     return int(history)
+
+
+def rejected(edge: Edge, request: web.Request, peer: str, refused: Refused, log: Callable[..., None]) -> None:
+    """Count it, and say in a line of `log` who was refused and why."""
+    edge.metrics.handshakes_refused[refused.label] += 1
+    log(
+        "REJECT",
+        request.path,
+        peer,
+        reason=refused.label,
+        status=refused.status,
+        origin=told(request, "Origin"),
+        host=told(request, "Host"),
+    )
 
 
 def told(request: web.Request, header: str) -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -24,7 +25,7 @@ _FIN = getattr(select, "POLLRDHUP", 0)
 _READ = bytearray(READ_BYTES)
 
 
-class Listener(asyncio.BufferedProtocol):
+class Listener(ABC, asyncio.BufferedProtocol):
     """One connection, from its answer's head to its last byte."""
 
     __slots__ = (
@@ -86,9 +87,9 @@ class Listener(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.take(_READ[:nbytes])
 
+    @abstractmethod
     def take(self, data: bytes | bytearray) -> None:
         """What was read of the socket: at most READ_BYTES, more only behind the request, in the same read."""
-        raise NotImplementedError
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._abort_timer is not None:
@@ -155,9 +156,9 @@ class Listener(asyncio.BufferedProtocol):
         """Whether its socket is not read at present, so that its silence means nothing."""
         return False
 
+    @abstractmethod
     def ask_for_life(self) -> None:
         """It was quiet for almost ping_s. Who may be asked owes a byte within as long again."""
-        raise NotImplementedError
 
     def look_for_end(self) -> None:
         """Hear of a socket that is not read what the kernel knows of its end. To be called every so often.
@@ -186,21 +187,21 @@ class Listener(asyncio.BufferedProtocol):
         self.sent_entries += session.sent_entries
         self.sent_bytes += session.sent_bytes
 
+    @abstractmethod
     def dismiss(self, session: Session, close: Close) -> None:
         """End one session, telling why; the connection too, where its client knows of no other room."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self, close: Close) -> None:
         """End all its sessions and close the socket, telling why. The first reason counts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answered(self, outcome: bytes | Refusal, ref: Ref, room: RoomName) -> None:
         """The broker's answer to one publish in a room: its id, or why there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def go_away(self, after_s: float) -> None:
         """This node drains: come back elsewhere after so many seconds."""
-        raise NotImplementedError
 
 
 def _ends_of(transport: asyncio.Transport) -> int:

@@ -44,16 +44,7 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
         try:
             return await _chat(edge, request, peer)
         except Refused as refused:
-            edge.metrics.handshakes_refused[refused.label] += 1
-            access.sse(
-                "REJECT",
-                request.path,
-                peer,
-                reason=refused.label,
-                status=refused.status,
-                origin=door.told(request, "Origin"),
-                host=door.told(request, "Host"),
-            )
+            door.rejected(edge, request, peer, refused, access.sse)
             return _refusal(edge, request, refused)
 
     return [web.route("*", path, chat) for path in ("/sse/chat/{room}/", "/sse/{nothing:.*}")]

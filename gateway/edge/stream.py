@@ -9,8 +9,10 @@ import socket as sockets
 from contextlib import suppress
 from socket import IPPROTO_TCP
 
+from gateway.broker.publisher import Refusal
 from gateway.core.closes import Close
-from gateway.core.wires import sse
+from gateway.core.names import RoomName
+from gateway.core.wires import Ref, sse
 from gateway.edge.listener import Listener
 from gateway.logs import access
 from gateway.rooms.session import Session
@@ -43,6 +45,9 @@ class EventStream(Listener):
         """It can't be asked, but those between hear that it lives, and TCP whether the other end does."""
         self.quiet_looks = 0
         self.write(sse.COMMENT)
+
+    def answered(self, outcome: bytes | Refusal, ref: Ref, room: RoomName) -> None:
+        """Never: it publishes nothing."""
 
     def dismiss(self, session: Session, close: Close) -> None:
         self.end(close)

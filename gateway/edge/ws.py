@@ -32,16 +32,7 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
         try:
             return await _answer(edge, request, peer)
         except Refused as refused:
-            edge.metrics.handshakes_refused[refused.label] += 1
-            access.ws(
-                "REJECT",
-                request.path,
-                peer,
-                reason=refused.label,
-                status=refused.status,
-                origin=door.told(request, "Origin"),
-                host=door.told(request, "Host"),
-            )
+            door.rejected(edge, request, peer, refused, access.ws)
             return refused.response()
 
     return [web.route("*", path, shake) for path in ("/ws/chat/{room}/", "/ws/{nothing:.*}")]

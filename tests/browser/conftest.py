@@ -11,7 +11,9 @@ from aiohttp import web
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
 from gateway.edge import pages
+from tests.conftest import NodeFactory
 from tests.support.need import need_tool
+from tests.support.node import Node
 
 # No GPU and no sandbox in a container; and nothing that Chromium would ask the world by itself.
 ARGUMENTS = [
@@ -29,6 +31,11 @@ OF_THE_NETWORK = re.compile(
 )
 
 WindowFactory = Callable[..., Awaitable[Page]]
+
+
+@pytest.fixture
+async def node(start_node: NodeFactory) -> Node:
+    return await start_node()
 
 
 @pytest.fixture

@@ -5,6 +5,12 @@ from playwright.async_api import Page
 from tests.support.until import BUDGET_S, until
 
 
+async def enter(page: Page, url: str) -> None:
+    """Goes to our page of a room, and waits until it is in."""
+    await page.goto(url)
+    await state(page, "connected")
+
+
 async def say(page: Page, text: str) -> None:
     """Types a message and ends it with Enter."""
     await page.fill("#chat-message-input", text)

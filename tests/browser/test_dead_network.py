@@ -7,7 +7,7 @@ from playwright.async_api import Page
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
-from tests.browser.room import outbox_is, say, shows, state
+from tests.browser.room import enter, outbox_is, say, shows, state
 from tests.conftest import NodeFactory
 from tests.support.proxy import Link, Proxy
 from tests.support.until import until
@@ -23,11 +23,6 @@ EVENTS = {
 
 def lobby(road: Proxy) -> str:
     return f"http://127.0.0.1:{road.port}/chat/lobby/"
-
-
-async def enter(page: Page, url: str) -> None:
-    await page.goto(url)
-    await state(page, "connected")
 
 
 async def test_a_page_that_only_reads_notices_a_dead_network(

@@ -5,7 +5,7 @@ from playwright.async_api import Page
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
-from tests.browser.room import log, outbox_is, say, shows, state
+from tests.browser.room import enter, log, outbox_is, say, shows, state
 from tests.conftest import NodeFactory
 from tests.support.node import Node
 from tests.support.proxy import Proxy
@@ -35,21 +35,11 @@ async def kept(page: Page, *items: list[str]) -> None:
     await until(are, f"{items} are kept")
 
 
-async def enter(page: Page, url: str) -> None:
-    await page.goto(url)
-    await state(page, "connected")
-
-
 async def tab(page: Page, url: str) -> Page:
     """Another tab of the same browser."""
     other = await page.context.new_page()
     await other.goto(url)
     return other
-
-
-@pytest.fixture
-async def node(start_node: NodeFactory) -> Node:
-    return await start_node()
 
 
 async def test_a_reload_keeps_what_was_not_sent(node: Node, window: WindowFactory) -> None:

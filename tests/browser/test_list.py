@@ -9,16 +9,10 @@ from playwright.async_api import Locator, Page, expect
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.room import say, shows, state
-from tests.conftest import NodeFactory
 from tests.support.node import Node
 from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
-
-
-@pytest.fixture
-async def node(start_node: NodeFactory) -> Node:
-    return await start_node()
 
 
 async def know(page: Page, node: Node, *rooms: str) -> None:

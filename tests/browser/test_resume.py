@@ -8,7 +8,7 @@ from playwright.async_api import Page
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
-from tests.browser.room import log, noted, outbox_is, say, shows, state
+from tests.browser.room import enter, log, noted, outbox_is, say, shows, state
 from tests.conftest import NodeFactory
 from tests.support.broker import Broker
 from tests.support.node import Node
@@ -16,16 +16,6 @@ from tests.support.proxy import Proxy
 from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
-
-
-async def enter(page: Page, url: str) -> None:
-    await page.goto(url)
-    await state(page, "connected")
-
-
-@pytest.fixture
-async def node(start_node: NodeFactory) -> Node:
-    return await start_node()
 
 
 async def test_what_was_said_meanwhile_is_shown_once(node: Node, window: WindowFactory) -> None:

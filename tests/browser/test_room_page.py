@@ -9,7 +9,7 @@ from playwright.async_api import Page
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
-from tests.browser.room import log, say, shows, state
+from tests.browser.room import enter, log, say, shows, state
 from tests.conftest import NodeFactory
 from tests.support.broker import Broker
 from tests.support.certs import make_certs
@@ -17,11 +17,6 @@ from tests.support.node import Node
 from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
-
-
-async def enter(page: Page, url: str) -> None:
-    await page.goto(url)
-    await state(page, "connected")
 
 
 @pytest.fixture

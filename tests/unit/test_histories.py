@@ -77,6 +77,18 @@ class World:
         self.heard: list[Stored | Gap] = []
         self.broken = True
 
+    @classmethod
+    def after(cls, story: list[tuple[str, *tuple[int, ...]]]) -> "World":
+        """One to which all this happened, and whose node has caught up with the entry that was said last."""
+        world = cls()
+        world.append(3, 1)
+        world.catch_up()
+        for step, *arguments in story:
+            getattr(world, step)(*arguments)
+        world.append(1, 1)
+        world.catch_up()
+        return world
+
     def _name(self) -> bytes:
         return b"%010d" % next(self._names)
 
@@ -307,13 +319,7 @@ def test_who_comes_back_with_what_the_node_had_read_is_told_what_was_lost_since(
     story: list[tuple[str, *tuple[int, ...]]],
 ) -> None:
     """From wherever: before one seam, before the next, or in the log as it is."""
-    world = World()
-    world.append(3, 1)
-    world.catch_up()
-    for step, *arguments in story:
-        getattr(world, step)(*arguments)
-    world.append(1, 1)
-    world.catch_up()
+    world = World.after(story)
     there = {entry.id: entry for entry in world.log}
     feed = Feed(b"log", cast(Follower, None), 1)
     feed.seams = world.node.seams

@@ -115,13 +115,7 @@ def test_whoever_pages_back_from_what_it_was_told_gets_what_was_before_that(
     story: list[tuple[str, *tuple[int, ...]]], entries_max: int
 ) -> None:
     """Servers that go back, empty ones, trimming, flushes, clocks that jump: what it shows and the pages are one."""
-    world = World()
-    world.append(3, 1)
-    world.catch_up()
-    for step, *arguments in story:
-        getattr(world, step)(*arguments)
-    world.append(1, 1)
-    world.catch_up()
+    world = World.after(story)
     there = {entry.id: entry for entry in world.log}
     reads, feed = reads_of(Server(world.log))
     feed.seams, feed.cursor = world.node.seams, world.node.cursor
