@@ -16,9 +16,11 @@ class Close(Enum):
     DRAIN = (1012, "this node is going away, connect again", True)
     BROKER = (1013, "the broker did not answer in time, try again later", True)
     PROTOCOL = (1002, "WebSocket protocol error", False)
+    EXPIRED = (4001, "expired: come with a fresh token", True)
     SLOW = (4008, "no progress for stall_s: the client reads too slowly", True)
     GAP = (4009, "entries were lost for this reader", True)
     DEAD = (4010, "no answer to a ping", True)
+    FORBIDDEN = (4403, "this user may not do that in this room", False)
 
     def __init__(self, code: int, text: str, reconnect: bool) -> None:
         self.code = code

@@ -13,6 +13,8 @@ from typing import ClassVar
 from gateway.broker.publisher import Refusal
 from gateway.core.closes import Close
 from gateway.core.names import RoomName
+from gateway.core.rights import Rights
+from gateway.core.user import OPEN, Grant, User
 from gateway.core.wires import Ref, Wire
 from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES
@@ -30,18 +32,27 @@ class Listener(ABC, asyncio.BufferedProtocol):
 
     __slots__ = (
         "_abort_timer", "_behind", "_context", "_stuck_bytes", "_stuck_since", "_turn", "_writable", "closing",
-        "entered", "gone", "id", "opened_at", "path", "peer", "quiet_looks", "received", "received_bytes", "room",
-        "sent_bytes", "sent_entries", "sessions", "slot", "transport", "wire",
+        "entered", "gone", "grant", "id", "opened_at", "path", "peer", "quiet_looks", "received", "received_bytes",
+        "room", "sent_bytes", "sent_entries", "sessions", "slot", "transport", "wire",
     )  # fmt: skip
 
     # Of logs.access: the lines that say how connections of this kind come and go.
     log: ClassVar[Callable[..., None]]
 
     def __init__(
-        self, context: Context, transport: asyncio.Transport, path: str, peer: str, wire: Wire, room: RoomName | None
+        self,
+        context: Context,
+        transport: asyncio.Transport,
+        path: str,
+        peer: str,
+        wire: Wire,
+        room: RoomName | None,
+        grant: Grant = OPEN,
     ) -> None:
         # Under which it publishes; clients and logs call it the session.
         self.id = secrets.token_urlsafe(9)
+        # Who speaks and listens here, what they may do, until when.
+        self.grant = grant
         self.wire = wire
         self.transport = transport
         self.path = path
@@ -78,6 +89,14 @@ class Listener(ABC, asyncio.BufferedProtocol):
         self._stuck_bytes = 0
         self._stuck_since = 0.0
         self._abort_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def user(self) -> User:
+        return self.grant.user
+
+    @property
+    def rights(self) -> Rights:
+        return self.grant.rights
 
     # ---- the transport's protocol ----
 

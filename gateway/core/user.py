@@ -1,0 +1,72 @@
+"""Who somebody is, and what they were let in with: a user, and a grant. Pure."""
+
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.core.rights import Rights
+
+ID_CHARS_MAX = 128
+NAME_CHARS_MAX = 100
+INFO_BYTES_MAX = 1_024
+# How the ids of guests begin, and nobody else's: no guest can take a user's id, and everybody sees who is one.
+GUEST = "guest:"
+
+
+class BadUser(ValueError):
+    """No user: `args[0]` says why."""
+
+
+class User:
+    """A person, by the site's word or, a guest, by their own. Immutable by habit: connections share it."""
+
+    __slots__ = ("guest", "id", "info", "json", "name")
+
+    def __init__(self, id: str, name: str, info: bytes = b"null", *, guest: bool = False) -> None:
+        """`info`: JSON, whatever the site wants its pages to know. Raises BadUser."""
+        if not 0 < len(id) <= ID_CHARS_MAX:
+            raise BadUser(f"a user's id has 1 to {ID_CHARS_MAX} characters")
+        if guest != id.startswith(GUEST):
+            raise BadUser(f"ids that begin with {GUEST} are of guests")
+        if not 0 < len(name) <= NAME_CHARS_MAX:
+            raise BadUser(f"a user's name has 1 to {NAME_CHARS_MAX} characters")
+        if len(info) > INFO_BYTES_MAX:
+            raise BadUser(f"info has more than {INFO_BYTES_MAX} bytes")
+        self.id = id
+        self.name = name
+        self.info = info
+        self.guest = guest
+        # As entries and frames have it: made once, not with each message.
+        try:
+            self.json = msgspec.json.encode({"id": id, "name": name})
+        except UnicodeEncodeError:
+            raise BadUser("half of a surrogate pair is no text") from None
+
+    def __repr__(self) -> str:
+        return f"User({self.id!r})"
+
+
+def _nobody() -> User:
+    user = User.__new__(User)
+    user.id, user.name, user.info, user.guest, user.json = "", "", b"null", True, b""
+    return user
+
+
+# A guest who has said no name: not told apart from others, and told as null.
+NOBODY = _nobody()
+
+
+class Grant(NamedTuple):
+    """What a connection was let in with."""
+
+    user: User
+    rights: Rights
+    # When it ends, Unix seconds; None: it does not.
+    expires_at: float | None = None
+    # Of the token: its `iat`, Unix seconds, and its `jti`. None: it has none, or it was no token.
+    issued_at: float | None = None
+    token_id: str | None = None
+
+
+# Everybody, everywhere: what one is let in with where nobody is asked who they are.
+OPEN = Grant(NOBODY, Rights({"*": "rwp"}))
