@@ -6,7 +6,7 @@
 -- ARGV[1…10] call number; 1 if it was sent before, and the once key must be there (else 0); retention: seconds, entries
 --           min, bytes min, entries max, bytes max, idle seconds, and how often that is renewed; once key's seconds
 -- ARGV[11]  what follows a log's key in the name of its doorbell's channel
--- ARGV[12…] per entry: index into KEYS, sender, user, message
+-- ARGV[12…] per entry: index into KEYS, sender, user (JSON; empty: nobody with a name), message
 --
 -- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error; and one more, `?` and a sentence, where the
 -- server does not trim as it should; and one more, `-` and an error, where all is appended that can be, and something
@@ -196,10 +196,10 @@ local full
 local function append(log, newest, sender, user, message)
   if full then
     newest.freed = newest.freed or try_to_trim(log, newest)
-    if newest.freed < #message then return nil, full end
-    newest.freed = newest.freed - #message
+    if newest.freed < #user + #message then return nil, full end
+    newest.freed = newest.freed - #user - #message
   end
-  local ms, text, n, bytes = newest.ms, newest.text, newest.n + 1, newest.bytes + #message
+  local ms, text, n, bytes = newest.ms, newest.text, newest.n + 1, newest.bytes + #user + #message
   if now_ms > ms then
     ms, text = now_ms, now_text
   elseif newest.parted then
@@ -209,10 +209,12 @@ local function append(log, newest, sender, user, message)
   end
   local id = text .. string.format('-%.0f', n)
   local b, added = string.format('%.0f', bytes) .. newest.epoch, nil
+  -- The format: an older node tells a gap where somebody with a name spoke, and nowhere else.
+  local v = user == '' and '1' or '2'
   if ms - now_ms > AHEAD_MS then
-    added = redis.pcall('XADD', log, id, 'v', '1', 'b', b, 'f', sender, 'u', user, 'm', message, 't', now_text)
+    added = redis.pcall('XADD', log, id, 'v', v, 'b', b, 'f', sender, 'u', user, 'm', message, 't', now_text)
   else
-    added = redis.pcall('XADD', log, id, 'v', '1', 'b', b, 'f', sender, 'u', user, 'm', message)
+    added = redis.pcall('XADD', log, id, 'v', v, 'b', b, 'f', sender, 'u', user, 'm', message)
   end
   if added.err then
     if full or added.err:sub(1, 4) ~= 'OOM ' then return nil, added.err end

@@ -189,6 +189,14 @@ class Limits(Section):
     other one."""
 
 
+class People(Section):
+    """Who comes in, and what they may do"""
+
+    plain_users: bool = False
+    """Tell clients of the wire `plain` who speaks: `{"message": …, "user": {"id", "name"}}`. Else they hear what the
+    Channels tutorial's page hears, which has no user."""
+
+
 class Road(Section):
     """The road of a message: publisher, reader, broker"""
 
@@ -288,10 +296,10 @@ class Logging(Section):
     """The lowest level that is written."""
 
 
-SECTIONS: tuple[type[Section], ...] = (Serving, Limits, Road, Reading, Connections, Retention, Logging)
+SECTIONS: tuple[type[Section], ...] = (Serving, Limits, People, Road, Reading, Connections, Retention, Logging)
 
 
-class Settings(Serving, Limits, Road, Reading, Connections, Retention, Logging):
+class Settings(Serving, Limits, People, Road, Reading, Connections, Retention, Logging):
     """The whole tree, frozen. `settings.model_copy(update={...})` for a variant."""
 
     @model_validator(mode="after")

@@ -101,7 +101,7 @@ class Probe:
             self._reconnect(f"no probe came back within {since_s:.1f} s")
         if self._sent is None:
             self._sent = (time.time(), time.monotonic())
-            self._publisher.offer(self.feed.key, self._node, "", b"null", None, self._answered)
+            self._publisher.offer(self.feed.key, self._node, b"", b"null", None, self._answered)
 
     def _answered(self, outcome: bytes | Refusal, ref: Ref) -> None:
         sent, self._sent = self._sent, None

@@ -75,7 +75,15 @@ class Publish:
     __slots__ = ("answer", "deadline", "key", "message", "offered_at", "ref", "sender", "user")
 
     def __init__(
-        self, key: bytes, sender: str, user: str, message: bytes, ref: Ref, answer: Answer, now: float, timeout_s: float
+        self,
+        key: bytes,
+        sender: str,
+        user: bytes,
+        message: bytes,
+        ref: Ref,
+        answer: Answer,
+        now: float,
+        timeout_s: float,
     ) -> None:
         self.key = key
         self.sender = sender
@@ -136,8 +144,11 @@ class Publisher:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def offer(self, key: bytes, sender: str, user: str, message: bytes, ref: Ref, answer: Answer) -> None:
-        """Queue a message; `answer` hears its id or its refusal, exactly once, never before this returns."""
+    def offer(self, key: bytes, sender: str, user: bytes, message: bytes, ref: Ref, answer: Answer) -> None:
+        """Queue a message; `answer` hears its id or its refusal, exactly once, never before this returns.
+
+        `user`: as entries have it, JSON; empty: nobody with a name.
+        """
         now = self._clock.now()
         self._queue.put(Publish(key, sender, user, message, ref, answer, now, self._timeout_s))
         self._offered.set()

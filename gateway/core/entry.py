@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-# Written into every entry. A node that meets another version cannot read it and tells a gap,
-# so that old and new nodes can run side by side.
+# Written into every entry: 2 where somebody with a name said it, else 1, as ever. A node that meets a format it does
+# not know cannot read the entry and tells a gap, so that old and new nodes can run side by side.
 FORMAT = b"1"
+FORMAT_USER = b"2"
 
 # ms has 13 digits until the year 2286; the bound keeps a forged id below Redis' 64-bit limit.
 _ID = re.compile(r"(\d{1,18})-(\d{1,18})\Z", re.ASCII)
@@ -62,12 +63,13 @@ class Entry:
 
     __slots__ = ("at", "deflated", "id", "message", "sender", "user")
 
-    def __init__(self, id: EntryId, sender: str, user: str, message: bytes) -> None:
+    def __init__(self, id: EntryId, sender: str, user: bytes, message: bytes) -> None:
         self.id = id
         # When it was appended, by the broker's clock in Unix ms: the id's, but where that clock went back.
         self.at = id.ms
         # The session that published it; empty when a stranger wrote to the log.
         self.sender = sender
+        # Who that was: JSON, {"id", "name"}; empty: nobody with a name.
         self.user = user
         # The client's JSON, byte for byte.
         self.message = message
@@ -146,15 +148,16 @@ def decode_bell(raw: bytes) -> Bell | None:
 
 
 def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
-    """An entry as `publish.lua` wrote it: v, b (running bytes, epoch), f (sender), u (user), m (message), and t (the
-    broker's clock, ms) where that is behind the id.
+    """An entry as `publish.lua` wrote it: v (format), b (running bytes, epoch), f (sender), u (the user in JSON, in
+    format 2), m (message), and t (the broker's clock, ms) where that is behind the id.
 
     What this node cannot read (another format version, a stranger's XADD) becomes the gap that it is to its readers.
     """
     id = entry_id(raw_id)
-    if len(fields) == 10 and fields[0] == b"v" and fields[1] == FORMAT and fields[8] == b"m":
+    if len(fields) == 10 and fields[0] == b"v" and fields[8] == b"m" and fields[1] in (FORMAT, FORMAT_USER):
         try:  # Not suppress(): a microsecond per entry.
-            return Entry(id, fields[5].decode(), fields[7].decode(), fields[9])
+            fields[7].decode()  # goes into frames as it is
+            return Entry(id, fields[5].decode(), fields[7] if fields[1] == FORMAT_USER else b"", fields[9])
         except UnicodeDecodeError:
             pass  # ours only by its looks
     if len(fields) == 12 and fields[10] == b"t":

@@ -137,8 +137,17 @@ class Connection(Listener):
         if session is None:
             self.refuse("not_joined", _elsewhere(said.room, len(sessions)), said.ref, self.named(said.room))
             return
+        if "w" not in self.grant.rights.of(session.room.name):
+            self._may_not_write(said.ref, session.room.name)
+            return
         self.in_flight += 1
         self._context.hub.publish(session, said.message, said.ref)
+
+    def _may_not_write(self, ref: Ref, room: RoomName) -> None:
+        if self.wire.answers:
+            self.refuse("forbidden", "this user may not write in that room", ref, room)
+        else:
+            self.end(Close.FORBIDDEN)
 
     def _ask(self, request: Asked) -> None:
         if self.requests is None:

@@ -72,7 +72,7 @@ def _wanted(
     for request in asked:
         outcome: RoomName | _Failed
         try:
-            outcome = _checked(context, request)
+            outcome = _checked(connection, context, request)
             if outcome not in names and len(names) >= rooms_max:
                 outcome = _Failed("too_many_rooms", f"a connection may be in {rooms_max} rooms", outcome)
             else:
@@ -83,12 +83,14 @@ def _wanted(
     return wanted
 
 
-def _checked(context: Context, request: v1.Join) -> RoomName:
+def _checked(connection: "Connection", context: Context, request: v1.Join) -> RoomName:
     settings = context.settings
     try:
         name = room_name(request.room, settings.room_name_chars_max)
     except BadRoomName as exc:
         raise _Failed("room_name", str(exc)) from None
+    if "r" not in connection.rights.of(name):
+        raise _Failed("forbidden", "this user may not read that room", name)
     if not 0 <= request.history <= settings.history_max:
         raise _Failed("history", f"history is a number from 0 to {settings.history_max}", name)
     return name
@@ -123,7 +125,8 @@ def _admit(connection: "Connection", context: Context, place: Place, request: v1
         session = connection.enter(place)
         # Who asked for nothing older hears all that is newer, also if another room of the run was waited for meanwhile.
         last_id = room.newest if request.history or place.recovered else place.cursor
-        connection.write(v1.joined(room.name, last_id, bool(place.recovered), request.ref))
+        rights = connection.rights.of(room.name)
+        connection.write(v1.joined(room.name, last_id, bool(place.recovered), rights, request.ref))
         if connection.closing is None:  # the socket took it
             room.admit(session)
     finally:
@@ -133,4 +136,4 @@ def _admit(connection: "Connection", context: Context, place: Place, request: v1
 def _say_again(connection: "Connection", request: v1.Join, name: RoomName) -> None:
     """It is in that room, and stays as it is."""
     room = connection.sessions[name].room
-    connection.write(v1.joined(name, room.newest, False, request.ref))
+    connection.write(v1.joined(name, room.newest, False, connection.rights.of(name), request.ref))

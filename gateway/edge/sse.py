@@ -96,7 +96,13 @@ def _let_in(edge: Edge, request: web.Request, peer: str, place: Place) -> web.St
     session = stream.enter(place)
     stream.notice_death(edge.settings.stall_s)
     told = v1.welcome_payload(
-        stream.id, edge.context.node, place.room.name, place.room.newest, bool(place.recovered), edge.settings.ping_s
+        stream.id,
+        edge.context.node,
+        place.room.name,
+        place.room.newest,
+        bool(place.recovered),
+        edge.settings.ping_s,
+        stream.grant,
     )
     retry_s = random.uniform(COME_BACK_MIN_S, COME_BACK_MAX_S)
     stream.write(_head(edge, request) + sse.welcome(place.cursor, retry_s, told))

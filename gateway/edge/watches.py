@@ -19,6 +19,11 @@ async def watch(connection: "Connection", context: Context, asked: list[v1.Watch
     """Each is answered by the tops of its rooms; by an error, behind them, where some of them can't be watched."""
     for request in asked:
         names, failed = await _names(context, request.rooms)
+        readable = [name for name in names if "r" in connection.rights.of(name)]
+        if len(readable) < len(names):
+            hidden = next(name for name in names if "r" not in connection.rights.of(name))
+            text = f"this user may not read {len(names) - len(readable)} of these rooms"
+            names, failed = readable, failed or _Failed("forbidden", text, hidden)
         if connection.closing is not None:  # since it was told of the one before: nobody would forget what it watches
             return
         refused = await context.watchers.watch(connection, names)

@@ -7,7 +7,7 @@ from gateway.core import handshake
 from gateway.core.closes import Close
 from gateway.core.entry import EntryId, cursor_of
 from gateway.core.names import RoomName
-from gateway.core.wires import DEFLATING, PLAIN, WIRES, Wire, v1
+from gateway.core.wires import DEFLATING, PLAIN, PLAIN_USERS, WIRES, Wire, v1
 from gateway.edge import door
 from gateway.edge.connection import Connection
 from gateway.edge.door import Refused
@@ -40,7 +40,7 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
 
 async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResponse:
     name = _checked(edge, request)
-    wire = _wire(request)
+    wire = _wire(edge, request)
     if name is None:
         if not wire.answers:
             raise Refused(400, "subprotocol", "/ws/ is for the subprotocol hiroba.v1: Sec-WebSocket-Protocol")
@@ -84,10 +84,12 @@ def _room(edge: Edge, request: web.Request) -> RoomName | None:
     return door.room_of(edge, request.match_info["room"])
 
 
-def _wire(request: web.Request) -> Wire:
+def _wire(edge: Edge, request: web.Request) -> Wire:
     """The first subprotocol of the client's that we speak; `plain` if none (RFC 6455 §4.2.2)."""
     offered = [part.strip() for part in _lines(request, "Sec-WebSocket-Protocol").split(",")]
-    wire = next((wire for name in offered for wire in WIRES if wire.subprotocol == name), PLAIN)
+    wire = next((wire for name in offered for wire in WIRES if wire.subprotocol == name), None)
+    if wire is None:
+        wire = PLAIN_USERS if edge.settings.plain_users else PLAIN
     deflates = handshake.deflate_offered(_lines(request, "Sec-WebSocket-Extensions"))
     return DEFLATING[wire] if deflates else wire
 
@@ -118,7 +120,9 @@ def _let_in(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Plac
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
         last_id, recovered = (place.room.newest, bool(place.recovered)) if place is not None else (None, False)
-        connection.write(v1.welcome(connection.id, edge.context.node, room, last_id, recovered, edge.settings.ping_s))
+        ping_s = edge.settings.ping_s
+        told = v1.welcome(connection.id, edge.context.node, room, last_id, recovered, ping_s, connection.grant)
+        connection.write(told)
     if wire.subprotocol is None and "Sec-WebSocket-Protocol" in request.headers:
         edge.metrics.unspoken += 1
         offered = door.told(request, "Sec-WebSocket-Protocol")

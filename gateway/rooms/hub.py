@@ -122,7 +122,9 @@ class Hub:
 
     def publish(self, session: Session, message: bytes, ref: Ref) -> None:
         """Append to the room's log; its connection is `answered` later. The only road from one client to another."""
-        self._broker.publisher.offer(session.room.feed.key, session.connection.id, "", message, ref, session.answered)
+        connection = session.connection
+        key = session.room.feed.key
+        self._broker.publisher.offer(key, connection.id, connection.user.json, message, ref, session.answered)
 
     def tail_bytes(self) -> int:
         return self._tails.used_bytes + self._walks.bytes

@@ -328,7 +328,7 @@ class Room:
         return self._page_entries - cursor.n % self._page_entries
 
     def _judge_page(self, page: list[Entry], written: int) -> None:
-        size = sum(len(entry.message) for entry in page)
+        size = sum(len(entry.user) + len(entry.message) for entry in page)
         if written < len(page):
             self._page_entries = max(1, self._page_entries // 2)
         elif len(page) == self._page_entries and size <= WALK_BYTES // 2:

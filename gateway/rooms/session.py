@@ -7,6 +7,7 @@ from gateway.broker.publisher import Refusal
 from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId
 from gateway.core.names import RoomName
+from gateway.core.user import User
 from gateway.core.wires import Ref, Wire
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class Connection(Protocol):
     @property
     def id(self) -> str:
         """Under which it publishes."""
+
+    @property
+    def user(self) -> User:
+        """Who publishes."""
 
     @property
     def wire(self) -> Wire: ...

@@ -102,7 +102,7 @@ _id: Callable[[Entry], EntryId] = lambda entry: entry.id  # noqa: E731  # a key 
 
 
 def _size(entry: Entry) -> int:
-    size = ENTRY_MEMORY_BYTES + len(entry.message)
+    size = ENTRY_MEMORY_BYTES + len(entry.user) + len(entry.message)
     if entry.deflated is not None:
         size += DEFLATED_MEMORY_BYTES + sum(map(len, entry.deflated.values()))
     return size

@@ -35,7 +35,7 @@ def chunk_of(wire: Wire, room: bytes, entries: list[Entry]) -> Chunk:
     frames: list[bytes] = []
     size = 0
     for entry in entries:
-        size += len(entry.message)
+        size += len(entry.user) + len(entry.message)
         if frames and size > WALK_BYTES:
             break
         frames.append(wire.message(room, entry))

@@ -27,6 +27,8 @@ async def test_welcome_is_first_and_says_where_one_is(shared_node: Node, crowd: 
         "node": welcome["node"],
         "room": "welcome部屋",
         "user": None,
+        "rights": "rwp",
+        "expires_at": None,
         "last_id": "0-0",
         "recovered": False,
         "ping_s": 25.0,

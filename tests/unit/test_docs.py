@@ -18,6 +18,7 @@ from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event
 from gateway.core.paging import Page
+from gateway.core.user import OPEN
 from gateway.core.wires import SSE, V1, BadMessage, sse, v1
 from gateway.metrics import GAUGES, LABELLED, LABELLED_GAUGES
 from gateway.node import Node
@@ -71,11 +72,11 @@ def test_what_a_v1_client_may_say() -> None:
 
 def test_what_a_v1_server_says() -> None:
     """Each frame as the code makes it: its type has a row, and each of its fields stands there."""
-    id, entry = EntryId(1, 1), Entry(EntryId(1, 1), "s", "", b"1")
+    id, entry = EntryId(1, 1), Entry(EntryId(1, 1), "s", b"", b"1")
     made = [
-        v1.welcome("s", "n", "r", id, True, 25.0),
+        v1.welcome("s", "n", "r", id, True, 25.0, OPEN),
         V1.message(b'"r"', entry),
-        v1.joined("r", id, True, 1),
+        v1.joined("r", id, True, "rw", 1),
         v1.left("r", 1),
         v1.left("r", reason="error"),
         v1.history("r", Page([entry], [Gap(id, id, None)], True), 1, deflates=False),
@@ -98,10 +99,10 @@ def test_what_a_v1_server_says() -> None:
 
 def test_what_an_event_stream_says() -> None:
     """Each event as the code makes it has a row, with the fields of the stream around its data."""
-    id, entry = EntryId(1, 1), Entry(EntryId(1, 1), "s", "", b"1")
+    id, entry = EntryId(1, 1), Entry(EntryId(1, 1), "s", b"", b"1")
     assert SSE.gap is not None
     made = [
-        sse.welcome(id, 1.0, v1.welcome_payload("s", "n", "r", id, True, 25.0)),
+        sse.welcome(id, 1.0, v1.welcome_payload("s", "n", "r", id, True, 25.0, OPEN)),
         SSE.message(b'"r"', entry),
         SSE.gap(b'"r"', Gap(id, id, None)),
         sse.reconnect(1.0),

@@ -16,7 +16,7 @@ def unproven() -> Probe:
 
 
 def come_back(probe: Probe, n: int, sender: str = "node") -> None:
-    probe.deliver([Entry(EntryId(1, n), sender, "", b"null")])
+    probe.deliver([Entry(EntryId(1, n), sender, b"", b"null")])
 
 
 def futures() -> int:

@@ -1,5 +1,6 @@
 """Who may do what in which room: `core/rights.py` against a slower model of its rule, and users that can't be."""
 
+import json
 import re
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.core.rights import LETTERS, PATTERNS_MAX, BadRights, Rights
 from gateway.core.user import INFO_BYTES_MAX, NAME_CHARS_MAX, NOBODY, BadUser, User
+from tests.unit.test_docs import ROOT, table
 
 patterns = st.text("ab*", min_size=1, max_size=6)
 letters = st.text(LETTERS, max_size=5)
@@ -31,6 +33,18 @@ def model(given: dict[str, str], room: str) -> str:
 def test_the_longest_pattern_wins(given: dict[str, str], room: str) -> None:
     """A shorter one that gives more must not open a room that a longer one closes."""
     assert Rights(given).of(room) == model(given, room)
+
+
+def test_the_examples_of_the_page() -> None:
+    """What docs/rights.md promises of each room."""
+    given = {}
+    for rights, room, text in table(
+        (ROOT / "docs/rights.md").read_text("utf-8"), "no letters close it too".capitalize()
+    ):
+        given = json.loads(rights) if rights else given
+        letters = re.match(r"none|[rwpm]+", text.strip("`"))
+        assert letters is not None
+        assert Rights(given).of(room) == letters[0].replace("none", ""), (given, room)
 
 
 def test_a_name_is_a_name_however_it_was_written() -> None:

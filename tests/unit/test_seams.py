@@ -8,10 +8,10 @@ from gateway.core.entry import START, Entry, EntryId, Gap
 # The log up to n = 4; what the former master alone had, 5 to 9; what the new one counts on with, from 5.
 KEPT = EntryId(1_000, 4)
 LOST = {n: EntryId(1_100, n) for n in range(5, 10)}
-OLD = [Entry(EntryId(1_000, n), "s", "", b"1") for n in range(2, 5)]
+OLD = [Entry(EntryId(1_000, n), "s", b"", b"1") for n in range(2, 5)]
 
 
-NEW = {ms: [Entry(EntryId(ms, n), "s", "", b"1") for n in range(5, 8)] for ms in (2_000, 1_050)}
+NEW = {ms: [Entry(EntryId(ms, n), "s", b"", b"1") for n in range(5, 8)] for ms in (2_000, 1_050)}
 
 
 def new(ms: int) -> list[Entry | Gap]:
@@ -65,7 +65,7 @@ BELOW = Seam(2, EntryId(1_000, 3), EntryId(2_000, 7), EntryId(2_000, 7), 0, Entr
 
 
 def log(*ids: tuple[int, int]) -> list[Entry | Gap]:
-    return [Entry(EntryId(*id), "s", "", b"1") for id in ids]
+    return [Entry(EntryId(*id), "s", b"", b"1") for id in ids]
 
 
 @pytest.mark.parametrize(

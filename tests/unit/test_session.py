@@ -117,11 +117,11 @@ def test_a_session_that_ends_leaves_its_connection_and_the_others_alone() -> Non
     transport = Stuck()
     connection = connected(transport)
     first, second = (joined(connection, room, EntryId(1, 1)) for room in (one, two))
-    entries = [Entry(EntryId(1, 2), "s", "", b"1")]
+    entries = [Entry(EntryId(1, 2), "s", b"", b"1")]
     one.deliver(entries)
     connection.leave(first)
     taken = transport.waiting
-    one.deliver([Entry(EntryId(1, 3), "s", "", b"1")])
+    one.deliver([Entry(EntryId(1, 3), "s", b"", b"1")])
     assert transport.waiting == taken and connection.closing is None
     assert connection.sessions == {two.name: second} and one.empty and not two.empty
     two.deliver(entries)
@@ -135,7 +135,7 @@ async def test_a_connection_that_ends_leaves_all_its_rooms() -> None:
     joined(connection, live, EntryId(1, 1))
     joined(connection, behind, EntryId(1, 0))
     for n in (2, 3):
-        live.deliver([Entry(EntryId(1, n), "s", "", b"1")])
+        live.deliver([Entry(EntryId(1, n), "s", b"", b"1")])
     connection.end(Close.LOST)
     assert connection.closing is Close.LOST
     assert live.empty and behind.empty and not connection.sessions
@@ -152,7 +152,7 @@ async def test_a_session_whose_walk_fails_is_closed_and_not_left_deaf() -> None:
         return asyncio.create_task(walk)
 
     room = opened("r", EntryId(1, 1), walked)
-    room.deliver([Entry(EntryId(1, 1), "s", "", b"1")])
+    room.deliver([Entry(EntryId(1, 1), "s", b"", b"1")])
     connection = connected(Stuck(), replace(V1, message=broken))
     joined(connection, room, EntryId(1, 0))
     await until(lambda: connection.closing, "it is closed")

@@ -25,7 +25,7 @@ class Log:
         for size in sizes:
             self.ms += every_ms
             self.n += 1
-            entries.append(Entry(EntryId(self.ms, self.n), "s", "", b"x" * size))
+            entries.append(Entry(EntryId(self.ms, self.n), "s", b"", b"x" * size))
         return entries
 
 

@@ -71,7 +71,7 @@ async def test_between_two_steps_everybody_else_has_a_turn() -> None:
 
 @given(st.lists(st.integers(0, 50_000), min_size=1, max_size=80))
 def test_a_step_has_its_bytes_and_one_message_at_least(sizes: list[int]) -> None:
-    entries = [Entry(EntryId(1, n + 1), "s", "", b"x" * size) for n, size in enumerate(sizes)]
+    entries = [Entry(EntryId(1, n + 1), "s", b"", b"x" * size) for n, size in enumerate(sizes)]
     chunk = chunk_of(PLAIN, b'"r"', entries)
     assert chunk.reached == entries[chunk.entries - 1].id
     assert chunk.frames == b"".join(PLAIN.message(b'"r"', entry) for entry in entries[: chunk.entries])

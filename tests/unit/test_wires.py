@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.entry import Entry, EntryId, Gap
+from gateway.core.user import OPEN
 from gateway.core.wires import PLAIN, SSE, V1, BadMessage, Ping, Ref, Said, Wire, named, v1
 
 readable = st.characters(codec="utf-8")
@@ -31,7 +32,7 @@ def payload(frame: bytes) -> bytes:
     return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
-def entry(message: bytes, sender: str = "s1", user: str = "") -> Entry:
+def entry(message: bytes, sender: str = "s1", user: bytes = b"") -> Entry:
     return Entry(EntryId(1_700_000_000_000, 7), sender, user, message)
 
 
@@ -194,11 +195,15 @@ def test_a_legible_ref_comes_back_with_the_refusal(text: str) -> None:
 ids = st.builds(EntryId, st.integers(0, 10**15), st.integers(0, 10**15))
 
 
-@given(ids, texts, texts, values)
-def test_a_v1_message_says_all_of_its_entry(id: EntryId, sender: str, user: str, value: object) -> None:
-    heard = json.loads(payload(V1.message(ROOM, Entry(id, sender, user, json.dumps(value).encode()))))
+users = st.none() | st.fixed_dictionaries({"id": texts, "name": texts})
+
+
+@given(ids, texts, users, values)
+def test_a_v1_message_says_all_of_its_entry(id: EntryId, sender: str, user: object, value: object) -> None:
+    who = json.dumps(user).encode() if user else b""
+    heard = json.loads(payload(V1.message(ROOM, Entry(id, sender, who, json.dumps(value).encode()))))
     assert heard == {
-        "type": "message", "room": "部屋", "id": str(id), "from": sender, "user": user or None, "message": value,
+        "type": "message", "room": "部屋", "id": str(id), "from": sender, "user": user, "message": value,
         "at": id.ms,
     }  # fmt: skip
 
@@ -211,8 +216,9 @@ def test_a_v1_gap_says_between_what(after: EntryId, before: EntryId, lost: int |
 
 
 def test_the_other_frames_of_v1() -> None:
-    assert json.loads(payload(v1.welcome("s", "n", "部屋", EntryId(3, 4), True, 25.0))) == {
-        "type": "welcome", "session": "s", "node": "n", "room": "部屋", "user": None, "last_id": "3-4",
+    assert json.loads(payload(v1.welcome("s", "n", "部屋", EntryId(3, 4), True, 25.0, OPEN))) == {
+        "type": "welcome", "session": "s", "node": "n", "room": "部屋", "user": None, "rights": "rwp",
+        "expires_at": None, "last_id": "3-4",
         "recovered": True, "ping_s": 25.0,
     }  # fmt: skip
     assert json.loads(payload(v1.pong("mine"))) == {"type": "pong", "ref": "mine"}

@@ -1,17 +1,18 @@
 """What clients say and hear: the wires `plain`, `v1` and `sse` (docs/protocol.md). Bytes in, bytes out; no sockets."""
 
-from gateway.core.wires.plain import PLAIN, PLAIN_DEFLATE
+from gateway.core.wires.plain import PLAIN, PLAIN_DEFLATE, PLAIN_USERS, PLAIN_USERS_DEFLATE
 from gateway.core.wires.sse import SSE
 from gateway.core.wires.v1 import V1, V1_DEFLATE
 from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, Wire, named
 
 # A WebSocket chooses among these.
 WIRES = (PLAIN, V1)
-DEFLATING = {PLAIN: PLAIN_DEFLATE, V1: V1_DEFLATE}
+DEFLATING = {PLAIN: PLAIN_DEFLATE, PLAIN_USERS: PLAIN_USERS_DEFLATE, V1: V1_DEFLATE}
 
 __all__ = [
     "DEFLATING",
     "PLAIN",
+    "PLAIN_USERS",
     "SSE",
     "V1",
     "WIRES",

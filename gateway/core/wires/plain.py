@@ -24,4 +24,10 @@ def _payload(room: bytes, entry: Entry) -> bytes:
     return b'{"message":%b}' % entry.message
 
 
+def _payload_of_user(room: bytes, entry: Entry) -> bytes:
+    return b'{"message":%b,"user":%b}' % (entry.message, entry.user or b"null")
+
+
 PLAIN, PLAIN_DEFLATE = pair("plain", None, _parse, _payload, None)
+# The same for pages that show who speaks: `plain_users`. A node speaks one of the two.
+PLAIN_USERS, PLAIN_USERS_DEFLATE = pair("plain", None, _parse, _payload_of_user, None)

@@ -8,6 +8,7 @@ import msgspec
 from gateway.core import frames
 from gateway.core.entry import Entry, EntryId, Gap, parse_id
 from gateway.core.paging import Page
+from gateway.core.user import Grant
 from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, bad_json, named, pair
 
 # One string or integer of the client's choice, so long or with so many digits; longer ones would be an echo amplifier.
@@ -133,13 +134,11 @@ _PAGED = b"{" + _ENTRY
 
 def payload(room: bytes, entry: Entry) -> bytes:
     """A `message` without its frame."""
-    user = _json(entry.user) if entry.user else b"null"
-    return _MESSAGE % (room, *entry.id, _json(entry.sender), user, entry.message, entry.at)
+    return _MESSAGE % (room, *entry.id, _json(entry.sender), entry.user or b"null", entry.message, entry.at)
 
 
 def _paged(entry: Entry) -> bytes:
-    user = _json(entry.user) if entry.user else b"null"
-    return _PAGED % (*entry.id, _json(entry.sender), user, entry.message, entry.at)
+    return _PAGED % (*entry.id, _json(entry.sender), entry.user or b"null", entry.message, entry.at)
 
 
 def gap_payload(room: bytes, gap: Gap) -> bytes:
@@ -164,28 +163,29 @@ def history(room: str, page: Page, ref: Ref, deflates: bool) -> bytes:
 
 
 def welcome_payload(
-    session: str, node: str, room: str | None, last_id: EntryId | None, recovered: bool, ping_s: float
+    session: str, node: str, room: str | None, last_id: EntryId | None, recovered: bool, ping_s: float, grant: Grant
 ) -> bytes:
     """What a connection hears first; `room`, `last_id`: None of one that is in no room yet. `recovered`: `after` was
     given and nothing since it is missing. `ping_s`: how long the node lets a quiet connection be; a client that hears
-    nothing for longer may ask."""
+    nothing for longer may ask. `grant`: what it was let in with."""
     return json(
-        type="welcome", session=session, node=node, room=room, user=None,
+        type="welcome", session=session, node=node, room=room, user=msgspec.Raw(grant.user.json or b"null"),
+        rights=None if room is None else grant.rights.of(room), expires_at=grant.expires_at,
         last_id=None if last_id is None else str(last_id), recovered=recovered,
         ping_s=ping_s,
     )  # fmt: skip
 
 
 def welcome(
-    session: str, node: str, room: str | None, last_id: EntryId | None, recovered: bool, ping_s: float
+    session: str, node: str, room: str | None, last_id: EntryId | None, recovered: bool, ping_s: float, grant: Grant
 ) -> bytes:
     """The first frame of a connection."""
-    return frames.text(welcome_payload(session, node, room, last_id, recovered, ping_s))
+    return frames.text(welcome_payload(session, node, room, last_id, recovered, ping_s, grant))
 
 
-def joined(room: str, last_id: EntryId, recovered: bool, ref: Ref) -> bytes:
+def joined(room: str, last_id: EntryId, recovered: bool, rights: str, ref: Ref) -> bytes:
     """The answer to a `join`: from here on the connection hears the room. As in the welcome."""
-    return _answer(ref, type="joined", room=room, last_id=str(last_id), recovered=recovered)
+    return _answer(ref, type="joined", room=room, last_id=str(last_id), recovered=recovered, rights=rights)
 
 
 def left(room: str, ref: Ref = None, reason: str | None = None) -> bytes:
