@@ -58,6 +58,8 @@ def _add_load(run: argparse.ArgumentParser) -> None:
         help="ws://host:8000, or a template with {room}; several for several nodes")  # fmt: skip
     add("-u", "--users", type=int, default=10, metavar="N", help="users at the most (default 10)")
     add("--rooms", type=int, metavar="R", help="rooms (default: as many as the scenario's room size asks for)")
+    add("--rooms-per-connection", type=int, metavar="N",
+        help="each user is in N rooms over one connection to /ws/, joined by frames (--wire v1)")  # fmt: skip
     add(
         "-r",
         "--spawn-rate",
@@ -143,6 +145,7 @@ def _spec(args: argparse.Namespace) -> Spec:
         wire=args.wire,
         users=args.users,
         rooms=(),
+        rooms_per_connection=args.rooms_per_connection,
         spawn_rate=args.spawn_rate or max(1.0, args.users / 5),
         rate=args.rate,
         duration_s=None,
@@ -181,21 +184,26 @@ def _completed(draft: Spec, args: argparse.Namespace) -> Spec:
     if peak < draft.users and not own_shape:
         raise BadSpec(f"only {peak:,} of {draft.users:,} users would ever be there: raise --spawn-rate or --run-time")
     size = max((kind.room_size or peak for kind in scenario.kinds), default=peak)
-    rooms = args.rooms or max(1, -(-peak // size))
-    if rooms > peak:
+    each = draft.rooms_each
+    rooms = args.rooms or max(each, -(-peak * each // size))
+    if rooms > peak * each:
         raise BadSpec(f"{rooms} rooms for {peak} users: some would be empty")
-    plan.deal([k.weight for k in scenario.kinds], [k.seats for k in scenario.kinds], peak, rooms)
-    endpoints = tuple(read_endpoint(url, rooms) for url in args.urls)
+    if rooms < each:
+        raise BadSpec(f"--rooms-per-connection {each}: there are only {rooms} --rooms")
+    plan.deal([k.weight for k in scenario.kinds], [k.seats for k in scenario.kinds], peak, rooms, each)
+    endpoints = tuple(read_endpoint(url, rooms, draft.rooms_per_connection is not None) for url in args.urls)
     preflight.check_descriptors(peak, draft.processes)
     names = tuple(f"lt_{draft.run}_{number}" for number in range(rooms))
     return replace(spec, users=peak, rooms=names, endpoints=endpoints)
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    for name in ("users", "rooms", "spawn_rate", "rate", "message_bytes"):
+    for name in ("users", "rooms", "rooms_per_connection", "spawn_rate", "rate", "message_bytes"):
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise BadSpec(f"--{name.replace('_', '-')} {value} makes no load test: it must be above 0")
+    if args.rooms_per_connection is not None and not WIRES[args.wire].resumes:
+        raise BadSpec("--rooms-per-connection needs --wire v1: on plain a connection is in the room of its address")
     if args.processes == 0 or args.processes < -1:
         raise BadSpec(f"--processes {args.processes}: give a number above 0, or -1 for one per core")
 

@@ -35,7 +35,7 @@ class Record:
 OWED_ALL = 1 << 60
 
 # Stands on the tape for a message that came in fragments: bytes that no frame begins with (RFC 6455, 5.2).
-_FRAGMENTED = b"\xff\xff"
+FRAGMENTED = b"\xff\xff"
 
 
 class Member:
@@ -149,7 +149,7 @@ class Member:
             self._pieces += payload
             if final:
                 whole, self._pieces = self._pieces, b""
-                self._text(whole, _FRAGMENTED, now_us)
+                self._text(whole, FRAGMENTED, now_us)
         elif opcode == frames.TEXT:
             self._text(payload, frame, now_us)
         else:
@@ -158,13 +158,14 @@ class Member:
     def _text(self, payload: bytes, frame: bytes, now_us: int) -> None:
         heard = self._wire.hear(payload)
         if heard.kind == "message":
-            self._message(heard, frame, now_us)
+            self.message(heard, frame, now_us)
         elif heard.kind == "nonsense":
             self.record.foreign += 1
         else:
             self._on_told(heard)
 
-    def _message(self, heard: Heard, frame: bytes, now_us: int) -> None:
+    def message(self, heard: Heard, frame: bytes, now_us: int) -> None:
+        """One that is not the tape's next, byte for byte. `frame` goes on the tape if it is the first there."""
         mark = stamp.read(heard.message)
         tape, record = self.tape, self.record
         if mark is None or mark.run != tape.run or mark.room != tape.room:

@@ -98,8 +98,9 @@ def actions(seed: int, user: int, stays: Sequence[Stay], rate: float) -> Iterato
             at_s += random.expovariate(rate)
 
 
-def deal(weights: Sequence[int], seats: Sequence[int | None], users: int, rooms: int) -> list[int]:
-    """Which class each user is of. User i sits in room i % rooms; classes with `seats` are dealt first.
+def deal(weights: Sequence[int], seats: Sequence[int | None], users: int, rooms: int, rooms_each: int = 1) -> list[int]:
+    """Which class each user is of. Rooms fill evenly: user i sits in so many of them from i * rooms_each on, counted
+    round; classes with `seats` are dealt first.
 
     The others are dealt by weight, evenly (smooth weighted round robin), so that any stretch of users
     has them in proportion.
@@ -110,7 +111,7 @@ def deal(weights: Sequence[int], seats: Sequence[int | None], users: int, rooms:
     score = [0] * len(weights)
     dealt = []
     for user in range(users):
-        seat = user // rooms
+        seat = user * rooms_each // rooms
         if seat < len(fixed):
             dealt.append(fixed[seat])
             continue
@@ -123,6 +124,6 @@ def deal(weights: Sequence[int], seats: Sequence[int | None], users: int, rooms:
     return dealt
 
 
-def worker_of(user: int, rooms: int, processes: int) -> int:
-    """Which process runs a user: whole rooms where there are enough of them, else every n-th user."""
-    return (user % rooms if rooms >= processes else user) % processes
+def worker_of(user: int, rooms: int, processes: int, rooms_each: int = 1) -> int:
+    """Which process runs a user: whole rooms where that can be, else every n-th user."""
+    return (user % rooms if rooms >= processes and rooms_each == 1 else user) % processes

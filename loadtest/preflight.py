@@ -11,8 +11,10 @@ from functools import partial
 from loadtest import stamp
 from loadtest.connection import Connection, Refused
 from loadtest.member import Member, Record
+from loadtest.sorter import Sorter
 from loadtest.spec import BadSpec, Endpoint, Spec
 from loadtest.stage import Stage
+from loadtest.wires import Heard
 
 # A healthy chat server answers in milliseconds; one that needs longer than this is not ready for a test.
 ANSWER_S = 5.0
@@ -40,7 +42,8 @@ async def check_servers(spec: Spec) -> None:
 async def _check_server(spec: Spec, endpoint: Endpoint, number: int) -> None:
     # A run of its own: in a room without a name of its own the check must not be taken for user 0.
     stage = Stage(replace(spec, run=f"{spec.run}check"), time.monotonic_ns())
-    room = f"{spec.rooms[0]}_check{number}" if "{room}" in endpoint.path else spec.rooms[0]
+    of_its_own = spec.rooms_per_connection is not None or "{room}" in endpoint.path
+    room = f"{spec.rooms[0]}_check{number}" if of_its_own else spec.rooms[0]
     connection = Connection(stage.wire, stage.now_us)
     try:
         address = await stage.address_of(endpoint)
@@ -64,18 +67,30 @@ async def _hears_itself(stage: Stage, connection: Connection, room: str, joined_
             told.set_exception(Refused(0, f"the server closed the connection at once: {code} {reason}".strip()))
 
     record = Record(0, joined_us)
-    member = Member(
-        stage.room(room).tape,
-        stage.wire,
-        record,
-        stage.times_of("check"),
-        lambda heard: None,
-        connection.on_control,
-    )
-    connection.adopt(member.feed, closed)
     mark = stamp.Stamp(stage.spec.run, room, 0, 1, 0, stage.now_us())
+    many = stage.spec.rooms_per_connection is not None
+
+    def speak() -> None:
+        connection.send(stage.wire.say(stamp.write(mark, "check", 0), 1, room if many else None))
+
+    def hear(heard: Heard) -> None:
+        if heard.kind == "joined":
+            speak()
+        elif heard.kind == "error":
+            told.set_exception(Refused(0, f"a room was refused: {heard.body.get('code')}: {heard.body.get('text')}"))
+
+    member = Member(stage.room(room).tape, stage.wire, record, stage.times_of("check"), hear, connection.on_control)
     member.waiting[mark.key] = partial(told.set_result, None)
-    connection.send(stage.wire.say(stamp.write(mark, "check", 0), 1))
+    feed = member.feed
+    if many:
+        sorter = Sorter(stage.wire, hear, connection.on_control)
+        sorter.members[room.encode()] = member
+        feed = sorter.feed
+    connection.adopt(feed, closed)
+    if many:
+        connection.send(stage.wire.join(room, None))
+    else:
+        speak()
     try:
         async with asyncio.timeout(ANSWER_S):
             await told
@@ -86,5 +101,5 @@ async def _hears_itself(stage: Stage, connection: Connection, room: str, joined_
             what = f"it accepted a message and gave nothing back within {ANSWER_S:.0f} s"
         raise Refused(0, f"{what}: is this a chat server of that wire?") from None
     finally:
-        connection.adopt(member.feed, lambda code, reason: None)
+        connection.adopt(feed, lambda code, reason: None)
         await connection.close()

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 DEFAULT_PATH = "/ws/chat/{room}/"
+# v1: in no room yet.
+MANY_ROOMS_PATH = "/ws/"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -48,6 +50,7 @@ class Spec:
     wire: str
     users: int
     rooms: tuple[str, ...]
+    rooms_per_connection: int | None  # v1: joined by frames; None: one, by its address
     spawn_rate: float
     rate: float | None  # messages per second of all users together; None: the closed model
     duration_s: float | None
@@ -63,6 +66,18 @@ class Spec:
     settle_s: float  # patience for what is still on its way when the run ends
     insecure: bool  # accept any TLS certificate
 
+    @property
+    def rooms_each(self) -> int:
+        """How many rooms a user is in."""
+        return self.rooms_per_connection or 1
+
+    def rooms_from(self, room: str) -> list[str]:
+        """Those that a user is in who enters this one: it, and the ones behind it, counted round."""
+        if self.rooms_each == 1 or room not in self.rooms:
+            return [room]
+        first = self.rooms.index(room)
+        return [self.rooms[(first + at) % len(self.rooms)] for at in range(self.rooms_each)]
+
     def public(self) -> dict[str, Any]:
         """The run's options for the report: without what a URL may hide (user:password)."""
         return {
@@ -71,6 +86,7 @@ class Spec:
             "wire": self.wire,
             "users": self.users,
             "rooms": len(self.rooms),
+            "rooms_per_connection": self.rooms_per_connection,
             "spawn_rate": self.spawn_rate,
             "rate": self.rate,
             "duration_s": self.duration_s,
@@ -94,8 +110,11 @@ def read_duration(text: str) -> float:
     return seconds
 
 
-def read_endpoint(url: str, rooms: int) -> Endpoint:
-    """An address as people give it: `ws://host:8000`, `host:8000`, or a template with `{room}`."""
+def read_endpoint(url: str, rooms: int, many: bool = False) -> Endpoint:
+    """An address as people give it: `ws://host:8000`, `host:8000`, or a template with `{room}`.
+
+    `many`: of connections that join their rooms, so without one.
+    """
     parts = urlsplit(url if "://" in url else f"ws://{url}")
     if parts.scheme not in ("ws", "wss", "http", "https"):
         raise BadSpec(f"{url!r}: the address of a chat server begins with ws:// or wss://")
@@ -107,10 +126,13 @@ def read_endpoint(url: str, rooms: int) -> Endpoint:
     if not host:
         raise BadSpec(f"{url!r} names no host")
     tls = parts.scheme in ("wss", "https")
-    path = parts.path if parts.path not in ("", "/") else DEFAULT_PATH
+    default = MANY_ROOMS_PATH if many else DEFAULT_PATH
+    path = parts.path if parts.path not in ("", "/") else default
     if parts.query:
         path += f"?{parts.query}"
-    if "{room}" not in path and rooms > 1:
+    if many and "{room}" in path:
+        raise BadSpec(f"{url!r}: with --rooms-per-connection it is the address without a room, as {MANY_ROOMS_PATH}")
+    if "{room}" not in path and rooms > 1 and not many:
         raise BadSpec(f"{url!r} is one address for {rooms} rooms: write {{room}} where the room's name belongs")
     endpoint = Endpoint("", host, port or (443 if tls else 80), tls, path)
     return Endpoint(f"{'wss' if tls else 'ws'}://{endpoint.authority}{path}", host, endpoint.port, tls, path)

@@ -31,6 +31,8 @@ ADVICE = {
     "4009": "the server's log no longer held what a reader had not got: raise its retention",
     "429": "the balancer bounds the handshakes of one address: raise LB_ADDRESS_HANDSHAKES_MAX, or lower --spawn-rate",
     "503": "the server was full or not ready: raise connections_max, start more nodes, or see what its /readyz says",
+    "too_many_rooms": "a connection may be in fewer rooms: raise rooms_per_connection_max, or lower"
+    " --rooms-per-connection",
     "no TCP connection": "raise the server's backlog and file descriptors, or lower --spawn-rate",
 }
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 EntryId = tuple[int, int]
 
-Kind = Literal["message", "welcome", "ack", "gap", "error", "reconnect", "other", "nonsense"]
+Kind = Literal["message", "welcome", "joined", "left", "ack", "gap", "error", "reconnect", "other", "nonsense"]
 
 
 class Heard(NamedTuple):
@@ -28,10 +28,17 @@ class Wire:
     subprotocol: str | None
     resumes: bool  # can a client come back and get what it missed?
 
-    def say(self, message: str, ref: int) -> bytes:
-        if self.subprotocol:
-            return json.dumps({"type": "message", "message": message, "ref": ref}).encode()
-        return json.dumps({"message": message}).encode()
+    def say(self, message: str, ref: int, room: str | None = None) -> bytes:
+        """A message; `room`, on v1: to one of the rooms of its connection."""
+        if self.subprotocol is None:
+            return json.dumps({"message": message}).encode()
+        said: dict[str, object] = {"type": "message", "message": message, "ref": ref}
+        return json.dumps(said if room is None else said | {"room": room}).encode()
+
+    def join(self, room: str, after: str | None) -> bytes:
+        """v1: be in a room too, behind an entry where one is given. Its name is the `ref`: messages have numbers."""
+        asked = {"type": "join", "room": room, "ref": room}
+        return json.dumps(asked if after is None else asked | {"after": after}).encode()
 
     def hear(self, payload: bytes) -> Heard:
         """What a text frame says; kind `nonsense` if it is not of this wire."""
@@ -68,7 +75,7 @@ def _hear_plain(body: dict[str, Any]) -> Heard:
 def _hear_v1(body: dict[str, Any]) -> Heard:
     kind = body.get("type")
     if kind == "message":
-        return Heard("message", body.get("message"), read_id(body.get("id")))
-    if kind in ("welcome", "ack", "gap", "error", "reconnect"):
+        return Heard("message", body.get("message"), read_id(body.get("id")), body)
+    if kind in ("welcome", "joined", "left", "ack", "gap", "error", "reconnect"):
         return Heard(kind, body=body)
     return Heard("other" if isinstance(kind, str) else "nonsense", body=body)

@@ -81,10 +81,11 @@ class Worker:
         spec, scenario = self._spec, self._scenario
         kinds = scenario.kinds
         users = self._population.size
-        self._kinds = plan.deal([k.weight for k in kinds], [k.seats for k in kinds], users, len(spec.rooms))
+        rooms, each = len(spec.rooms), spec.rooms_each
+        self._kinds = plan.deal([k.weight for k in kinds], [k.seats for k in kinds], users, rooms, each)
         for number, kind in enumerate(self._kinds):
-            if plan.worker_of(number, len(spec.rooms), spec.processes) == self._number:
-                home = spec.rooms[number % len(spec.rooms)]
+            if plan.worker_of(number, rooms, spec.processes, each) == self._number:
+                home = spec.rooms[number * each % rooms]
                 actions = scenario.tasks[kind][0]
                 self._lives.append(Life(self._stage, number, home, kinds[kind], actions))
 
@@ -226,7 +227,7 @@ class Worker:
         """Each member has what its process heard, and the process what the users of all processes said."""
         if self._awaited is None or not all(life.is_complete() for life in self._lives):
             return False
-        here = {life.room.tape.room for life in self._lives if life.connected and life.room is not None}
+        here = {name for life in self._lives if life.connected for name in life.seats}
         return all(self._stage.room(name).tape.find(key) >= 0 for name in here for key in self._awaited.get(name, ()))
 
     async def _go_home(self, life: Life) -> None:

@@ -34,6 +34,7 @@ async def test_make_run_and_a_load_test_against_it(tmp_path: Path) -> None:
             f"{activate}\n{first}",
             typed(README, ".venv/bin/hiroba loadtest run", {"60s": "8s"}),
             typed(LOAD, "hiroba loadtest run -H ws://127.0.0.1:8000 -u 500", {"5m": "16s"}),
+            typed(LOAD, "hiroba loadtest run -H ws://127.0.0.1:8000 --wire v1", {"60s": "8s"}),
         ):
             said = at.run(text.rstrip("\n") + JUDGED)
             assert "lost 0  doubled 0" in said, said

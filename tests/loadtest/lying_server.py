@@ -1,4 +1,4 @@
-"""A chat server of the plain wire that lies now and then and keeps its own tally. No loadtest in it.
+"""A chat server that lies now and then and keeps its own tally: plain, and v1 in many rooms. No loadtest in it.
 
 Each member has its own outgoing queue, so that a lie told to one member is told to nobody else. A seed
 decides where; a member is lied to only when it has been in the room for a moment, because before that
@@ -59,6 +59,9 @@ class LyingServer:
         self.close_with: int | None = None
         self.refuse_with: int | None = None
         self.joined = 0
+        self.refuses_first_joins = False  # v1: of each room one
+        self.refused: set[str] = set()
+        self.entries: Counter[str] = Counter()  # v1: the newest id's count, by room
         self.since_lie: Counter[str] = Counter()  # room -> messages since somebody was lied to
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -83,6 +86,45 @@ class LyingServer:
             self.tally["lost"] += len(seat.owed_later)
             writer.cancel()
         return ws
+
+    async def handle_many(self, request: web.Request) -> web.StreamResponse:
+        """v1 at `/ws/`: of each room that a connection joins it has a seat."""
+        ws = web.WebSocketResponse(protocols=("hiroba.v1",), compress=False)
+        await ws.prepare(request)
+        await ws.send_json({"type": "welcome", "last_id": None, "recovered": False})
+        seats: list[Seat] = []
+        writers: list[asyncio.Task[None]] = []
+        try:
+            async for frame in ws:
+                asked = json.loads(frame.data)
+                room, told = asked["room"], {"room": asked["room"], "ref": asked["ref"]}
+                if asked["type"] == "join" and self._refuses(room):
+                    await ws.send_json({"type": "error", "code": "busy", "text": "later", **told})
+                elif asked["type"] == "join":
+                    await ws.send_json({"type": "joined", "last_id": "0-0", "recovered": False, **told})
+                    self.joined += 1
+                    seats.append(Seat(room, ws, self.joined))
+                    self.rooms.setdefault(room, []).append(seats[-1])
+                    writers.append(asyncio.create_task(self._write(seats[-1])))
+                else:
+                    self.entries[room] += 1
+                    id, message = f"1-{self.entries[room]}", asked["message"]
+                    said = {"type": "message", "room": room, "id": id, "message": message}
+                    # As hiroba writes it, and as it might.
+                    self._publish(room, json.dumps(said, separators=self.random.choice(((",", ":"), None))))
+                    await ws.send_json({"type": "ack", "id": id, **told})
+        finally:
+            for seat, writer in zip(seats, writers, strict=True):
+                self.rooms[seat.room].remove(seat)
+                self.tally["lost"] += len(seat.owed_later)
+                writer.cancel()
+        return ws
+
+    def _refuses(self, room: str) -> bool:
+        if not self.refuses_first_joins or room in self.refused or "check" in room:
+            return False
+        self.refused.add(room)
+        return True
 
     def _publish(self, room: str, text: str) -> None:
         if "check" in room:
@@ -150,7 +192,8 @@ class LyingServer:
 
     def _foreign(self, seat: Seat, text: str) -> None:
         self._put(seat, text)
-        others = [s for room, seats in self.rooms.items() if room != seat.room for s in seats]
+        there = {s.ws for s in self.rooms[seat.room]}
+        others = [s for room, seats in self.rooms.items() if room != seat.room for s in seats if s.ws not in there]
         if others:
             self.random.choice(others).outgoing.put_nowait(text)
             self.tally["foreign"] += 1
@@ -179,6 +222,7 @@ async def lying_server(
     prepare(server)
     app = web.Application()
     app.router.add_get("/ws/chat/{room}/", server.handle)
+    app.router.add_get("/ws/", server.handle_many)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
