@@ -30,7 +30,7 @@ from gateway.repeats import Repeats
 from gateway.urls import masked
 
 # Tells apart, in the renderers, what was logged by `access`.
-_HTTP, _WEBSOCKET, _SSE = "http", "websocket", "sse"
+_HTTP, _WEBSOCKET, _SSE, _STREAM = "http", "websocket", "sse", "stream"
 _SHOWN = {_WEBSOCKET: "WebSocket", _SSE: "SSE"}
 
 
@@ -89,6 +89,10 @@ class Access:
     def sse(self, step: str, path: str, peer: str, **facts: object) -> None:
         """A step of an event stream: CONNECT, REJECT or DISCONNECT, with the same facts."""
         self._step(_SSE, step, path, peer, facts)
+
+    def stream(self, step: str, path: str, peer: str, **facts: object) -> None:
+        """The same of a Durable Stream: its event streams, and every request that is refused."""
+        self._step(_STREAM, step, path, peer, facts)
 
     def _step(self, event: str, step: str, path: str, peer: str, facts: dict[str, object]) -> None:
         if self.on and (self.people or step in ("REJECT", "DISCONNECT")):

@@ -128,7 +128,12 @@ LABELLED = (
     ("publishes_refused", "hiroba_publishes_refused", "reason", "Publishes that got no id: timeout, unknown, refused."),
     ("closes", "hiroba_closes", "reason", "Connections ended, by reason (docs/protocol.md)."),
     ("errors_told", "hiroba_errors_told", "code", "Errors told to v1 clients, whose connections stay, by code."),
-    ("handshakes_refused", "hiroba_handshakes_refused", "reason", "WebSockets and event streams refused, by reason."),
+    (
+        "handshakes_refused",
+        "hiroba_handshakes_refused",
+        "reason",
+        "WebSockets, event streams and requests at /streams/ refused, by reason.",
+    ),
     ("nonsense", "hiroba_broker_nonsense", "what", "Things heard from the broker that nobody of ours wrote, by kind."),
     (
         "requests_refused",
@@ -141,7 +146,12 @@ LABELLED = (
 
 # Gauges with a label: attribute, metric, label, the sentence.
 LABELLED_GAUGES = (
-    ("connections", "hiroba_wire_connections", "wire", "Connections whose handshake is over, by wire: plain, v1, sse."),
+    (
+        "connections",
+        "hiroba_wire_connections",
+        "wire",
+        "Connections whose handshake is over, by wire: plain, v1, sse, durable, poll (long polls).",
+    ),
 )
 
 HISTOGRAMS = (

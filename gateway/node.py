@@ -185,12 +185,12 @@ class Node:
             ("hiroba_sessions_behind", "Sessions that are walked towards the top of their room's log.", behind),
             (
                 "hiroba_connections",
-                "WebSockets and event streams, handshakes under way included.",
+                "WebSockets, event streams, long polls; handshakes under way included.",
                 lambda: self.edge.connections,
             ),
             (
                 "hiroba_connections_max",
-                "WebSockets and event streams that this node takes.",
+                "WebSockets, event streams and long polls that this node takes.",
                 lambda: self.edge.connections_max,
             ),
             (

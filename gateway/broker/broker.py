@@ -30,7 +30,7 @@ from gateway.broker.sweep import Sweep
 from gateway.broker.tops import Tops
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.core.entry import EntryId, entry_id, epoch_of
+from gateway.core.entry import START, EntryId, entry_id, epoch_of
 from gateway.core.names import RoomName
 from gateway.metrics import Metrics
 
@@ -231,6 +231,11 @@ class Broker:
     async def has(self, feed: Feed, id: EntryId) -> bool:
         """Whether the log has an entry of this id. Raises BrokerGone, BrokerRefused."""
         return bool(await self._read_lane.ask_master("XRANGE", feed.key, str(id), str(id)))
+
+    async def end(self, feed: Feed) -> EntryId:
+        """The newest id of the log as it is now; START: it has none. Raises BrokerGone, BrokerRefused."""
+        newest = await self._read_lane.ask_master("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
+        return entry_id(newest[0][0]) if newest else START
 
     def ring(self, feed: Feed) -> None:
         """Read this log soon."""

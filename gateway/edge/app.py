@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from gateway.edge import pages, sse, ws
+from gateway.edge import pages, sse, streams, ws
 from gateway.edge.context import Context
 from gateway.edge.edge import Edge
 from gateway.edge.visits import KEEPALIVE_S, Visits
@@ -22,7 +22,7 @@ def public_app(edge: Edge) -> web.Application:
 
     @web.middleware
     async def log_access(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.removeprefix(settings.base_path).startswith(("/ws/", "/sse/")):
+        if request.path.removeprefix(settings.base_path).startswith(("/ws/", "/sse/", "/streams/")):
             return await handler(request)  # they have lines of its own
         started_at = time.monotonic()
         status = 500
@@ -41,6 +41,7 @@ def public_app(edge: Edge) -> web.Application:
         web.get("/healthz", healthz),
         *ws.routes(edge),
         *sse.routes(edge),
+        *streams.routes(edge),
         *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s, settings.base_path),
     ]
     app.add_routes(routes)

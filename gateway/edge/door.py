@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -12,6 +13,8 @@ from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.edge.callers import NoOrigin
 from gateway.edge.edge import Edge
 from gateway.rooms.hub import HubFull, Place
+
+T = TypeVar("T")
 
 RETRY_AFTER_S = 2
 # Of what a client wrote, in a log line.
@@ -95,17 +98,39 @@ def told(request: web.Request, header: str) -> str | None:
     return None if value is None else value[:TOLD_CHARS_MAX]
 
 
+def cors(edge: Edge, request: web.Request, exposed: str = "Retry-After") -> Mapping[str, str]:
+    """What lets a page of another origin read the answer, if it may come in (Fetch standard, section 3.3), with these
+    headers of it."""
+    vary = {"Vary": "Origin"}
+    try:
+        if "Origin" not in request.headers or not edge.callers.may_come(request):
+            return vary
+    except NoOrigin:
+        return vary
+    allowed = {"Access-Control-Allow-Origin": request.headers["Origin"], "Access-Control-Allow-Credentials": "true"}
+    return {**vary, **allowed, "Access-Control-Expose-Headers": exposed}
+
+
 # ---- what the broker is asked ----
 
 
 async def enter(edge: Edge, name: RoomName, after: EntryId | None, history: int) -> Place:
     """Find a place in the room, within handshake_timeout_s. The caller owes `hub.release`, as hub.enter's does."""
+    place = await within(edge, edge.context.hub.enter(name, after, history))
+    if edge.draining:  # since just now: nobody would send this one away
+        edge.context.hub.release(place.room)
+        raise _draining()
+    return place
+
+
+async def within(edge: Edge, work: Awaitable[T]) -> T:
+    """What the broker has to be asked before somebody can be answered, within handshake_timeout_s; or Refused."""
     started_at = time.monotonic()
     deadline = asyncio.timeout(edge.settings.handshake_timeout_s)
     try:
         async with deadline:
             edge.entering.add(deadline)
-            place = await edge.context.hub.enter(name, after, history)
+            return await work
     except HubFull:
         raise busy("rooms", "this node has too many rooms open: rooms_max") from None
     except TimeoutError:
@@ -117,7 +142,3 @@ async def enter(edge: Edge, name: RoomName, after: EntryId | None, history: int)
         raise busy("broker", "the broker is away") from None
     finally:
         edge.entering.discard(deadline)
-    if edge.draining:  # since just now: nobody would send this one away
-        edge.context.hub.release(place.room)
-        raise _draining()
-    return place

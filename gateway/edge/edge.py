@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection
 
 from gateway.core.closes import Close
-from gateway.core.wires import SSE, WIRES
+from gateway.core.wires import DURABLE, SSE, WIRES
 from gateway.edge.callers import Callers
 from gateway.edge.context import Context
 from gateway.edge.listener import Listener
@@ -29,14 +29,14 @@ class Edge:
         self.settings = context.settings
         self.metrics = context.metrics
         self.metrics.known("closes", (close.label for close in Close))
-        self.metrics.known("connections", (wire.name for wire in (*WIRES, SSE)))
+        self.metrics.known("connections", (wire.name for wire in (*WIRES, SSE, DURABLE)))
         self.hub = context.hub
         self.connections_max = connections_max
         self.callers = Callers(context.settings)
         self.wheel = Wheel(context.settings, context.clock, context.metrics)
-        # WebSockets and event streams. Handshakes under way count: the limit must hold in a connect storm too.
+        # WebSockets, event streams, long polls. Handshakes under way count: the limit must hold in a connect storm too.
         self.connections = 0
-        # Those under way, by their deadlines: they wait for the broker.
+        # Those under way, by their deadlines: they wait for the broker. And long polls, which wait for a message.
         self.entering: set[asyncio.Timeout] = set()
         self.draining = False
         # One object for all of them.

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping
-from email.utils import formatdate
 
 from aiohttp import web
 
@@ -10,11 +9,9 @@ from gateway.core.entry import EntryId, cursor_of
 from gateway.core.names import RoomName
 from gateway.core.wires import SSE, sse, v1
 from gateway.edge import door
-from gateway.edge.callers import NoOrigin
 from gateway.edge.door import Refused
 from gateway.edge.edge import Edge
-from gateway.edge.pages import SECURITY_HEADERS
-from gateway.edge.stream import EventStream
+from gateway.edge.stream import EventStream, head
 from gateway.edge.takeover import Upgraded, take_over
 from gateway.logs import access
 from gateway.rooms.hub import Place
@@ -25,14 +22,6 @@ REASONS = ("path", "method")
 # An EventSource always waits the same time, and knows no chance: so each is told another one. As long as anybody who
 # comes back waits at most in the first minute (docs/protocol.md).
 COME_BACK_MIN_S, COME_BACK_MAX_S = 1.0, 5.0
-_STREAM = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-store",
-    # nginx would keep what it reads until it is worth sending.
-    "X-Accel-Buffering": "no",
-    # The stream ends where the connection does.
-    "Connection": "close",
-}
 
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
@@ -105,7 +94,7 @@ def _let_in(edge: Edge, request: web.Request, peer: str, place: Place) -> web.St
         stream.grant,
     )
     retry_s = random.uniform(COME_BACK_MIN_S, COME_BACK_MAX_S)
-    stream.write(_head(edge, request) + sse.welcome(place.cursor, retry_s, told))
+    stream.write(head(door.cors(edge, request)) + sse.welcome(place.cursor, retry_s, told))
     edge.welcome(stream)
     response = take_over(request, stream)
     if stream.closing is None:
@@ -116,15 +105,10 @@ def _let_in(edge: Edge, request: web.Request, peer: str, place: Place) -> web.St
 # ---- answers ----
 
 
-def _head(edge: Edge, request: web.Request) -> bytes:
-    fields = {**SECURITY_HEADERS, **_STREAM, **_cors(edge, request), "Date": formatdate(usegmt=True)}
-    return "\r\n".join(("HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in fields.items()), "", "")).encode()
-
-
 def _whole(edge: Edge, request: web.Request, events: bytes) -> web.StreamResponse:
     """A stream that is over as soon as it has begun."""
     if request.transport is not None and not request.transport.is_closing():
-        request.transport.write(_head(edge, request) + events)
+        request.transport.write(head(door.cors(edge, request)) + events)
         request.transport.close()
     return Upgraded()
 
@@ -137,7 +121,7 @@ def _refusal(edge: Edge, request: web.Request, refused: Refused) -> web.StreamRe
         retry_s = random.uniform(door.RETRY_AFTER_S, COME_BACK_MAX_S)
         return _whole(edge, request, sse.refused(retry_s, refused.label, refused.args[0]))
     response = refused.response()
-    response.headers.update(_cors(edge, request))
+    response.headers.update(door.cors(edge, request))
     return response
 
 
@@ -145,22 +129,10 @@ def _came_by_a_proxy(request: web.Request) -> bool:
     return any(header in request.headers for header in ("X-Forwarded-For", "Forwarded", "Via"))
 
 
-def _cors(edge: Edge, request: web.Request) -> Mapping[str, str]:
-    """What lets a page of another origin read the answer, if it may come in (Fetch standard, section 3.3)."""
-    vary = {"Vary": "Origin"}
-    try:
-        if "Origin" not in request.headers or not edge.callers.may_come(request):
-            return vary
-    except NoOrigin:
-        return vary
-    allowed = {"Access-Control-Allow-Origin": request.headers["Origin"], "Access-Control-Allow-Credentials": "true"}
-    return {**vary, **allowed, "Access-Control-Expose-Headers": "Retry-After"}
-
-
 def _preflight(edge: Edge, request: web.Request) -> Mapping[str, str]:
     """For scripts that read a stream with fetch(): an EventSource asks for none."""
     return {
-        **_cors(edge, request),
+        **door.cors(edge, request),
         "Allow": METHODS,
         "Access-Control-Allow-Methods": METHODS,
         "Access-Control-Allow-Headers": "Last-Event-ID, Cache-Control",

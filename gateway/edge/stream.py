@@ -6,7 +6,9 @@ the median), and which would cost every event a length.
 
 import asyncio
 import socket as sockets
+from collections.abc import Mapping
 from contextlib import suppress
+from email.utils import formatdate
 from socket import IPPROTO_TCP
 
 from gateway.broker.publisher import Refusal
@@ -14,11 +16,26 @@ from gateway.core.closes import Close
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref, sse
 from gateway.edge.listener import Listener
+from gateway.edge.pages import SECURITY_HEADERS
 from gateway.logs import access
 from gateway.rooms.session import Session
 
 # How long what was sent may stay unacknowledged (tcp(7); Linux). Nobody answers a comment, so only TCP knows.
 USER_TIMEOUT: int | None = getattr(sockets, "TCP_USER_TIMEOUT", None)
+_HEADERS = SECURITY_HEADERS | {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-store",
+    # nginx would keep what it reads until it is worth sending.
+    "X-Accel-Buffering": "no",
+    # The stream ends where the connection does.
+    "Connection": "close",
+}
+
+
+def head(more: Mapping[str, str]) -> bytes:
+    """Of the answer whose body is a stream, with more headers."""
+    fields = {**_HEADERS, **more, "Date": formatdate(usegmt=True)}
+    return "\r\n".join(("HTTP/1.1 200 OK", *(f"{name}: {value}" for name, value in fields.items()), "", "")).encode()
 
 
 class EventStream(Listener):

@@ -67,6 +67,8 @@ class Visits(web.Server):
     def connection_lost(self, visit: "Visit", exc: BaseException | None = None) -> None:  # type: ignore[override]
         super().connection_lost(visit, exc)
         self._visits.pop(visit, None)
+        if visit.on_lost is not None:
+            visit.on_lost()
 
     def asked(self, visit: "Visit") -> None:
         """A request came."""
@@ -115,13 +117,15 @@ class Visits(web.Server):
 class Visit(web.RequestHandler):
     """One HTTP connection."""
 
-    __slots__ = ("_head_bytes", "_visits")
+    __slots__ = ("_head_bytes", "_visits", "on_lost")
 
     def __init__(self, visits: Visits, **options: Any) -> None:
         super().__init__(visits, **options)
         self._visits = visits
         # Of a request whose head is not whole yet.
         self._head_bytes = 0
+        # Told when the client is gone, while somebody waits on its behalf: aiohttp tells no handler.
+        self.on_lost: Callable[[], None] | None = None
 
     # ---- what it does ----
 

@@ -217,6 +217,7 @@ class Room:
         """The log lost entries before this node read them: every live session is told, on its wire's way."""
         self._metrics.gaps += 1
         self.forget()
+        self._wake_walks()  # the top has moved, and perhaps nothing follows
         for live in self.live.values():
             told = live.wire.gap(self._named, gap) if live.wire.gap is not None else None
             for session in [session for session in live.sessions if self._owed(session, gap)]:
@@ -258,7 +259,7 @@ class Room:
             return None
         if session.cursor < self.top or self.tail.after(session.cursor, 1) or self._astray(session):
             return await self._step(session)
-        return self._top_moved
+        return self.top_moved
 
     def _walked(self, session: Session, walk: "asyncio.Task[None]") -> None:
         """A walk that failed is a bug; its session would stay behind for ever and never know."""
@@ -270,7 +271,8 @@ class Room:
             self._moved.set()
             self._moved = None
 
-    async def _top_moved(self) -> None:
+    async def top_moved(self) -> None:
+        """Wait until this node has read on in the log, or found it to be another."""
         if self._moved is None:
             self._moved = asyncio.Event()
         await self._moved.wait()
@@ -295,7 +297,7 @@ class Room:
                     return None
         except (BrokerGone, BrokerRefused):
             return partial(asyncio.sleep, PAGE_RETRY_S)
-        return self._top_moved  # it is ahead: another node had read further
+        return self.top_moved  # it is ahead: another node had read further
 
     def _astray(self, session: Session) -> bool:
         return self.feed.astray(session.cursor, session.past)
@@ -312,7 +314,7 @@ class Room:
 
         `past`: the newest seam that had been crossed when these were read.
         """
-        for piece in pieces or [self._nothing_left(session.cursor)]:
+        for piece in pieces or [self.nothing_left(session.cursor)]:
             if session not in self.behind:
                 return
             if isinstance(piece, Gap):
@@ -334,7 +336,7 @@ class Room:
         elif len(page) == self._page_entries and size <= WALK_BYTES // 2:
             self._page_entries = min(PAGE_ENTRIES, self._page_entries * 2)
 
-    def _nothing_left(self, cursor: EntryId) -> Gap:
+    def nothing_left(self, cursor: EntryId) -> Gap:
         """The log holds nothing between this cursor and the top any more (flushed, expired)."""
         oldest = self.tail.oldest()
         following = oldest if oldest is not None else EntryId(self.top.ms, self.top.n + 1)

@@ -127,7 +127,8 @@ def test_error_codes() -> None:
 
 
 def test_handshake_refusals() -> None:
-    told = {(int(status), reason) for status, reason, _ in table(PROTOCOL, "A handshake can be refused")}
+    rows = table(PROTOCOL, "A handshake can be refused") + table(PROTOCOL, "### Refusals of a stream")
+    told = {(int(status), reason) for status, reason, _ in rows}
     said: set[tuple[int, str]] = set()
     for call in calls("edge"):
         if name_of(call) == "Refused" and is_text(call, 1):
@@ -140,7 +141,7 @@ def test_handshake_refusals() -> None:
 def test_fields_of_log_lines() -> None:
     told = {line.strip("`"): set(re.findall(r"\w+", fields)) for line, fields in table(OPERATIONS, "## Logs")}
     said = {
-        f"websocket` or `sse`, `step: {call.args[0].value}": {keyword.arg for keyword in call.keywords}
+        f"websocket`, `sse` or `stream`, `step: {call.args[0].value}": {keyword.arg for keyword in call.keywords}
         for call in calls("edge")
         if name_of(call) in ("ws", "sse", "log") and is_text(call, 0) and call.args[0].value in ("REJECT", "DISCONNECT")
     }

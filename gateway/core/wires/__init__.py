@@ -1,5 +1,6 @@
-"""What clients say and hear: the wires `plain`, `v1` and `sse` (docs/protocol.md). Bytes in, bytes out; no sockets."""
+"""What clients say and hear: `plain`, `v1`, `sse` and `durable` (docs/protocol.md). Bytes in, bytes out; no sockets."""
 
+from gateway.core.wires.durable import DURABLE
 from gateway.core.wires.plain import PLAIN, PLAIN_DEFLATE, PLAIN_USERS, PLAIN_USERS_DEFLATE
 from gateway.core.wires.sse import SSE
 from gateway.core.wires.v1 import V1, V1_DEFLATE
@@ -11,6 +12,7 @@ DEFLATING = {PLAIN: PLAIN_DEFLATE, PLAIN_USERS: PLAIN_USERS_DEFLATE, V1: V1_DEFL
 
 __all__ = [
     "DEFLATING",
+    "DURABLE",
     "PLAIN",
     "PLAIN_USERS",
     "SSE",

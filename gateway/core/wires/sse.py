@@ -22,14 +22,15 @@ def _parse(text: str) -> Request:
 
 
 def _message(room: bytes, entry: Entry) -> bytes:
-    return b"id: %d-%d\ndata: %b\n\n" % (*entry.id, _lines(v1.payload(room, entry)))
+    return b"id: %d-%d\ndata: %b\n\n" % (*entry.id, lines(v1.payload(room, entry)))
 
 
 def _gap(room: bytes, gap: Gap) -> bytes:
     return b"event: gap\ndata: %b\n\n" % v1.gap_payload(room, gap)
 
 
-def _lines(json: bytes) -> bytes:
+def lines(json: bytes) -> bytes:
+    """JSON as data: each of its lines has a field of its own."""
     return _LINE_END.sub(b"\ndata: ", json)
 
 

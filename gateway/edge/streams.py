@@ -1,0 +1,266 @@
+"""The door of `/streams/chat/<room>`: a room as a Durable Stream (PROTOCOL.md of durable-streams; docs/protocol.md).
+
+Reading: what there is, page by page; then waiting, request by request, or as an event stream. All three begin with the
+page that follows the offset.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from aiohttp import web
+
+from gateway.core import streams
+from gateway.core.closes import Close
+from gateway.core.entry import START, EntryId
+from gateway.core.names import RoomName
+from gateway.core.streams import BadRequest, Live, Named, Offset, cursor_at, next_cursor, offset_of
+from gateway.core.wires import DURABLE, durable
+from gateway.edge import door
+from gateway.edge.door import Refused
+from gateway.edge.edge import Edge
+from gateway.edge.stream import EventStream, head
+from gateway.edge.takeover import Upgraded, take_over
+from gateway.edge.visits import Visit
+from gateway.logs import access
+from gateway.rooms.hub import Place
+from gateway.rooms.paging import Onward
+from gateway.rooms.room import Room
+
+METHODS = "GET, HEAD, OPTIONS"
+# Every `label` of a Refused here.
+REASONS = ("path", "method", "offset", "gone")
+# The wire of who waits request by request, as metrics have it.
+POLL = "poll"
+JSON = "application/json"
+# What a script may read of an answer (Fetch standard, section 3.3).
+_EXPOSED = "ETag, Retry-After, Stream-Cursor, Stream-Lost, Stream-Next-Offset, Stream-Up-To-Date"
+_CACHED = {"Cache-Control": "private, no-cache"}
+_NOT_CACHED = {"Cache-Control": "no-store"}
+_GONE = "the log has nothing of this offset any more: begin with -1"
+
+
+def routes(edge: Edge) -> list[web.AbstractRouteDef]:
+    """`/streams/chat/<room>`; whatever else is asked for under `/streams/` is refused like one."""
+    edge.metrics.known("handshakes_refused", (*REASONS, *door.REASONS))
+    edge.metrics.known("connections", (POLL,))
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        peer, began_at = edge.callers.peer(request), time.monotonic()
+        try:
+            response = await _answer(edge, request, peer)
+        except Refused as refused:
+            door.rejected(edge, request, peer, refused, access.stream)
+            response = refused.response()
+        if not isinstance(response, Upgraded):
+            response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            response.headers.update(door.cors(edge, request, _EXPOSED))
+            access.http(request.method, request.path, response.status, time.monotonic() - began_at, peer)
+        return response
+
+    return [web.route("*", path, stream) for path in ("/streams/chat/{room}", "/streams/{nothing:.*}")]
+
+
+async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResponse:
+    if "room" not in request.match_info:
+        raise Refused(404, "path", "no such address: /streams/chat/<room>")
+    name = door.room_of(edge, request.match_info["room"])
+    door.check_origin(edge, request)
+    if request.method == "OPTIONS":
+        return web.Response(status=204, headers=_preflight())
+    if request.method not in METHODS:
+        raise Refused(405, "method", "a room is read and written, not deleted", Allow=METHODS)
+    return await _read(edge, request, peer, name)
+
+
+# ---- reading ----
+
+
+async def _read(edge: Edge, request: web.Request, peer: str, name: RoomName) -> web.StreamResponse:
+    """Counts as a connection until it is answered; an event stream goes on counting."""
+    asked = _asked(request)
+    door.check_space(edge, request)
+    edge.came()
+    goes_on = None
+    try:
+        place = await door.enter(edge, name, None, 0)
+        try:
+            if request.method == "HEAD":
+                return await _metadata(edge, place.room)
+            page = await door.within(edge, _page(edge, place.room, asked))
+            if asked.live is Live.EVENTS:
+                goes_on = _let_in(edge, request, peer, place, asked, page)
+                return Upgraded()
+            if asked.live is Live.POLL and not page.entries:
+                page = await _poll(edge, request, place.room, page)
+            return _told(edge, request, place.room, asked, page)
+        finally:
+            edge.context.hub.release(place.room)
+    finally:
+        if goes_on is None:
+            edge.went()
+
+
+def _asked(request: web.Request) -> streams.Asked:
+    query = request.query
+    try:
+        return streams.asked(query.getall("offset", ()), query.getall("live", ()), query.getall("cursor", ()))
+    except BadRequest as exc:
+        raise Refused(400, "offset", exc.args[0]) from None
+
+
+async def _metadata(edge: Edge, room: Room) -> web.Response:
+    await door.within(edge, edge.context.hub.paging.reach_end(room))
+    headers = {**_NOT_CACHED, "Stream-Next-Offset": offset_of(room.newest)}
+    return web.Response(content_type=JSON, headers=headers)
+
+
+async def _page(edge: Edge, room: Room, asked: streams.Asked) -> Onward:
+    """What follows the offset; nobody waits here for a message, but for those that the log has."""
+    paging, offset = edge.context.hub.paging, asked.offset
+    if asked.live is None or offset != room.newest:
+        await paging.reach_end(room)
+    if offset is Named.NOW:
+        return Onward([], room.newest)
+    cursor = START if offset is Named.BEGINNING else offset
+    assert isinstance(cursor, EntryId)
+    page = await paging.onward(room, cursor)
+    if offset is Named.BEGINNING and page.gone:
+        return page._replace(hole=None, gone=False)  # where the log begins now
+    return _here(page)
+
+
+def _here(page: Onward) -> Onward:
+    if page.gone:
+        raise Refused(410, "gone", _GONE)
+    return page
+
+
+async def _poll(edge: Edge, request: web.Request, room: Room, page: Onward) -> Onward:
+    """Wait for a message: at most ping_s, until the node drains or the client is gone. Then the page is empty."""
+    deadline = asyncio.timeout(edge.settings.ping_s)
+    visit = request.protocol
+    assert isinstance(visit, Visit)
+    visit.on_lost = lambda: _over(deadline)
+    edge.metrics.connections[POLL] += 1
+    try:
+        async with deadline:
+            edge.entering.add(deadline)
+            while not page.entries:
+                top = room.top
+                following = _here(await edge.context.hub.paging.onward(room, page.reached))
+                page = following._replace(hole=following.hole or page.hole)
+                if not page.entries and room.top == top:
+                    await room.top_moved()
+    except TimeoutError:
+        pass
+    finally:
+        visit.on_lost = None
+        edge.entering.discard(deadline)
+        edge.metrics.connections[POLL] -= 1
+    return page
+
+
+def _over(deadline: asyncio.Timeout) -> None:
+    if not deadline.expired():
+        deadline.reschedule(asyncio.get_running_loop().time())
+
+
+def _told(edge: Edge, request: web.Request, room: Room, asked: streams.Asked, page: Onward) -> web.Response:
+    headers = _headers(room, page)
+    if asked.live is Live.POLL:
+        headers["Stream-Cursor"] = str(_cursor(asked))
+        if not page.entries:
+            waited = web.Response(status=204, headers=headers | _NOT_CACHED)
+            if edge.draining:
+                waited.force_close()  # the next one goes to another node
+            return waited
+    if asked.offset is Named.NOW:
+        return web.Response(body=durable.array(page.entries), content_type=JSON, headers=headers | _NOT_CACHED)
+    etag = f'"{_text(asked.offset)}:{offset_of(page.reached)}"'
+    headers |= {**_CACHED, "ETag": etag}
+    if asked.live is None and etag in (known.strip() for known in request.headers.get("If-None-Match", "").split(",")):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=durable.array(page.entries), content_type=JSON, headers=headers)
+
+
+def _headers(room: Room, page: Onward) -> dict[str, str]:
+    headers = {"Stream-Next-Offset": offset_of(page.reached)}
+    if page.reached == room.newest:
+        headers["Stream-Up-To-Date"] = "true"
+    if page.hole is not None:
+        headers["Stream-Lost"] = "unknown" if page.hole.lost is None else str(page.hole.lost)
+    return headers
+
+
+def _text(offset: Offset) -> str:
+    return offset_of(offset) if isinstance(offset, EntryId) else offset.value
+
+
+def _cursor(asked: streams.Asked) -> int:
+    return next_cursor(_now_ms(), asked.cursor, random.randint(1, streams.CURSOR_JITTER_MAX))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+# ---- the event stream ----
+
+
+class RoomEvents(EventStream):
+    """A reader of one room that stays."""
+
+    __slots__ = ()
+
+    log = staticmethod(access.stream)
+
+    def caught_up(self) -> None:
+        super().caught_up()
+        if self.closing is None:
+            for session in self.sessions.values():
+                self.write(durable.control(session.cursor, cursor_at(_now_ms()), True))
+
+    def go_away(self, after_s: float) -> None:
+        """It comes back by itself, with the offset that it was told last."""
+        self.end(Close.DRAIN)
+
+
+def _let_in(
+    edge: Edge, request: web.Request, peer: str, place: Place, asked: streams.Asked, page: Onward
+) -> RoomEvents | None:
+    """From the page to the room without an await between. None: the client was gone before."""
+    room, transport = place.room, request.transport
+    if transport is None or transport.is_closing():
+        return None
+    stream = RoomEvents(edge.context, transport, request.path, peer, DURABLE, room.name)
+    resumed = True if isinstance(asked.offset, EntryId) else None
+    session = stream.enter(replace(place, cursor=page.reached, recovered=resumed, past=room.feed.past))
+    stream.notice_death(edge.settings.stall_s)
+    stream.write(head(_stream_headers(edge, request, room, page)) + _events(room, asked, page))
+    edge.welcome(stream)
+    take_over(request, stream)
+    if stream.closing is None:
+        room.admit(session)
+    return stream
+
+
+def _stream_headers(edge: Edge, request: web.Request, room: Room, page: Onward) -> Mapping[str, str]:
+    more = {"Cache-Control": "no-cache, no-store", "Cross-Origin-Resource-Policy": "same-origin"}
+    return {**_headers(room, page), **door.cors(edge, request, _EXPOSED), **more}
+
+
+def _events(room: Room, asked: streams.Asked, page: Onward) -> bytes:
+    told = durable.data(page.entries) if page.entries else b""
+    return told + durable.control(page.reached, _cursor(asked), page.reached == room.newest)
+
+
+def _preflight() -> Mapping[str, str]:
+    return {
+        "Allow": METHODS,
+        "Access-Control-Allow-Methods": METHODS,
+        "Access-Control-Allow-Headers": "Cache-Control, If-None-Match",
+        "Access-Control-Max-Age": "7200",
+    }
