@@ -96,6 +96,8 @@ async def a_backup_restored() -> None:
         (broker,) = containers("broker")
         docker("exec", broker, "sh", "-c", "rm /data/appendonlydir/*")
         docker("kill", broker)
+        # Else the two that are ready at the end may be those from before.
+        await until(lambda: nodes_up(0), "no node is ready")
         types(typed(OPERATIONS, "docker compose stop broker"), here)
         await until(lambda: nodes_up(2), "both nodes are ready again")
     assert kept <= await rooms(), "rooms that the backup had"
