@@ -22,17 +22,22 @@ def furnish(directory: Path) -> Path:
 
     The copy is a new one each time: what a running server was told by CONFIG SET ends with it.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private(directory)
     for pattern in _LEFT:
         for path in directory.glob(pattern):
             _close(path)
-    if not directory.stat().st_mode & stat.S_ISVTX:  # /tmp is everybody's
-        _close(directory)
     conf = directory / _CONF
     conf.unlink(missing_ok=True)
     with os.fdopen(os.open(conf, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as copy:
         copy.write(files(__package__).joinpath(_CONF).read_text("utf-8"))
     return conf
+
+
+def private(directory: Path) -> None:
+    """Make it, and let nobody else in, also where it was there. Raises OSError."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not directory.stat().st_mode & stat.S_ISVTX:  # /tmp is everybody's
+        _close(directory)
 
 
 def _close(path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 
+from broker_config import home
 from deploy.stack import parts
 from deploy.stack.parts import HOST, NodeAt, Part
 from gateway.broker.embedded import find_server
@@ -94,7 +95,9 @@ class Stack:
     async def __aenter__(self) -> "Stack":
         for port in (*self.ports.listening(), *self._listening_for_certificates()):
             _require_free(port)
-        (self.directory / "logs").mkdir(parents=True, exist_ok=True)
+        # Logs name rooms and addresses.
+        home.private(self.directory)
+        (self.directory / "logs").mkdir(exist_ok=True)
         binary, _ = await find_server()
         try:
             broker = parts.broker(binary, self.directory / "broker", self._passwords, self.ports.broker)

@@ -62,6 +62,7 @@ async def test_the_stack_comes_up_is_scraped_and_goes_down(tmp_path: Path) -> No
     said = running.tail()
     for name in ("broker", "node0", "node1", "haproxy", "redis-exporter", "alertmanager", "prometheus"):
         assert f"\n{name} " in said
+    assert stat.S_IMODE((tmp_path / "stack").stat().st_mode) == 0o700, "its logs name rooms and addresses"
     parts = grandchildren(running)
     async with aiohttp.ClientSession() as http:
         async with (
