@@ -8,8 +8,9 @@ import asyncio
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -27,7 +28,7 @@ WINDOWS, WAITS = 5, 15
 
 async def every_alarm() -> None:
     """every alarm, those of certificates apart: its cause, Alertmanager has it, the cause gone, it is over"""
-    async with in_a_hurry():
+    async with told_as_they_go(), in_a_hurry():
         for mishap, alarms in MISHAPS.items():
             await goes_off(mishap, alarms)
 
@@ -38,7 +39,7 @@ async def certificates() -> None:
     with directory() as here:
         pem = here / "tls" / "both.pem"
         make_certificate(pem, 90)
-        async with in_a_hurry(TLS, TLS_DIRECTORY=str(pem.parent)):
+        async with told_as_they_go(), in_a_hurry(TLS, TLS_DIRECTORY=str(pem.parent)):
             await by_tls()
             for days, alarms in ENDS.items():
                 renew(pem, days)
@@ -80,8 +81,35 @@ async def goes_off(mishap: Mishap, alarms: set[str]) -> None:
 
 async def telling() -> set[str]:
     """The alarms that Alertmanager has and no other holds back."""
-    found = await asked(f"{ALERTMANAGER}/api/v2/alerts?active=true&inhibited=false")
-    return {each["labels"]["alertname"] for each in found}
+    return await named("?active=true&inhibited=false")
+
+
+async def named(which: str = "") -> set[str]:
+    """The alarms that Alertmanager has, all or `which`."""
+    return {each["labels"]["alertname"] for each in await asked(f"{ALERTMANAGER}/api/v2/alerts{which}")}
+
+
+@asynccontextmanager
+async def told_as_they_go() -> AsyncIterator[None]:
+    """A line for each alarm that goes off, and for each that is over, held back or not, with its second."""
+    began, known = time.monotonic(), set[str]()
+
+    async def look() -> None:
+        nonlocal known
+        while True:
+            with suppress(aiohttp.ClientError):  # Alertmanager is started anew at both ends
+                now = await named()
+                for alarm in sorted(now ^ known):
+                    what = "goes off" if alarm in now else "is over"
+                    print(f"\n{time.monotonic() - began:5.0f} s  {alarm} {what}", end="", flush=True)
+                known = now
+            await asyncio.sleep(0.5)
+
+    looking = asyncio.create_task(look(), name="look at alarms")
+    try:
+        yield
+    finally:
+        looking.cancel()
 
 
 @asynccontextmanager
@@ -98,7 +126,7 @@ async def in_a_hurry(*overlays: Path, **variables: str) -> AsyncIterator[None]:
             yield
 
             async def over() -> bool:
-                return await telling() == {ALWAYS}
+                return await named() == {ALWAYS}
 
             # The longest is how often a node started within a quarter of an hour, a fifth of that here.
             await until(over, "every alarm is over", 2 * PATIENCE_S)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,13 +40,15 @@ def inside() -> Iterator[list[str]]:
             subprocess.run([script, "stop"], check=False, timeout=60)
 
 
-def test_docker_compose_holds_what_it_promises(inside: list[str]) -> None:
-    """The trials of deploy/compose/trials.py, each said as it goes."""
+def test_docker_compose_holds_what_it_promises(inside: list[str], tmp_path: Path) -> None:
+    """The trials of deploy/compose/trials.py, each said as it goes: `said` can be followed meanwhile."""
     if not (ROOT / ".env").exists():
         subprocess.run([sys.executable, "-m", "broker_config", "secrets"], check=True, cwd=ROOT)
-    done = subprocess.run(
-        [*inside, sys.executable, "-m", "deploy.compose"],
-        cwd=ROOT, env=os.environ | {"CI": "true"}, capture_output=True, text=True, check=False, timeout=2700,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all of them held" in done.stdout
+    with (tmp_path / "said").open("w") as said:
+        done = subprocess.run(
+            [*inside, sys.executable, "-m", "deploy.compose"],
+            cwd=ROOT, env=os.environ | {"CI": "true"}, stdout=said, stderr=subprocess.STDOUT, check=False, timeout=2700,
+        )  # fmt: skip
+    text = (tmp_path / "said").read_text("utf-8")
+    assert done.returncode == 0, text
+    assert "all of them held" in text
