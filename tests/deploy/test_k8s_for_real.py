@@ -326,6 +326,7 @@ async def test_a_rollout_undo_makes_the_next_apply_a_conflict(project: Path, tmp
     await plane.kubectl("apply", "-f", "-", given=VOLUMES)
     async with Kubelets(plane):
         await apply(plane, project / "deploy/k8s/example")
+        await rolled_out(plane)  # or there never was a version before
         await apply(plane, version(project, tmp_path, "0.2.0"))
         await rolled_out(plane)
         await plane.kubectl("rollout", "undo", "deployment/hiroba-gateway", "--namespace=hiroba")
