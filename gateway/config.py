@@ -156,6 +156,12 @@ class Limits(Section):
     """Rooms that one node watches for all of its connections, whoever else has them open; one more is refused
     (`error` `busy`). Each costs the node half a kilobyte, the broker a subscription, and both a question every
     `sweep_s`."""
+    read_rooms_max: Count = 2_000
+    """Rooms in which the broker keeps up to where one user has read; of more those go whose marker is oldest. Twice
+    what one connection may watch, and some 200 KB."""
+    read_waiting_max: Count = 50_000
+    """Read markers of one node on their way to the broker, one for each user and room; one more is refused (`error`
+    `busy`). They go out four times a second: only while the broker is away do so many wait."""
     joins_per_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """Rooms per second that one connection may join, on average; above it its socket is read more slowly. It may join
     `rooms_per_connection_max` at once: who comes back comes back to all of them. 0 is no limit. Joining a room that
@@ -282,6 +288,9 @@ class Retention(Section):
     """Entries of one room, however young: at 1,000 messages a second, 100 s."""
     retention_bytes_max: Count = RETENTION.bytes_max
     """Bytes of one room, however young: one loud room cannot fill the broker; many rooms can."""
+    read_ttl_s: Seconds = 90 * 86_400.0
+    """What a user has read is forgotten when he has read nothing for so long: 90 days; a guest's after `room_idle_s`,
+    if that is shorter."""
     room_idle_s: Seconds = RETENTION.idle_s
     """A room that nobody has used for this long expires, with all that it still held: 7 days."""
 

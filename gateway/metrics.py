@@ -82,7 +82,7 @@ COUNTERS = (
     ),
     ("slowed", "hiroba_frames_slowed", "Frames of clients that had to wait because of messages_per_s."),
     ("scripts_loaded", "hiroba_scripts_loaded", "Times the publish script had to be loaded: at start, after a flush."),
-    ("doorbells", "hiroba_doorbells", "Doorbells heard: a room's log grew."),
+    ("doorbells", "hiroba_doorbells", "Doorbells heard: a room's log grew, or what a user has read."),
     ("reads", "hiroba_reads", "XREADGROUP calls."),
     ("read_rooms", "hiroba_read_rooms", "Rooms named in XREADGROUP calls."),
     ("read_entries", "hiroba_read_entries", "Entries read from logs by this node's groups."),
@@ -112,6 +112,19 @@ COUNTERS = (
         "Times a connection's socket was too full to be told how far rooms grew: it is told a second later.",
     ),
     ("tops_asked", "hiroba_tops_asked", "Logs asked for their newest id because somebody watches them."),
+    ("markers_said", "hiroba_markers_said", "Read markers that clients said (read), and were allowed to."),
+    (
+        "markers_written",
+        "hiroba_markers_written",
+        "Read markers given to the broker: of one user and room the largest of a quarter of a second.",
+    ),
+    ("markers_asked", "hiroba_markers_asked", "Read markers that the broker was asked for."),
+    ("markers_told", "hiroba_markers_told", "Frames that told another connection of a user up to where he has read."),
+    (
+        "markers_put_off",
+        "hiroba_markers_put_off",
+        "Times a connection's socket was too full to be told up to where its user has read: it is told a second later.",
+    ),
     ("pages", "hiroba_pages_read", "Pieces of logs read from the stream, for walks and for who pages back."),
     ("paged", "hiroba_pages_told", "Pages of older entries told to clients that asked for them (history)."),
     ("pings", "hiroba_pings_sent", "Pings sent to quiet connections."),
@@ -204,6 +217,11 @@ class Metrics:
     tops_told: int
     tops_put_off: int
     tops_asked: int
+    markers_said: int
+    markers_written: int
+    markers_asked: int
+    markers_told: int
+    markers_put_off: int
     pages: int
     paged: int
     pings: int

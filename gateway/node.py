@@ -30,6 +30,7 @@ from gateway.edge.context import Context
 from gateway.edge.edge import VISITS_SPARE, Edge
 from gateway.ports import BACKLOG, PortTaken
 from gateway.rooms.hub import Hub
+from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
 
 # Python's own collector walks every connection again and again: half of the CPU in small rooms. Rarely is enough.
@@ -55,7 +56,10 @@ class Node:
         self.broker = Broker(id, url, settings, self.clock, self.metrics)
         self.hub = Hub(self.broker, settings, self.metrics, self.keep)
         self.watchers = Watchers(self.broker.tops, settings, self.metrics)
-        context = Context(id, settings, self.broker, self.hub, self.watchers, self.clock, self.metrics, self.keep)
+        self.readers = Readers(self.broker.markers, self.watchers, settings, self.metrics)
+        context = Context(
+            id, settings, self.broker, self.hub, self.watchers, self.readers, self.clock, self.metrics, self.keep
+        )
         self.edge = Edge(context, connections_max(settings))
         self._doors: tuple[Door, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -98,6 +102,7 @@ class Node:
         self.essential("wheel", self.edge.wheel.run())
         self.essential("stalled", self.edge.end_stalled((ops.visits, public.visits)))
         self.essential("watchers", self.watchers.run())
+        self.essential("readers", self.readers.run())
         self.essential("broker", self.broker.run(self.essential))
         await self._stop.wait()
         log.info("stopping", hurry=self._hurry.is_set())
@@ -201,6 +206,8 @@ class Node:
             ("hiroba_rooms", "Rooms open on this node.", lambda: len(self.hub.rooms)),
             ("hiroba_rooms_watched", "Rooms whose growth this node listens for.", lambda: len(self.broker.tops.rooms)),
             ("hiroba_watchers", "Connections that watch rooms.", lambda: len(self.watchers)),
+            ("hiroba_readers", "Users of whom this node hears what they have read.", lambda: len(self.readers)),
+            ("hiroba_markers_waiting", "Read markers on their way to the broker.", self.broker.markers.waiting),
             ("hiroba_tails_bytes", "Memory of the rooms' tails, and of what walks share.", self.hub.tail_bytes),
             ("hiroba_publish_queue_entries", "Publishes not answered yet.", self.broker.publisher.queued),
             ("hiroba_probe_age_seconds", "Since the road to the broker was proven.", self.broker.probe_age_s),

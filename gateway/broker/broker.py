@@ -20,6 +20,7 @@ from gateway.broker.feed import Feed, Follower
 from gateway.broker.groups import Groups, settled
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
+from gateway.broker.markers import Markers
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
 from gateway.broker.publisher import PASSING, Publisher, Refusal
@@ -126,6 +127,7 @@ class Broker:
         self.reads = Reads(page_lane, settings.pages_max, metrics)
         followed = self._reader.feeds.__contains__
         self.tops = Tops(keys, self._doorbell, page_lane, followed, settings, metrics)
+        self.markers = Markers(keys, self._doorbell, page_lane, settings, metrics)
         self._sweep = Sweep(
             self._reader,
             self._groups,
@@ -203,11 +205,13 @@ class Broker:
         key = self._keys.rung(channel)
         self._reader.ring(key, bell)
         self.tops.ring(key, bell)
+        self.markers.ring(key, bell)
 
     def _listens(self, channel: bytes) -> None:
         key = self._keys.rung(channel)
         self._reader.listens(key)
         self.tops.listens(key)
+        self.markers.listens(key)
         if key == self._probe.feed.key:
             self._mended.set()
 
@@ -262,6 +266,8 @@ class Broker:
         keep("sweep", self._sweep.run())
         keep("tops", self.tops.run())
         keep("tops' sweep", self.tops.sweep())
+        keep("markers", self.markers.run())
+        keep("markers' proof", self.markers.prove())
         await self._insist("probe", lambda: self._attach((self._probe.feed,)))
         self._probing = True
         await asyncio.Event().wait()
@@ -333,6 +339,7 @@ class Broker:
             self._heartbeat.cancel()
             await asyncio.gather(self._heartbeat, return_exceptions=True)
         await self.publisher.flushed()
+        await self.markers.flushed()
         left = [future for feed in list(self._reader.feeds.values()) if (future := self.unfollow(feed)) is not None]
         for future in left:
             await settled(future)

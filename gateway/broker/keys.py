@@ -3,16 +3,19 @@
     PREFIX:{p}:log:<room>     stream: the room's log
     PREFIX:{p}:once:<node>    string: number and answer of the node's last publish call
     PREFIX:{p}:probe:<node>   stream: the log of the node's own liveness probe
+    PREFIX:{p}:read:<user>    hash: room -> up to where this user has read, and a count (mark.lua)
     PREFIX:nodes              sorted set: node id -> broker's clock at its last heartbeat, ms
 
 A log's doorbell is the sharded pub/sub channel of the log's name, with ` db<N>` behind it where the database is not 0:
-pub/sub knows no databases, and others may have the same rooms in theirs. No room's name has a space.
+pub/sub knows no databases, and others may have the same rooms in theirs. No room's name has a space. A user's markers
+have a channel too, named in the same way; his id stands percent-encoded, for it may have any character.
 
 p = CRC16(room) mod 256, in braces: the rooms of one partition share a Cluster slot, so that one call serves many.
 It is part of the data and can't be changed later, so a single broker has it too.
 """
 
 from binascii import crc_hqx
+from urllib.parse import quote
 
 from gateway.core.names import RoomName
 
@@ -40,12 +43,16 @@ class Keys:
         """The log that a node writes to and reads from, to prove the road."""
         return self._key(node, "probe")
 
-    def channel(self, log: bytes) -> bytes:
-        """The channel of a log's doorbell."""
-        return log + self.channel_tail
+    def read(self, user: str) -> bytes:
+        """Up to where a user has read, room by room."""
+        return self._key(quote(user, safe=""), "read")
+
+    def channel(self, key: bytes) -> bytes:
+        """The channel of a log's doorbell, or of a user's markers."""
+        return key + self.channel_tail
 
     def rung(self, channel: bytes) -> bytes:
-        """The log whose doorbell has this channel."""
+        """What has this channel."""
         return channel.removesuffix(self.channel_tail)
 
     def _key(self, name: str, kind: str) -> bytes:

@@ -217,6 +217,7 @@ class Connection(Listener):
         if self.requests is not None:
             self.requests.end()
             self._context.watchers.forget(self)
+            self._context.readers.forget(self)
         if close in (Close.LOST, Close.DEAD):
             self.transport.abort()
             return

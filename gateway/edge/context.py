@@ -7,6 +7,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.metrics import Metrics
 from gateway.rooms.hub import Hub, Keep
+from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
 
 
@@ -19,6 +20,7 @@ class Context:
     broker: Broker
     hub: Hub
     watchers: Watchers
+    readers: Readers
     clock: Clock
     metrics: Metrics
     # Starts a task that the node owns.

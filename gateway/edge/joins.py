@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.core.entry import cursor_of
+from gateway.core.entry import EntryId, cursor_of
 from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.wires import v1
 from gateway.edge.context import Context
@@ -26,28 +26,32 @@ async def join(connection: "Connection", context: Context, asked: list[v1.Join])
     """All at once; then answered in their order, each admitted in the turn in which its `joined` is written."""
     wanted = _wanted(connection, context, asked)
     entering = {name: request for request, name in wanted if isinstance(name, str) and name not in connection.sessions}
-    places = await _enter(context, entering)
-    try:
-        for request, name in wanted:
-            if connection.closing is not None:
-                return
-            if isinstance(name, _Failed):
-                connection.refuse(name.code, name.args[0], request.ref, name.room)
-                continue
-            place = places.get(name)
-            if isinstance(place, Place):
-                del places[name]
-                _admit(connection, context, place, request)
-            elif isinstance(place, _Failed):  # also for who asks twice
-                connection.refuse(place.code, place.args[0], request.ref, name)
-            elif name in connection.sessions:
-                _say_again(connection, request, name)
-            else:  # the server ended it while others were entered
-                connection.refuse("refused", "the session has just ended: join again", request.ref, name)
-    finally:
-        for place in places.values():
-            if isinstance(place, Place):
-                context.hub.release(place.room)
+    if connection.closing is not None:
+        return
+    async with context.readers.asking(connection, {name for _, name in wanted if isinstance(name, str)}) as known:
+        places = await _enter(context, entering)
+        try:
+            await known.loaded()
+            for request, name in wanted:
+                if connection.closing is not None:
+                    return
+                if isinstance(name, _Failed):
+                    connection.refuse(name.code, name.args[0], request.ref, name.room)
+                    continue
+                place, read = places.get(name), known.markers.get(name)
+                if isinstance(place, Place):
+                    del places[name]
+                    _admit(connection, context, place, request, read)
+                elif isinstance(place, _Failed):  # also for who asks twice
+                    connection.refuse(place.code, place.args[0], request.ref, name)
+                elif name in connection.sessions:
+                    _say_again(connection, request, name, read)
+                else:  # the server ended it while others were entered
+                    connection.refuse("refused", "the session has just ended: join again", request.ref, name)
+        finally:
+            for place in places.values():
+                if isinstance(place, Place):
+                    context.hub.release(place.room)
 
 
 async def leave(connection: "Connection", context: Context, asked: list[v1.Leave]) -> None:
@@ -118,7 +122,7 @@ def _unplaced(why: Unplaced) -> _Failed:
     return _Failed("refused", "the broker refuses the room: its node's log says why")
 
 
-def _admit(connection: "Connection", context: Context, place: Place, request: v1.Join) -> None:
+def _admit(connection: "Connection", context: Context, place: Place, request: v1.Join, read: EntryId | None) -> None:
     """From `joined` to the room without an await between."""
     room = place.room
     try:
@@ -126,14 +130,14 @@ def _admit(connection: "Connection", context: Context, place: Place, request: v1
         # Who asked for nothing older hears all that is newer, also if another room of the run was waited for meanwhile.
         last_id = room.newest if request.history or place.recovered else place.cursor
         rights = connection.rights.of(room.name)
-        connection.write(v1.joined(room.name, last_id, bool(place.recovered), rights, request.ref))
+        connection.write(v1.joined(room.name, last_id, bool(place.recovered), rights, request.ref, read))
         if connection.closing is None:  # the socket took it
             room.admit(session)
     finally:
         context.hub.release(room)
 
 
-def _say_again(connection: "Connection", request: v1.Join, name: RoomName) -> None:
+def _say_again(connection: "Connection", request: v1.Join, name: RoomName, read: EntryId | None) -> None:
     """It is in that room, and stays as it is."""
     room = connection.sessions[name].room
-    connection.write(v1.joined(name, room.newest, False, connection.rights.of(name), request.ref))
+    connection.write(v1.joined(name, room.newest, False, connection.rights.of(name), request.ref, read))

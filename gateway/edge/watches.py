@@ -26,10 +26,13 @@ async def watch(connection: "Connection", context: Context, asked: list[v1.Watch
             names, failed = readable, failed or _Failed("forbidden", text, hidden)
         if connection.closing is not None:  # since it was told of the one before: nobody would forget what it watches
             return
-        refused = await context.watchers.watch(connection, names)
-        if refused:
-            failed = _no_space(context, context.watchers.space(connection), refused)
-        connection.write(context.watchers.tops(connection, names, None if failed else request.ref))
+        async with context.readers.asking(connection, names) as known:
+            refused = await context.watchers.watch(connection, names)
+            await known.loaded()
+            if refused:
+                failed = _no_space(context, context.watchers.space(connection), refused)
+            ref = None if failed else request.ref
+            connection.write(context.watchers.tops(connection, names, ref, known.markers))
         if failed:
             connection.refuse(failed.code, failed.text, request.ref, failed.room)
 

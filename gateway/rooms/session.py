@@ -1,6 +1,7 @@
 """One connection in one room: a cursor on the room's log. No I/O of its own; light, for a connection may have many."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.broker.publisher import Refusal
@@ -34,6 +35,9 @@ class Connection(Protocol):
 
     @property
     def wire(self) -> Wire: ...
+
+    @property
+    def sessions(self) -> "Mapping[RoomName, Session]": ...
 
     @property
     def transport(self) -> Transport: ...

@@ -5,10 +5,11 @@ connection has a set of what it watches; it is told where that set meets the set
 """
 
 import asyncio
-from collections.abc import Collection, Set
+from collections.abc import Collection, Mapping, Set
 
 from gateway.broker.tops import Top, Tops
 from gateway.config import Settings
+from gateway.core.entry import EntryId
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref, v1
 from gateway.metrics import Metrics
@@ -36,6 +37,14 @@ class Watchers:
 
     def __len__(self) -> int:
         return len(self._watching)
+
+    def rooms(self, connection: Connection) -> set[RoomName]:
+        """What it watches."""
+        return {top.room for top in self._watching.get(connection, ())}
+
+    def watches(self, connection: Connection, room: RoomName) -> bool:
+        """Whether this is one of them."""
+        return self._tops.rooms.get(room) in self._watching.get(connection, ())
 
     def space(self, connection: Connection) -> int:
         """How many rooms more it may watch."""
@@ -75,11 +84,15 @@ class Watchers:
         self._owed.pop(connection, None)
         self._tops.release(self._watching.pop(connection, ()))
 
-    def tops(self, connection: Connection, rooms: Collection[RoomName], ref: Ref) -> bytes:
-        """The frame that says how far these rooms are, those of them that the connection watches."""
+    def tops(
+        self, connection: Connection, rooms: Collection[RoomName], ref: Ref, read: Mapping[RoomName, EntryId]
+    ) -> bytes:
+        """The frame that says how far these rooms are, those of them that the connection watches, and up to where its
+        user has `read`."""
         watching = self._watching.get(connection, set())
         tops = [top for room in dict.fromkeys(rooms) if (top := self._tops.rooms.get(room)) in watching]
-        return v1.tops([_piece(top) for top in tops if top.id is not None], ref)
+        markers = [v1.top(top.room, read[top.room]) for top in tops if top.room in read]
+        return v1.tops([_piece(top) for top in tops if top.id is not None], ref, markers)
 
     async def run(self) -> None:
         """Tell, until cancelled."""

@@ -70,7 +70,8 @@ def _context(keep: Keep) -> Context:
     metrics = Metrics()
     settings = Settings(message_bytes_max=BYTES_MAX, outgoing_bytes_max=BYTES_MAX, close_s=5, messages_per_s=0)
     broker = SimpleNamespace(publisher=SimpleNamespace(full=lambda session: False))
-    return Context("echo", settings, cast(Any, broker), cast(Any, None), cast(Any, None), Clock(), metrics, keep)
+    nobody = cast(Any, None)
+    return Context("echo", settings, cast(Any, broker), nobody, nobody, nobody, Clock(), metrics, keep)
 
 
 def _echo_app() -> web.Application:

@@ -30,8 +30,8 @@ async def test_a_connection_hears_each_of_its_rooms_by_name(crowd: Crowd, shared
     ann, bob = await come(crowd, shared_node), await crowd.join(shared_node, "by-name-1")
     for room in ("by-name-1", "by-name-2"):
         joined = await ann.ask("join", room=room)
-        said = {"room": room, "last_id": "0-0", "recovered": False, "rights": "rwp", "ref": joined["ref"]}
-        assert joined == {"type": "joined", **said}
+        said = {"room": room, "last_id": "0-0", "recovered": False, "rights": "rwp", "read": None}
+        assert joined == {"type": "joined", **said, "ref": joined["ref"]}
     acked = await ann.ask("message", room="by-name-2", message="two")
     assert acked["room"] == "by-name-2"
     await bob.say("one")  # as a client of today says it, who knows no rooms

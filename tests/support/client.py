@@ -187,9 +187,9 @@ class Crowd:
         self._clients.append(client)
         return client
 
-    async def come(self, node: Node) -> Client:
+    async def come(self, node: Node, *, headers: dict[str, str] | None = None) -> Client:
         """v1, in no room yet."""
-        ws = await self.http.ws_connect(node.url("/ws/"), protocols=("hiroba.v1",), max_msg_size=0)
+        ws = await self.http.ws_connect(node.url("/ws/"), protocols=("hiroba.v1",), headers=headers, max_msg_size=0)
         client = Client(ws)
         self._clients.append(client)
         return client

@@ -84,9 +84,9 @@ class Desk:
         self.clock = Clock()
         self.metrics = Metrics()
         self.tasks: list[asyncio.Task[None]] = []
-        broker, hub = SimpleNamespace(publisher=self.publisher), cast(Any, None)
+        broker, nobody = SimpleNamespace(publisher=self.publisher), cast(Any, None)
         context = Context(
-            "n", Settings(**settings), cast(Any, broker), hub, cast(Any, None), self.clock, self.metrics, self.keep
+            "n", Settings(**settings), cast(Any, broker), nobody, nobody, nobody, self.clock, self.metrics, self.keep
         )
         self.intake = client.intake = Intake(cast(Any, client), context)
 

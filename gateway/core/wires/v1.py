@@ -1,6 +1,6 @@
 """The wire `v1`, hiroba's own: ids, acknowledgements, gaps (docs/protocol.md)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import get_args
 
 import msgspec
@@ -90,7 +90,21 @@ class Unwatch(_Question, tag="unwatch", kw_only=True):
     rooms: list[str]
 
 
-_Any = _Say | _Ping | Join | Leave | History | Watch | Unwatch
+class Read(_Question, tag="read", kw_only=True):
+    """The user has read up to this entry."""
+
+    room: str
+    id: str
+
+    def request(self) -> Request:
+        try:
+            parse_id(self.id)
+        except ValueError as exc:
+            raise BadMessage(f"`id` is {exc}", self.ref) from None
+        return self
+
+
+_Any = _Say | _Ping | Join | Leave | History | Watch | Unwatch | Read
 _TYPES = {kind.__struct_config__.tag for kind in get_args(_Any)}
 
 _json = msgspec.json.encode
@@ -183,9 +197,17 @@ def welcome(
     return frames.text(welcome_payload(session, node, room, last_id, recovered, ping_s, grant))
 
 
-def joined(room: str, last_id: EntryId, recovered: bool, rights: str, ref: Ref) -> bytes:
-    """The answer to a `join`: from here on the connection hears the room. As in the welcome."""
-    return _answer(ref, type="joined", room=room, last_id=str(last_id), recovered=recovered, rights=rights)
+def joined(room: str, last_id: EntryId, recovered: bool, rights: str, ref: Ref, read: EntryId | None) -> bytes:
+    """The answer to a `join`: from here on the connection hears the room. As in the welcome; `read`: up to where the
+    user has read."""
+    marker = None if read is None else str(read)
+    fields = {"last_id": str(last_id), "recovered": recovered, "rights": rights, "read": marker}
+    return _answer(ref, type="joined", room=room, **fields)
+
+
+def read(room: str, id: EntryId) -> bytes:
+    """The user has read up to here, on another connection."""
+    return _frame(type="read", room=room, id=str(id))
 
 
 def left(room: str, ref: Ref = None, reason: str | None = None) -> bytes:
@@ -196,13 +218,16 @@ def left(room: str, ref: Ref = None, reason: str | None = None) -> bytes:
 
 
 def top(room: str, id: EntryId) -> bytes:
-    """How far a room is: a piece of `tops`."""
+    """How far a room is, or its reader in it: a piece of `tops`."""
     return b'%b:"%d-%d"' % (named(room), *id)
 
 
-def tops(pieces: Iterable[bytes], ref: Ref = None) -> bytes:
-    """How far rooms are: the answer to a `watch` or `unwatch`, or those that grew since."""
+def tops(pieces: Iterable[bytes], ref: Ref = None, read: Sequence[bytes] = ()) -> bytes:
+    """How far rooms are: the answer to a `watch` or `unwatch`, or those that grew since. `read`: up to where the
+    user has read, in pieces too."""
     answer = b"" if ref is None else b',"ref":%b' % _json(ref)
+    if read:
+        answer += b',"read":{%b}' % b",".join(read)
     return frames.text(b'{"type":"tops","rooms":{%b}%b}' % (b",".join(pieces), answer))
 
 

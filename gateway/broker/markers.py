@@ -1,0 +1,280 @@
+"""Read markers on the broker: moved forward there, asked for, and heard of where another node moved them.
+
+A marker is written some time after it was said, together with all others of the node: of what one reader says of one
+room meanwhile only the largest id goes out. While the broker is away they wait; a call that is sent twice moves nothing
+twice (broker_config/mark.lua).
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
+from typing import NamedTuple
+
+import broker_config
+from gateway.broker import refusals
+from gateway.broker.doorbell import Doorbell
+from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+from gateway.broker.keys import Keys
+from gateway.broker.lane import Arg, Lane
+from gateway.broker.publisher import PASSING
+from gateway.config import Settings
+from gateway.core.entry import EntryId, parse_id
+from gateway.core.names import RoomName
+from gateway.metrics import Metrics
+
+# Seconds between two calls. Who scrolls moves a marker many times in it, and who waits for it is a person.
+GATHER_S = 0.25
+# Markers in one call, half a millisecond of the broker; and readers asked about in one round trip.
+MARKERS_PER_CALL = 256
+# Asking that was refused goes on after so long: it must not become a hot loop.
+REFUSED_PAUSE_S = 0.5
+# In how many calls a marker of the reader moved. No room has this name.
+MOVES = b"#"
+# As many as nobody ever sees.
+UNSEEN = -1
+
+
+class Reader:
+    """Whose markers they are, as far as this node has to do with them."""
+
+    __slots__ = ("channel", "heard", "key", "moves", "stays_s")
+
+    def __init__(self, key: bytes, channel: bytes, stays_s: float) -> None:
+        self.key = key
+        self.channel = channel
+        # Seconds that the broker keeps them from the last time on that one moved.
+        self.stays_s = stays_s
+        # The count of moves up to which who listens here was told all. None: nobody asked yet.
+        self.moves: int | None = None
+        # Whether what moves from now on is heard, or nobody listens any more.
+        self.heard = asyncio.Event()
+
+
+class Marker(NamedTuple):
+    """Up to where somebody has read in a room, and by which session he said so."""
+
+    reader: Reader
+    room: RoomName
+    id: EntryId
+    session: str
+    # Told why the broker does not take it, if it does not.
+    refused: Callable[[str], None] = lambda reason: None
+
+
+class Markers:
+    """The node's one road to them. Whoever puts one must look whether it is `full`."""
+
+    def __init__(self, keys: Keys, doorbell: Doorbell, lane: Lane, settings: Settings, metrics: Metrics) -> None:
+        self._keys = keys
+        self._doorbell = doorbell
+        self._lane = lane
+        self._settings = settings
+        self._metrics = metrics
+        self._script = broker_config.script("mark")
+        self._sha = b""
+        # By key: those for whom somebody listens.
+        self._listening: dict[bytes, Reader] = {}
+        # To be written, in the order in which they were first said: of one reader and room the largest.
+        self._waiting: dict[tuple[bytes, RoomName], Marker] = {}
+        self._put = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        # Readers of whose moves some may have gone unheard.
+        self._doubted: dict[Reader, None] = {}
+        self._doubts = asyncio.Event()
+        # Told what moved, in the order in which it did; and of whom any marker may have moved.
+        self.on_moved: Callable[[Reader, list[Marker]], None] = lambda reader, moved: None
+        self.on_missed: Callable[[Reader], None] = lambda reader: None
+
+    def reader(self, user: str, stays_s: float) -> Reader:
+        """A user; the same one for all who listen."""
+        key = self._keys.read(user)
+        return self._listening.get(key) or Reader(key, self._keys.channel(key), stays_s)
+
+    # ---- writing ----
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= self._settings.read_waiting_max
+
+    def waiting(self) -> int:
+        """How many are not written yet."""
+        return len(self._waiting)
+
+    def put(self, marker: Marker) -> None:
+        """Write it soon, unless a later one of this reader and room is said before."""
+        place = marker.reader.key, marker.room
+        known = self._waiting.get(place)
+        if known is None or marker.id > known.id:
+            self._waiting[place] = marker
+            self._idle.clear()
+            self._put.set()
+
+    async def flushed(self) -> None:
+        """Wait until all are written or refused."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write until cancelled: one call at a time."""
+        while True:
+            if not self._waiting:
+                self._idle.set()
+                self._put.clear()
+                await self._put.wait()
+            await self._lane.up()
+            batch = list(islice(self._waiting.values(), MARKERS_PER_CALL))
+            for marker in batch:
+                del self._waiting[marker.reader.key, marker.room]
+            try:
+                await self._write(batch)
+            except BrokerGone:
+                for marker in batch:
+                    self.put(marker)
+            except BrokerRefused as exc:
+                _refuse(batch, str(exc))
+            await asyncio.sleep(GATHER_S)
+
+    async def _write(self, batch: list[Marker]) -> None:
+        readers: dict[Reader, list[Marker]] = {}
+        for marker in batch:
+            readers.setdefault(marker.reader, []).append(marker)
+        arguments: list[Arg] = [self._settings.read_rooms_max, self._keys.channel_tail]
+        for reader, markers in readers.items():
+            arguments += (int(reader.stays_s) or 1, len(markers))
+            for marker in markers:
+                arguments += (marker.room, str(marker.id), marker.session)
+        keys = [reader.key for reader in readers]
+        outcomes: list[bytes] = await self._call("EVALSHA", len(keys), *keys, *arguments)
+        if len(outcomes) > len(keys):
+            refusals.tell(outcomes.pop().decode(errors="replace"))
+        for markers, outcome in zip(readers.values(), outcomes, strict=True):
+            if outcome:
+                _refuse(markers, outcome.decode(errors="replace"))
+            else:
+                self._metrics.markers_written += len(markers)
+
+    async def _call(self, *evalsha: Arg) -> list[bytes]:
+        command, *arguments = evalsha
+        while True:
+            try:
+                outcomes: list[bytes] = await self._lane.ask(command, self._sha, *arguments)
+            except BrokerRefused as exc:
+                if fault_of(exc.code) is not Fault.LOAD:
+                    raise
+                self._sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
+            else:
+                return outcomes
+
+    # ---- hearing of them ----
+
+    def listen(self, reader: Reader) -> None:
+        """Hear from now on what moves. The caller owes it `ignore`."""
+        self._listening[reader.key] = reader
+        self._doorbell.listen([reader.channel])
+
+    def ignore(self, reader: Reader) -> None:
+        """Hear it no more."""
+        del self._listening[reader.key]
+        self._doubted.pop(reader, None)
+        self._doorbell.unsubscribe([reader.channel])
+        reader.heard.set()
+
+    async def of(self, reader: Reader, rooms: Collection[RoomName]) -> dict[RoomName, EntryId]:
+        """The markers of somebody for whom we listen, of those rooms that have one. What moves later is heard of.
+
+        Waits for the broker as long as it takes: the caller brings a deadline. Raises BrokerRefused.
+        """
+        self._doorbell.listen([reader.channel])  # of a channel that was refused the doorbell knows no more
+        await reader.heard.wait()
+        while True:
+            await self._lane.up()
+            try:
+                moves, *ids = await self._lane.ask_master("HMGET", reader.key, MOVES, *rooms)
+            except BrokerGone:
+                continue
+            self._metrics.markers_asked += len(ids)
+            if reader.moves is None:
+                reader.moves = _number(moves)
+            known = ((room, _id(raw)) for room, raw in zip(rooms, ids, strict=True))
+            return {room: id for room, id in known if id is not None}
+
+    def ring(self, key: bytes, news: bytes) -> None:
+        """Markers moved, or somebody says so."""
+        reader = self._listening.get(key)
+        if reader is None:
+            return
+        head, _, lines = news.partition(b"\n")
+        try:
+            moved = [_moved(reader, line) for line in lines.decode().split("\n")]
+            moves = int(head)
+        except ValueError:
+            self._metrics.nonsense["marker"] += 1
+            refusals.puzzle("marker", key, news)
+            return
+        missed = reader.moves is not None and moves not in (reader.moves, reader.moves + 1)
+        reader.moves = moves
+        self.on_moved(reader, moved)
+        if missed:
+            self.on_missed(reader)
+
+    def listens(self, key: bytes) -> None:
+        """The channel is connected (again). What moved until now may have gone unheard."""
+        reader = self._listening.get(key)
+        if reader is None:
+            return
+        reader.heard.set()
+        if reader.moves is not None:
+            self._doubted[reader] = None
+            self._doubts.set()
+
+    async def prove(self) -> None:
+        """Ask, until cancelled, whether those who are doubted moved meanwhile; most did not."""
+        while True:
+            if not self._doubted:
+                self._doubts.clear()
+                await self._doubts.wait()
+            await self._lane.up()
+            readers = list(islice(self._doubted, MARKERS_PER_CALL))
+            for reader in readers:
+                del self._doubted[reader]
+            try:
+                counts = await self._lane.ask_master_all([("HGET", reader.key, MOVES) for reader in readers])
+            except BrokerGone:
+                self._doubted.update(dict.fromkeys(readers))
+                continue
+            for reader, count in zip(readers, counts, strict=True):
+                if isinstance(count, BrokerRefused):
+                    refusals.tell(str(count))
+                elif _number(count) != reader.moves:
+                    reader.moves = _number(count)
+                    self.on_missed(reader)
+
+
+def _refuse(markers: Iterable[Marker], error: str) -> None:
+    refusals.tell(error)
+    refusal = PASSING.get(BrokerRefused(error).code)
+    reason = "the broker refused the marker" if refusal is None else refusal.reason
+    for marker in markers:
+        marker.refused(reason)
+
+
+def _number(raw: bytes | None) -> int:
+    """A count of moves; UNSEEN: a stranger's."""
+    try:
+        return int(raw or 0)
+    except ValueError:
+        return UNSEEN
+
+
+def _id(raw: bytes | None) -> EntryId | None:
+    """A marker; None: there is none, or none of ours."""
+    try:
+        return None if raw is None else parse_id(raw.decode())
+    except ValueError:
+        return None
+
+
+def _moved(reader: Reader, line: str) -> Marker:
+    """A line of mark.lua's news. Raises ValueError: it is none."""
+    room, id, session = line.split(" ")
+    return Marker(reader, RoomName(room), parse_id(id), session)

@@ -1,0 +1,179 @@
+"""Who has read up to where, for the connections of this node: asked for as they join or watch, and told as it moves.
+
+A user's markers are the broker's. What is here is which connections are whose, and who has to be told anew. Who never
+asks for a room costs nothing here, nor does a connection whose user is nobody.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+
+from gateway.broker.errors import BrokerRefused
+from gateway.broker.markers import Marker, Markers, Reader
+from gateway.config import Settings
+from gateway.core.entry import EntryId
+from gateway.core.names import RoomName
+from gateway.core.user import User
+from gateway.core.wires import v1
+from gateway.metrics import Metrics
+from gateway.rooms.session import Connection
+from gateway.rooms.watch import Watchers
+
+# Who could not be told is told after so long.
+AGAIN_S = 1.0
+
+
+class Known:
+    """Up to where somebody has read in some rooms, while an answer is made of it: what moves meanwhile is in it."""
+
+    __slots__ = ("loading", "markers", "rooms")
+
+    def __init__(self, rooms: Collection[RoomName]) -> None:
+        self.rooms = frozenset(rooms)
+        self.markers: dict[RoomName, EntryId] = {}
+        # None: there is nothing to ask for.
+        self.loading: asyncio.Task[None] | None = None
+
+    async def loaded(self) -> None:
+        """Wait until the broker has said, at most `broker_timeout_s`. What it does not say is told later."""
+        if self.loading is not None:
+            await self.loading
+
+    def move(self, markers: Iterable[tuple[RoomName, EntryId]]) -> None:
+        """They are so far at least."""
+        for room, id in markers:
+            if room in self.rooms:
+                self.markers[room] = max(id, self.markers.get(room, id))
+
+
+class Readers:
+    """The connections of this node whose users' markers it hears of."""
+
+    def __init__(self, markers: Markers, watchers: Watchers, settings: Settings, metrics: Metrics) -> None:
+        self._markers = markers
+        self._watchers = watchers
+        self._settings = settings
+        self._metrics = metrics
+        markers.on_moved, markers.on_missed = self._tell, self._missed
+        self._readers: dict[Connection, Reader] = {}
+        self._connections: dict[Reader, set[Connection]] = {}
+        self._asking: dict[Reader, list[Known]] = {}
+        # To be told anew, of all their rooms.
+        self._owed: dict[Connection, None] = {}
+        self._owes = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    # ---- for one connection ----
+
+    def meet(self, connection: Connection) -> Reader | None:
+        """Whose a connection is, which has not ended; None: its user is nobody. From the first time on it hears what
+        moves, beginning with what is."""
+        reader = self._readers.get(connection)
+        if reader is None and connection.user.id:
+            reader = self._markers.reader(connection.user.id, self._stays_s(connection.user))
+            self._readers[connection] = reader
+            if reader not in self._connections:
+                self._connections[reader] = set()
+                self._markers.listen(reader)
+            self._connections[reader].add(connection)
+            self._owe(connection)
+        return reader
+
+    def forget(self, connection: Connection) -> None:
+        """A connection ends. Idempotent."""
+        reader = self._readers.pop(connection, None)
+        self._owed.pop(connection, None)
+        if reader is not None:
+            self._connections[reader].remove(connection)
+            if not self._connections[reader]:
+                del self._connections[reader]
+                self._markers.ignore(reader)
+
+    @asynccontextmanager
+    async def asking(self, connection: Connection, rooms: Collection[RoomName]) -> AsyncIterator[Known]:
+        """What the user of a connection, which has not ended, has read in these. To be told before it is left."""
+        known = Known(rooms)
+        reader = self.meet(connection)
+        if reader is None or not rooms:
+            yield known
+            return
+        asking = self._asking.setdefault(reader, [])
+        asking.append(known)
+        known.loading = asyncio.create_task(self._load(connection, reader, known), name="markers")
+        try:
+            yield known
+        finally:
+            known.loading.cancel()
+            asking.remove(known)
+            if not asking:
+                del self._asking[reader]
+
+    async def _load(self, connection: Connection, reader: Reader, known: Known) -> None:
+        try:
+            async with asyncio.timeout(self._settings.broker_timeout_s):
+                known.move((await self._markers.of(reader, known.rooms)).items())
+        except (TimeoutError, BrokerRefused):
+            if connection in self._readers:
+                self._owe(connection)
+
+    def concerns(self, connection: Connection, room: RoomName) -> bool:
+        """Whether it is in that room, or watches it."""
+        return room in connection.sessions or self._watchers.watches(connection, room)
+
+    # ---- telling ----
+
+    async def run(self) -> None:
+        """Tell those who have to be told anew, until cancelled: one after the other."""
+        while True:
+            await self._owes.wait()
+            self._owes.clear()
+            for connection in list(self._owed):
+                if connection in self._owed:  # it did not end while others were told
+                    del self._owed[connection]
+                    await self._tell_all(connection, self._readers[connection])
+            if self._owed:
+                await asyncio.sleep(AGAIN_S)
+                self._owes.set()
+
+    async def _tell_all(self, connection: Connection, reader: Reader) -> None:
+        if self._full(connection):
+            self._owe(connection)
+            return
+        rooms = connection.sessions.keys() | self._watchers.rooms(connection)
+        async with self.asking(connection, rooms) as known:
+            await known.loaded()
+            self._write(connection, [Marker(reader, room, id, "") for room, id in known.markers.items()])
+
+    def _tell(self, reader: Reader, moved: list[Marker]) -> None:
+        for known in self._asking.get(reader, ()):
+            known.move((marker.room, marker.id) for marker in moved)
+        for connection in list(self._connections.get(reader, ())):
+            if self._full(connection):
+                self._owe(connection)
+            else:
+                self._write(connection, moved)
+
+    def _write(self, connection: Connection, moved: Iterable[Marker]) -> None:
+        for marker in moved:
+            if marker.session != connection.id and self.concerns(connection, marker.room):
+                connection.write(v1.read(marker.room, marker.id))
+                self._metrics.markers_told += 1
+
+    def _missed(self, reader: Reader) -> None:
+        for connection in self._connections.get(reader, ()):
+            self._owe(connection)
+
+    def _owe(self, connection: Connection) -> None:
+        self._owed[connection] = None
+        self._owes.set()
+
+    def _full(self, connection: Connection) -> bool:
+        full = connection.transport.get_write_buffer_size() > self._settings.outgoing_bytes_max
+        self._metrics.markers_put_off += full
+        return full
+
+    def _stays_s(self, user: User) -> float:
+        settings = self._settings
+        return min(settings.read_ttl_s, settings.room_idle_s) if user.guest else settings.read_ttl_s
