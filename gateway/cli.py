@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed, 2 the command line or a setting is wrong (a line f
 import argparse
 import shutil
 import sys
+from collections.abc import Collection
 from typing import Any, NoReturn, get_args
 
 from pydantic.fields import FieldInfo
@@ -20,8 +21,15 @@ COMMANDS = {
     "node": "run one node: what a container runs",
     "broker": "make a broker what hiroba wants, or say where it is not",
     "config": "print every setting, its value and where it came from",
+    "kick": "put a user out, of one room or of all, for a time",
+    "revoke": "make tokens good no more: a user's, one, everybody's",
     "loadtest": "measure how much a server holds, and whether anything was lost",
 }
+# Those that put somebody out.
+PUT_OUT = ("kick", "revoke")
+OF_PUT_OUT = ("user", "room", "for_s", "token", "everybody", "issued_before", "lift")
+SETTINGS_OF_PUT_OUT = ("broker_url", "data", "key_prefix", "broker_timeout_s", "orders_max", "revoked_s")
+KICK_S = 600.0
 # Other names of a flag.
 ALIASES = {"broker_url": ("--broker",)}
 
@@ -51,6 +59,7 @@ def _run(argv: list[str]) -> int:
     wrong = _strays(rest)
     given = vars(options)
     command, file = given.pop("command"), given.pop("config")
+    asked = {name: given.pop(name) for name in OF_PUT_OUT if name in given}
     example, markdown = given.pop("example", False), given.pop("markdown", False)
     if (example or markdown) and not wrong:
         sys.stdout.write(config_show.example() if example else config_show.markdown())
@@ -63,7 +72,20 @@ def _run(argv: list[str]) -> int:
     if command == "config":
         sys.stdout.write(config_show.values(loaded))
         return 0
+    if command in PUT_OUT:
+        return _put_out(command, asked, loaded.settings)
     return _serve(command, loaded.settings)
+
+
+def _put_out(command: str, asked: dict[str, Any], settings: Settings) -> int:
+    from gateway import put_out
+
+    try:
+        print(put_out.run(command, asked, settings))
+    except put_out.Failed as exc:
+        print(f"hiroba {command}: {exc}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _serve(command: str, settings: Settings) -> int:
@@ -129,18 +151,38 @@ def _parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
             formatter_class=_Help,
         )
-        _add_settings(command)
+        if name in PUT_OUT:
+            command.usage = None
+            _add_put_out(name, command)
+            _add_settings(command, SETTINGS_OF_PUT_OUT)
+            continue
+        _add_settings(command, Settings.model_fields)
         if name == "config":
             command.add_argument("--example", action="store_true", help="print a commented hiroba.toml instead")
             command.add_argument("--markdown", action="store_true", help="print docs/settings.md instead")
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_put_out(name: str, parser: argparse.ArgumentParser) -> None:
+    """What is said of whom, beside settings."""
+    if name == "kick":
+        parser.add_argument("user", metavar="USER", help="the user's id: what tokens call sub")
+        parser.add_argument("--room", metavar="ROOM", help="the room that is closed to the user (all)")
+        parser.add_argument("--for-s", metavar="S", type=float, default=KICK_S, help=f"for how long ({KICK_S:g})")
+    else:
+        parser.add_argument("user", metavar="USER", nargs="?", help="all tokens of this user: what they call sub")
+        parser.add_argument("--token", metavar="JTI", help="the one token of this id: what it calls jti")
+        parser.add_argument("--everybody", action="store_true", help="all tokens of all users")
+        when = "those issued before, 2027-01-31T12:00:00Z or Unix seconds (now)"
+        parser.add_argument("--issued-before", metavar="WHEN", help=when)
+    parser.add_argument("--lift", action="store_true", help="take such an order back")
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
     parser.add_argument("--config", metavar="FILE", help="the TOML file (else HIROBA_CONFIG, else ./hiroba.toml)")
     for section in SECTIONS:
         group = parser.add_argument_group((section.__doc__ or "").lower())
-        for name in section.__annotations__:
+        for name in [name for name in section.__annotations__ if name in names]:
             field = Settings.model_fields[name]
             # No default here: a flag that was not given must not hide the environment.
             extra: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(field)}

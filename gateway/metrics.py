@@ -127,6 +127,16 @@ COUNTERS = (
     ),
     ("pages", "hiroba_pages_read", "Pieces of logs read from the stream, for walks and for who pages back."),
     ("paged", "hiroba_pages_told", "Pages of older entries told to clients that asked for them (history)."),
+    (
+        "standing_read",
+        "hiroba_standing_read",
+        "Times this node read all orders that stand: at its start, and where the control log could not tell them.",
+    ),
+    (
+        "orders_given_again",
+        "hiroba_orders_given_again",
+        "Orders (kicks, revocations) that the broker had lost, and this node knew and gave again.",
+    ),
     ("pings", "hiroba_pings_sent", "Pings sent to quiet connections."),
     ("gc_pauses", "hiroba_gc_pauses", "Garbage collections of this process."),
 )
@@ -147,6 +157,8 @@ LABELLED = (
         "reason",
         "WebSockets, event streams and requests at /streams/ refused, by reason.",
     ),
+    ("orders", "hiroba_orders_heard", "kind", "Orders heard in the control log: kick, token, issued (revocations)."),
+    ("put_out", "hiroba_put_out", "kind", "Connections, and sessions in one room, that an order ended, by its kind."),
     ("nonsense", "hiroba_broker_nonsense", "what", "Things heard from the broker that nobody of ours wrote, by kind."),
     (
         "requests_refused",
@@ -224,6 +236,8 @@ class Metrics:
     markers_put_off: int
     pages: int
     paged: int
+    standing_read: int
+    orders_given_again: int
     pings: int
     gc_pauses: int
     gather_s: float | None
@@ -235,6 +249,8 @@ class Metrics:
     handshakes_refused: Counter[str]
     requests_refused: Counter[str]
     broker_reconnects: Counter[str]
+    orders: Counter[str]
+    put_out: Counter[str]
     nonsense: Counter[str]
     publish_latency: Histogram
     delivery_latency: Histogram

@@ -208,6 +208,11 @@ class Node:
             ("hiroba_watchers", "Connections that watch rooms.", lambda: len(self.watchers)),
             ("hiroba_readers", "Users of whom this node hears what they have read.", lambda: len(self.readers)),
             ("hiroba_markers_waiting", "Read markers on their way to the broker.", self.broker.markers.waiting),
+            (
+                "hiroba_orders_standing",
+                "Kicks and revocations that stand, as this node knows them.",
+                lambda: len(self.broker.control.standing),
+            ),
             ("hiroba_tails_bytes", "Memory of the rooms' tails, and of what walks share.", self.hub.tail_bytes),
             ("hiroba_publish_queue_entries", "Publishes not answered yet.", self.broker.publisher.queued),
             ("hiroba_probe_age_seconds", "Since the road to the broker was proven.", self.broker.probe_age_s),

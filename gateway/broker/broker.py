@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
-from broker_config.retention import Retention
 from gateway.broker import refusals
+from gateway.broker.control import Control
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
@@ -21,6 +21,7 @@ from gateway.broker.groups import Groups, settled
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.broker.markers import Markers
+from gateway.broker.orders import Orders, retention_of
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
 from gateway.broker.publisher import PASSING, Publisher, Refusal
@@ -83,21 +84,13 @@ class Broker:
             entry_bytes_max=settings.message_bytes_max,
         )
         self._doorbell = Doorbell(self._bell_lane, self._ring, self._listens, metrics, settings.broker_timeout_s)
-        retention = Retention(
-            settings.retention_s,
-            settings.retention_entries_min,
-            settings.retention_bytes_min,
-            settings.retention_entries_max,
-            settings.retention_bytes_max,
-            settings.room_idle_s,
-        )
         self.publisher = Publisher(
             node,
             keys,
             self._publish_lane,
             clock,
             Pace(settings.gather_s, settings.gather_max_s),
-            retention,
+            retention_of(settings),
             metrics,
             timeout_s=settings.publish_timeout_s,
             entries_max=settings.publish_queue_entries_max,
@@ -124,6 +117,8 @@ class Broker:
         self._withdrawing = False
         # A connection is back, or hears the probe's bells again: nobody need wait for the next turn to know.
         self._mended = asyncio.Event()
+        orders = Orders(node, keys, page_lane, self.publisher, settings)
+        self.control = Control(keys.orders, orders, self.clock_offset_s, settings, metrics)
         self.reads = Reads(page_lane, settings.pages_max, metrics)
         followed = self._reader.feeds.__contains__
         self.tops = Tops(keys, self._doorbell, page_lane, followed, settings, metrics)
@@ -174,11 +169,11 @@ class Broker:
         """
         entry_bytes_max = self._settings.message_bytes_max
         feeds = {name: Feed(self._keys.log(name), follower, entry_bytes_max) for name, follower in rooms.items()}
-        refused = await self._start(feeds)
-        started = [feed for name, feed in feeds.items() if name not in refused]
+        refused = await self._start(list(feeds.values()))
+        started = [feed for feed in feeds.values() if feed not in refused]
         if started:
             await self._attach(started)
-        return feeds | refused
+        return {name: refused.get(feed, feed) for name, feed in feeds.items()}
 
     async def _attach(self, feeds: Sequence[Feed]) -> None:
         channels = [self._keys.channel(feed.key) for feed in feeds]
@@ -215,18 +210,18 @@ class Broker:
         if key == self._probe.feed.key:
             self._mended.set()
 
-    async def _start(self, feeds: Mapping[RoomName, Feed]) -> dict[RoomName, BrokerRefused]:
+    async def _start(self, feeds: Sequence[Feed]) -> dict[Feed, BrokerRefused]:
         """Put the cursors at the logs' ends; at 0-0 where there is no log. What is no log is refused."""
-        commands = [("XREVRANGE", feed.key, "+", "-", "COUNT", 1) for feed in feeds.values()]
+        commands = [("XREVRANGE", feed.key, "+", "-", "COUNT", 1) for feed in feeds]
         while True:
             await self._read_lane.up()
             with suppress(BrokerGone):
                 replies = await self._read_lane.ask_master_all(commands)
                 break
-        refused: dict[RoomName, BrokerRefused] = {}
-        for (name, feed), newest in zip(feeds.items(), replies, strict=True):
+        refused: dict[Feed, BrokerRefused] = {}
+        for feed, newest in zip(feeds, replies, strict=True):
             if isinstance(newest, BrokerRefused):
-                refused[name] = newest
+                refused[feed] = newest
                 continue
             for id, fields in newest:
                 feed.start(entry_id(id), epoch_of(fields))
@@ -268,9 +263,21 @@ class Broker:
         keep("tops' sweep", self.tops.sweep())
         keep("markers", self.markers.run())
         keep("markers' proof", self.markers.prove())
+        # Before the road can be proven, so before anybody comes in.
+        await self._insist("control", self._obey)
+        keep("control", self.control.run())
         await self._insist("probe", lambda: self._attach((self._probe.feed,)))
         self._probing = True
         await asyncio.Event().wait()
+
+    async def _obey(self) -> None:
+        """Follow the control log, and know what stands."""
+        feed = self.control.feed
+        if feed.key not in self._reader.feeds:
+            for refused in (await self._start((feed,))).values():
+                raise refused
+            await self._attach((feed,))
+        await self.control.load()
 
     async def _watch(self) -> None:
         """Give up a server that is master no longer by the sentinels; where it is gone, wait no longer for the next."""

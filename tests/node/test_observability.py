@@ -55,7 +55,7 @@ async def test_every_metric_is_there_with_a_sentence_and_no_rooms_name(shared_no
     for name, family in families.items():
         assert len(family.documentation) > 10, name
         labels = {label for sample in family.samples for label in sample.labels}
-        assert labels <= {"reason", "what", "lane", "wire", "code", "le", "version", "python", "node"}, name
+        assert labels <= {"reason", "what", "lane", "wire", "code", "kind", "le", "version", "python", "node"}, name
     assert "secretplans" not in text
     assert families["hiroba_build_info"].samples[0].labels["version"]
 
