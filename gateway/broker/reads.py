@@ -9,7 +9,7 @@ import broker_config
 from gateway.broker.errors import BrokerRefused, Fault, fault_of
 from gateway.broker.feed import Feed
 from gateway.broker.lane import Lane
-from gateway.core.contiguity import first_id, former, place, told
+from gateway.core.contiguity import doubted, first_id, former, place, told
 from gateway.core.entry import START, Entry, EntryId, Gap, decode, entry_id
 from gateway.core.paging import Back, Page
 from gateway.metrics import Metrics
@@ -78,7 +78,11 @@ class Reads:
         line = None if behind_a_seam else former(feed.seams, cursor, past)
         if line is not None:
             raw = await self._range(feed, f"({place(feed.seams, line).before()}", top, entries_max)
-            return list(told(feed.seams, cursor, _decoded(raw), line)) if raw else []
+            stretch = _decoded(raw)
+            if not stretch:
+                return []
+            doubt = doubted(feed.seams, line, cursor, past, first_id(stretch[0]))
+            return list(told(feed.seams, cursor, stretch, line, doubt))
         if not raw:
             return []
         stretch = _decoded(raw[:entries_max])

@@ -43,6 +43,29 @@ def ascends(seams: Sequence[Seam], index: int) -> bool:
     return all(seam.first == START or seam.first > seams[index].high for seam in seams[index:])
 
 
+def may_have_stood(seams: Sequence[Seam], index: int, cursor: EntryId) -> bool:
+    """Whether this id, or a cursor before the entry behind it, may have stood in what a seam took: whether it agrees
+    with all ids that are known of that log, in which counts grow as ids do."""
+    seam = seams[index]
+    if not seam.kept < cursor <= seam.high or cursor == seam.first:
+        return False
+    known = [seam.kept, seam.read, seam.high]
+    if index and seams[index - 1].first != START:
+        known.append(seams[index - 1].first)
+    return all(cursor == id or (cursor.n >= id.n if cursor > id else cursor.n < id.n) for id in known)
+
+
+def doubted(seams: Sequence[Seam], line: int, cursor: EntryId, past: int = 0, oldest: EntryId = START) -> bool:
+    """Whether a cursor that stood before a seam may as well have stood before an earlier one, or behind it where the
+    log is trimmed now, so that nobody can count what its reader lost. `oldest`: the first entry behind the seam."""
+    seam = seams[line]
+    if cursor in (seam.read, seam.high):
+        return False  # an id that is known to have stood there
+    if START < seam.first < cursor and seam.first.n <= cursor.n < oldest.n:
+        return True
+    return any(seams[index].number > past and may_have_stood(seams, index, cursor) for index in range(line))
+
+
 def former(seams: Sequence[Seam], cursor: EntryId, past: int = 0) -> int | None:
     """The index of the first seam before which an id stood that the log has not got; None: of none that we know.
 
@@ -51,9 +74,9 @@ def former(seams: Sequence[Seam], cursor: EntryId, past: int = 0) -> int | None:
     """
     for index in range(len(seams) - 1, -1, -1):
         seam = seams[index]
-        took = seam.kept < cursor <= seam.high and seam.kept.n <= cursor.n <= seam.high.n
-        # A log that went on behind an earlier seam had no ids between what that one kept and its own first.
-        if took and any(earlier.kept < cursor < earlier.first.before() for earlier in seams[:index]):
+        took = may_have_stood(seams, index, cursor)
+        # A log that went on behind an earlier seam had no ids between what that one kept and what came there.
+        if took and any(seams[at].kept < cursor < place(seams[:index], at).before() for at in range(index)):
             continue
         if took and (seam.number > past or ascends(seams, index)):
             first = index
@@ -73,11 +96,12 @@ def place(seams: Sequence[Seam], index: int) -> EntryId:
 
 
 def told(
-    seams: Sequence[Seam], cursor: EntryId, stretch: list[Entry | Gap], line: int | None = None
+    seams: Sequence[Seam], cursor: EntryId, stretch: list[Entry | Gap], line: int | None = None, doubt: bool = False
 ) -> Iterable[list[Entry] | Gap]:
     """As `contiguous`; and at each seam that its reader crosses, what that reader lost there.
 
-    `line`: the index of the seam before which the cursor stands; None: it stands in the log itself.
+    `line`: the index of the seam before which the cursor stands; None: it stands in the log itself. `doubt`: or before
+    an earlier one.
     """
     n, debts = cursor.n, dict[int, tuple[int | None, int]]()
     for index in range(line or 0, len(seams)):
@@ -86,7 +110,7 @@ def told(
             continue  # it was told already
         at = bisect_left(stretch, first, key=first_id)
         before, _ = debts.get(at, (0, 0))
-        lost = seam.lost(n)
+        lost = None if doubt and index == line else seam.lost(n)
         debts[at] = (None if lost is None or before is None else before + lost), seam.number
         n = min(n, seam.kept.n)
     at = 0

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from gateway.core.bells import SERVER_DIGITS, Bells
-from gateway.core.contiguity import Seam, ascends, contiguous, first_id, former, told
+from gateway.core.contiguity import Seam, ascends, contiguous, doubted, first_id, former, told
 from gateway.core.contiguity import place as behind
 from gateway.core.entry import START, Entry, EntryId, Gap, decode_bell, is_bell
 
@@ -207,6 +207,8 @@ class History:
         """Whether somebody with this cursor, `past` so many seams, lost something to one, for all this node knows."""
         lines = self.lines
         n, index = cursor.n, former(lines, cursor, past)
+        if index is not None and doubted(lines, index, cursor, past):
+            return True
         for at in range(index or 0, len(lines)):
             seam, first = lines[at], behind(lines, at)
             if index is None and first != START and first.before() <= cursor:
