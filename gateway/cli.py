@@ -13,13 +13,14 @@ from typing import Any, NoReturn, get_args
 from pydantic.fields import FieldInfo
 
 from gateway import __version__, config_show
-from gateway.config import SECTIONS, Settings, SettingsError, as_text, masked
-from gateway.config_load import as_flag, load, unknown
+from gateway.config import SECRETS, SECTIONS, Settings, SettingsError, as_text, masked
+from gateway.config_load import as_flag, as_variable, load, unknown
 
 COMMANDS = {
     "up": "run node processes on one port, with a broker of their own unless one is named",
     "node": "run one node: what a container runs",
     "broker": "make a broker what hiroba wants, or say where it is not",
+    "token": "make a token for a user, or say what one is and whether it is good",
     "config": "print every setting, its value and where it came from",
     "kick": "put a user out, of one room or of all, for a time",
     "revoke": "make tokens good no more: a user's, one, everybody's",
@@ -42,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
             return _loadtest(argv[1:])
         if argv[:1] == ["broker"]:
             return _broker(argv[1:])
+        if argv[:1] == ["token"]:
+            return _token(argv[1:])
         return _run(argv)
     except SettingsError as exc:
         print(f"hiroba: {exc}", file=sys.stderr)
@@ -102,6 +105,12 @@ def _broker(argv: list[str]) -> int:
     from broker_config.cli import main as broker
 
     return broker(argv)
+
+
+def _token(argv: list[str]) -> int:
+    from gateway.auth.command import main as token
+
+    return token(argv, lambda config: load({}, config).settings)
 
 
 def _loadtest(argv: list[str]) -> int:
@@ -182,7 +191,7 @@ def _add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> No
     parser.add_argument("--config", metavar="FILE", help="the TOML file (else HIROBA_CONFIG, else ./hiroba.toml)")
     for section in SECTIONS:
         group = parser.add_argument_group((section.__doc__ or "").lower())
-        for name in [name for name in section.__annotations__ if name in names]:
+        for name in [name for name in section.__annotations__ if name in names and name not in SECRETS]:
             field = Settings.model_fields[name]
             # No default here: a flag that was not given must not hide the environment.
             extra: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(field)}
@@ -210,6 +219,10 @@ def _metavar(name: str, annotation: object) -> str:
 
 def _strays(arguments: list[str]) -> list[str]:
     """What is said of arguments that nobody takes. Beside a flag of no setting they may be its value."""
+    secret = [name for name in SECRETS if any(word.startswith(as_flag(name)) for word in arguments)]
+    if secret:  # nothing is said of the rest: one of them may be it
+        why = "is no flag, for everybody on this machine can read command lines: it is the variable"
+        return [f"{as_flag(name)} {why} {as_variable(name)}, or a key of hiroba.toml" for name in secret]
     known = [as_flag(name) for name in Settings.model_fields] + [flag for more in ALIASES.values() for flag in more]
     flags = [unknown(word.partition("=")[0], known) for word in arguments if word.startswith("--")]
     return flags or [f"unexpected argument {masked(word)}" for word in arguments]

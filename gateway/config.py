@@ -17,7 +17,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from broker_config import prefix
 from broker_config.retention import DEFAULT as RETENTION
-from gateway.urls import check_base_path, check_broker_url, check_origin
+from gateway.core.rights import Rights
+from gateway.urls import check_base_path, check_broker_url, check_http_url, check_origin, check_token_key
 from gateway.urls import masked as masked
 
 ENV_PREFIX = "HIROBA_"
@@ -41,6 +42,11 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _check_rights(value: tuple[str, ...]) -> tuple[str, ...]:
+    Rights.parse(value)
+    return value
+
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
 # More than zero; a float inside, whatever was written.
@@ -48,6 +54,7 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Origin = Annotated[str, AfterValidator(check_origin)]
 Comma = BeforeValidator(_split_commas)
+Letters = Annotated[tuple[str, ...], NoDecode, Comma, AfterValidator(_check_rights)]
 Hosts = Annotated[tuple[str, ...], NoDecode, Comma, Field(min_length=1)]
 
 
@@ -204,6 +211,36 @@ class Limits(Section):
 class People(Section):
     """Who comes in, and what they may do"""
 
+    token_keys: Annotated[tuple[Annotated[str, AfterValidator(check_token_key)], ...], NoDecode, Comma] = Field(
+        default=(), examples=["@/etc/hiroba/site.pem"]
+    )
+    """Keys that tokens (JWT) are held against; any of them may have signed one, so that keys can be exchanged:
+    `HS256:SECRET` (32 bytes at least, no comma), `HS256:@FILE`, `@FILE` with a public key in PEM (RS256, ES256, EdDSA),
+    a JWK or a JWK set, or the PEM itself. Files are read at start. Not a flag: all on a machine can read those."""
+    token_jwks_url: Annotated[str, AfterValidator(check_http_url)] | None = Field(
+        default=None, examples=["https://site.example.org/.well-known/jwks.json"]
+    )
+    """Where public keys are published as a JWK set, beside those of `token_keys`. Asked for when a token first comes,
+    when one has an unknown `kid` (at most every 5 s), and every `token_jwks_cache_s`. No redirect is followed."""
+    token_jwks_cache_s: Seconds = 600.0
+    """Keys of `token_jwks_url` are asked for anew after so long: until then one that was withdrawn counts. While nobody
+    answers there, those last known stay. PyJWT 300 s, Envoy 600 s."""
+    token_jwks_timeout_s: Seconds = 5.0
+    """Budget for the answer of `token_jwks_url`."""
+    token_audience: str | None = Field(default=None, examples=["hiroba"])
+    """What `aud` of a token must name. Unset, a token that is for somebody is refused (RFC 7519 §4.1.3)."""
+    token_issuer: str | None = Field(default=None, examples=["https://site.example.org"])
+    """What `iss` of a token must be. Unset, it may be anything."""
+    token_leeway_s: SecondsOrZero = Field(default=10.0, le=300)
+    """How far the clock of who makes tokens may be from ours: `exp` counts so much later, `nbf` and `iat` so much
+    earlier. RFC 7519: a few minutes at most."""
+    user_rights: Letters = ("*=rwp",)
+    """What a user may do whose token says nothing of rooms: `*=r,team-*=rw`. r read, w write, p see who is here, m
+    moderate; the longest pattern wins (docs/rights.md)."""
+    guests: bool | None = Field(default=None, examples=[True])
+    """Whether one may come in who says nothing of who they are. Unset: as long as no key is set."""
+    guest_rights: Letters = ("*=rwp",)
+    """What a guest may do, as in `user_rights`."""
     plain_users: bool = False
     """Tell clients of the wire `plain` who speaks: `{"message": …, "user": {"id", "name"}}`. Else they hear what the
     Channels tutorial's page hears, which has no user."""
@@ -326,6 +363,7 @@ class Settings(Serving, Limits, People, Road, Reading, Connections, Retention, L
         return self
 
     def _promises(self) -> Iterator[tuple[bool, str]]:
+        yield self.takes_guests or self.knows_users, "guests is false and no key is set: nobody could come in"
         last = self.ops_port + self.nodes - 1
         yield last <= 65_535, f"the last node's ops port would be {last}: lower ops_port or nodes"
         yield (
@@ -339,6 +377,15 @@ class Settings(Serving, Limits, People, Road, Reading, Connections, Retention, L
             a, b = getattr(self, low), getattr(self, high)
             yield 2 * a <= b, f"{low} ({a:g}) must not be above half of {high} ({b:g})"
 
+    @property
+    def knows_users(self) -> bool:
+        """Whether there is a way in for users."""
+        return bool(self.token_keys) or self.token_jwks_url is not None
+
+    @property
+    def takes_guests(self) -> bool:
+        return not self.knows_users if self.guests is None else self.guests
+
     def require_distinct_ports(self) -> None:
         """For `hiroba up`: raises `SettingsError` where a node's ops port would be the public port."""
         last = self.ops_port + self.nodes - 1
@@ -350,7 +397,8 @@ class Settings(Serving, Limits, People, Road, Reading, Connections, Retention, L
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, masked(value) if isinstance(value, str) else value
+            assert name is not None
+            yield name, for_people(name, value) if name in SECRETS or isinstance(value, str) else value
 
     def to_environ(self) -> dict[str, str]:
         """Variables that give a child process exactly these settings: `{**os.environ,
@@ -379,6 +427,15 @@ _TWICE = (
     ("heartbeat_s", "node_ttl_s"),
     ("sweep_s", "room_idle_s"),
 )
+
+
+# No flags, and shown to nobody.
+SECRETS = ("token_keys",)
+
+
+def for_people(name: str, value: object) -> str:
+    """A value of the setting `name` for people: without what is secret in it."""
+    return masked(as_text(value)).replace("\n", "\\n")
 
 
 def as_text(value: object) -> str:

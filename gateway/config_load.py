@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from gateway.config import ENV_PREFIX, Settings, SettingsError, masked
+from gateway.config import ENV_PREFIX, SECRETS, Settings, SettingsError, masked
 
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 CONFIG_FILE = Path("hiroba.toml")
@@ -137,7 +137,7 @@ def _in_words(error: ErrorDetails, origins: Mapping[str, str]) -> str:
     if not error["loc"]:
         return text
     name = str(error["loc"][0])
-    shown = "" if name == "broker_url" else f" {_shorten(error['input'])}"
+    shown = "" if name in ("broker_url", *SECRETS) else f" {_shorten(error['input'])}"
     return f"{_spelt(name, origins[name])}{shown} {text}"
 
 

@@ -9,7 +9,7 @@ from textwrap import wrap
 
 from pydantic.fields import FieldInfo
 
-from gateway.config import SECTIONS, Settings, as_text, masked
+from gateway.config import SECTIONS, Settings, as_text, for_people
 from gateway.config_load import Loaded
 
 _MARKDOWN_HEAD = """\
@@ -27,7 +27,7 @@ each value and where it came from, `hiroba config --example` a file to begin wit
 
 def values(loaded: Loaded) -> str:
     """A line for each setting: name, value, where it came from."""
-    shown = {name: masked(as_text(getattr(loaded.settings, name))) or "(unset)" for name, _ in _fields()}
+    shown = {name: for_people(name, getattr(loaded.settings, name)) or "(unset)" for name, _ in _fields()}
     name_width, value_width = max(map(len, shown)), min(48, max(map(len, shown.values())))
     lines = (f"{name:{name_width}}  {value:{value_width}}  {loaded.origins[name]}" for name, value in shown.items())
     return "".join(f"{line}\n" for line in lines)

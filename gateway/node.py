@@ -20,6 +20,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from gateway import __version__, logs, metrics, ports
+from gateway.auth.auth import Auth
 from gateway.broker.broker import Broker
 from gateway.broker.publisher import Refusal
 from gateway.clock import Clock
@@ -57,8 +58,18 @@ class Node:
         self.hub = Hub(self.broker, settings, self.metrics, self.keep)
         self.watchers = Watchers(self.broker.tops, settings, self.metrics)
         self.readers = Readers(self.broker.markers, self.watchers, settings, self.metrics)
+        self.auth = Auth(settings)
         context = Context(
-            id, settings, self.broker, self.hub, self.watchers, self.readers, self.clock, self.metrics, self.keep
+            id,
+            settings,
+            self.broker,
+            self.hub,
+            self.watchers,
+            self.readers,
+            self.clock,
+            self.metrics,
+            self.auth,
+            self.keep,
         )
         self.edge = Edge(context, connections_max(settings))
         self._doors: tuple[Door, ...] = ()
@@ -112,6 +123,7 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.auth.close()
         await self.broker.close()
         log.info("stopped")
         return 1 if self._failed else 0

@@ -20,14 +20,19 @@ _NO_PAGES = {"ws", "wss", "file", "ftp"}
 _USERINFO = re.compile(r"://(?:(?!://)\S)*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:sentinel_|ssl_)?password=)[^&#\s]*", re.IGNORECASE)
 
+# A JWT (all begin with `{"` in base64url), and a secret as `token_keys` has it.
+_SECRET = re.compile(r"(eyJ)[\w-]+\.[\w.-]*|(HS256:)(?!@)[^,\s'\"\]]+")
+
 
 def masked(text: str) -> str:
-    """`text` with the password of every URL in it as `***`; text without a URL comes back as it is.
+    """`text` with the password of every URL in it as `***`, every JWT and every secret of `token_keys`.
 
     The user's name stays (`redis://app:***@host`); a userinfo without a colon may be a password and goes
     whole. Costs one scan: a userinfo ends at white space or at the next `://` (`check_broker_url` refuses
     both inside one), so no input makes it quadratic.
     """
+    if "eyJ" in text or "HS256:" in text:
+        text = _SECRET.sub(lambda found: f"{found[1] or found[2]}***", text)
     if "://" not in text:
         return text
     return _QUERY_PASSWORD.sub(r"\1***", _USERINFO.sub(_hide, text))
@@ -95,6 +100,34 @@ def _host_port(host: str) -> tuple[str, int]:
 
 # What a node serves at its root: a prefix that begins like one of these could not be told from it.
 _OWN_PATHS = ("chat", "healthz", "sse", "static", "ws")
+
+
+def check_http_url(url: str) -> str:
+    """`url` unchanged, or ValueError: another server that this one asks."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        known = False
+    if not known or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    if "@" in parts.netloc:
+        raise ValueError("must hold neither user nor password")
+    return url
+
+
+def check_token_key(text: str) -> str:
+    """`text` unchanged, or ValueError in words that hold nothing of it. What is in files is looked at later."""
+    algorithm, colon, secret = text.partition(":")
+    if colon and algorithm == "HS256" and (secret.startswith("@") or len(secret.encode()) >= 32):
+        return text
+    if colon and algorithm == "HS256":
+        raise ValueError("has a secret of less than 32 bytes: openssl rand -hex 32")
+    if text.startswith("@") or "BEGIN PUBLIC KEY" in text:
+        return text
+    raise ValueError(
+        "must be HS256:SECRET, HS256:@FILE, @FILE (public key in PEM, JWK or JWK set) or a public key in PEM"
+    )
 
 
 def check_base_path(path: str) -> str:

@@ -1,7 +1,7 @@
 """What somebody may do in which rooms: letters by pattern, of which the longest wins (docs/rights.md). Pure."""
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.core.names import ROOM_NAME_CHARS_MAX
 
@@ -56,6 +56,17 @@ class Rights:
         self._patterns = sorted(patterns, key=lambda pattern: -pattern.length)
         # Where one pattern is all there is, a message costs no search.
         self._everywhere = checked["*"] if checked.keys() == {"*"} else None
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> "Rights":
+        """As settings have them: `team-*=rw`. Raises BadRights."""
+        letters: dict[str, str] = {}
+        for text in texts:
+            pattern, equals, given = text.partition("=")
+            if not equals:
+                raise BadRights(f"write PATTERN=LETTERS, as in team-*=rw, not {text[:50]!r}")
+            letters[pattern.strip()] = given.strip()
+        return cls(letters)
 
     def of(self, room: str) -> str:
         """The letters of a room, in the order of LETTERS; empty: it is closed.

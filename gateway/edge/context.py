@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from gateway.auth.auth import Auth
 from gateway.broker.broker import Broker
 from gateway.clock import Clock
 from gateway.config import Settings
@@ -23,5 +24,6 @@ class Context:
     readers: Readers
     clock: Clock
     metrics: Metrics
+    auth: Auth
     # Starts a task that the node owns.
     keep: Keep

@@ -7,9 +7,12 @@ from typing import TypeVar
 
 from aiohttp import web
 
+from gateway.auth.auth import Credentials
+from gateway.auth.denied import Denied
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.core.entry import EntryId
 from gateway.core.names import BadRoomName, RoomName, room_name
+from gateway.core.user import Grant
 from gateway.edge.callers import NoOrigin
 from gateway.edge.edge import Edge
 from gateway.rooms.hub import HubFull, Place
@@ -20,7 +23,9 @@ RETRY_AFTER_S = 2
 # Of what a client wrote, in a log line.
 TOLD_CHARS_MAX = 200
 # Every `label` of a Refused here.
-REASONS = ("room_name", "bad_origin", "origin", "body", "draining", "connections", "history", "rooms", "broker")
+REASONS = (
+    "room_name", "bad_origin", "origin", "body", "draining", "connections", "history", "forbidden", "rooms", "broker",
+)  # fmt: skip
 
 
 class Refused(Exception):
@@ -109,6 +114,62 @@ def cors(edge: Edge, request: web.Request, exposed: str = "Retry-After") -> Mapp
         return vary
     allowed = {"Access-Control-Allow-Origin": request.headers["Origin"], "Access-Control-Allow-Credentials": "true"}
     return {**vary, **allowed, "Access-Control-Expose-Headers": exposed}
+
+
+# ---- who it is ----
+
+# Of a WebSocket, for pages whose script can set no header: offered beside hiroba.v1 (docs/protocol.md).
+TOKEN_SUBPROTOCOL = "hiroba.token."
+TOKEN_COOKIE = "hiroba_token"
+
+
+def credentials_of(edge: Edge, request: web.Request) -> Credentials:
+    """What it says of who comes; nothing, where nobody would look at it."""
+    if not edge.context.auth.takes_tokens:
+        return Credentials()
+    scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
+    token = bearer.strip() if scheme.lower() == "bearer" else None
+    token = token or request.query.get("token") or _offered_token(request) or cookie_of(request, TOKEN_COOKIE)
+    return Credentials(token)
+
+
+def _offered_token(request: web.Request) -> str | None:
+    for line in request.headers.getall("Sec-WebSocket-Protocol", ()):
+        for name in line.split(","):
+            if name.strip().startswith(TOKEN_SUBPROTOCOL):
+                return name.strip().removeprefix(TOKEN_SUBPROTOCOL)
+    return None
+
+
+def cookie_of(request: web.Request, name: str) -> str | None:
+    """The first of this name: browsers send the one of the longest path first (RFC 6265 §5.4)."""
+    for line in request.headers.getall("Cookie", ()):
+        for pair in line.split(";"):
+            key, _, value = pair.strip().partition("=")
+            if key == name:
+                return value.strip('"') or None
+    return None
+
+
+async def admit(edge: Edge, request: web.Request, room: RoomName | None) -> Grant:
+    """What it may come in with, to this room; None: to none yet."""
+    try:
+        grant = await edge.context.auth.grant(credentials_of(edge, request))
+    except Denied as denied:
+        raise _refused(denied) from None
+    if room is not None and "r" not in grant.rights.of(room):
+        raise Refused(403, "forbidden", "this user may not read that room")
+    return grant
+
+
+def _refused(denied: Denied) -> Refused:
+    headers = {}
+    if denied.status == 401:  # RFC 9110 §15.5.2 wants one, RFC 6750 §3 says which
+        error = ' error="invalid_token"' if denied.reason.startswith("token") else ""
+        headers = {"WWW-Authenticate": f"Bearer{error}"}
+    elif denied.status == 503:
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+    return Refused(denied.status, denied.reason, denied.args[0], **headers)
 
 
 # ---- what the broker is asked ----

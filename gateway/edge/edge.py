@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Collection
 
+from gateway.auth import denied
 from gateway.core.closes import Close
 from gateway.core.wires import DURABLE, SSE, WIRES
 from gateway.edge.callers import Callers
@@ -28,6 +29,7 @@ class Edge:
         self.context = context
         self.settings = context.settings
         self.metrics = context.metrics
+        self.metrics.known("handshakes_refused", denied.REASONS)
         self.metrics.known("closes", (close.label for close in Close))
         self.metrics.known("connections", (wire.name for wire in (*WIRES, SSE, DURABLE)))
         self.hub = context.hub
@@ -68,6 +70,7 @@ class Edge:
         self.metrics.connections[connection.wire.name] += 1
         connection.log("CONNECT", connection.path, connection.peer)
         connection.gone = self._gone
+        connection.end_in_time()
 
     def _farewell(self, connection: Listener) -> None:
         """The one line that says how a connection was."""

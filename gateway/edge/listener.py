@@ -26,14 +26,17 @@ _FIN = getattr(select, "POLLRDHUP", 0)
 # What the loop reads into, of every socket: it is taken out before the next one is read.
 _READ = bytearray(READ_BYTES)
 
+# So late may an end be noticed where the loop's clock and the world's part.
+EXPIRY_LOOK_S = 60.0
+
 
 class Listener(ABC, asyncio.BufferedProtocol):
     """One connection, from its answer's head to its last byte."""
 
     __slots__ = (
-        "_abort_timer", "_behind", "_context", "_stuck_bytes", "_stuck_since", "_turn", "_writable", "closing",
-        "entered", "gone", "grant", "id", "opened_at", "path", "peer", "quiet_looks", "received", "received_bytes",
-        "room", "sent_bytes", "sent_entries", "sessions", "slot", "transport", "wire",
+        "_abort_timer", "_behind", "_context", "_expiry", "_stuck_bytes", "_stuck_since", "_turn", "_writable",
+        "closing", "entered", "gone", "grant", "id", "opened_at", "path", "peer", "quiet_looks", "received",
+        "received_bytes", "room", "sent_bytes", "sent_entries", "sessions", "slot", "transport", "wire",
     )  # fmt: skip
 
     # Of logs.access: the lines that say how connections of this kind come and go.
@@ -89,6 +92,8 @@ class Listener(ABC, asyncio.BufferedProtocol):
         self._stuck_bytes = 0
         self._stuck_since = 0.0
         self._abort_timer: asyncio.TimerHandle | None = None
+        # Looks whether its grant has ended; None: it has no end.
+        self._expiry: asyncio.TimerHandle | None = None
 
     @property
     def user(self) -> User:
@@ -113,6 +118,8 @@ class Listener(ABC, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._abort_timer is not None:
             self._abort_timer.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
         self.resume_writing()
         # The kernel gave it up (TCP_USER_TIMEOUT): nobody acknowledged what was sent.
         self.end(Close.DEAD if isinstance(exc, TimeoutError) else Close.LOST)
@@ -192,6 +199,21 @@ class Listener(ABC, asyncio.BufferedProtocol):
             self.ask_for_life()
 
     # ---- how a session begins and ends, and how all do ----
+
+    def end_in_time(self) -> None:
+        """End it when its grant does. To be called when it has another grant."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if self.grant.expires_at is None or self.closing is not None:
+            return
+        left_s = self.grant.expires_at - time.time()
+        if left_s <= 0:
+            self.end(Close.EXPIRED)
+        else:
+            # The loop's clock stands still while a machine sleeps, the world's does not.
+            look_in_s = min(left_s, EXPIRY_LOOK_S)
+            self._expiry = asyncio.get_running_loop().call_later(look_in_s, self.end_in_time)
 
     def enter(self, place: Place) -> Session:
         """A session in a room that it is not in. The caller tells the client, and admits it, in this turn."""

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from gateway.core.entry import EntryId, cursor_of
 from gateway.core.names import RoomName
+from gateway.core.user import Grant
 from gateway.core.wires import SSE, sse, v1
 from gateway.edge import door
 from gateway.edge.door import Refused
@@ -48,12 +49,13 @@ async def _chat(edge: Edge, request: web.Request, peer: str) -> web.StreamRespon
         return _whole(edge, request, b"")
     edge.came()
     try:
+        grant = await door.admit(edge, request, name)
         place = await door.enter(edge, name, _after(request), history)
     except BaseException:
         edge.went()
         raise
     try:
-        return _let_in(edge, request, peer, place)
+        return _let_in(edge, request, peer, place, grant)
     finally:
         edge.context.hub.release(place.room)
 
@@ -75,13 +77,13 @@ def _after(request: web.Request) -> EntryId | None:
     return None if text is None else cursor_of(text)
 
 
-def _let_in(edge: Edge, request: web.Request, peer: str, place: Place) -> web.StreamResponse:
+def _let_in(edge: Edge, request: web.Request, peer: str, place: Place, grant: Grant) -> web.StreamResponse:
     """From the head to the room without an await between: the cursor was fixed before the head."""
     transport = request.transport
     if transport is None or transport.is_closing():  # gone while we asked the broker
         edge.went()
         return Upgraded()
-    stream = EventStream(edge.context, transport, request.path, peer, SSE, place.room.name)
+    stream = EventStream(edge.context, transport, request.path, peer, SSE, place.room.name, grant)
     session = stream.enter(place)
     stream.notice_death(edge.settings.stall_s)
     told = v1.welcome_payload(
@@ -135,6 +137,6 @@ def _preflight(edge: Edge, request: web.Request) -> Mapping[str, str]:
         **door.cors(edge, request),
         "Allow": METHODS,
         "Access-Control-Allow-Methods": METHODS,
-        "Access-Control-Allow-Headers": "Last-Event-ID, Cache-Control",
+        "Access-Control-Allow-Headers": "Last-Event-ID, Authorization, Cache-Control",
         "Access-Control-Max-Age": "7200",
     }

@@ -17,6 +17,7 @@ from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId
 from gateway.core.names import RoomName
 from gateway.core.streams import BadRequest, Live, Named, Offset, cursor_at, next_cursor, offset_of
+from gateway.core.user import Grant
 from gateway.core.wires import DURABLE, durable
 from gateway.edge import door
 from gateway.edge.door import Refused
@@ -85,13 +86,14 @@ async def _read(edge: Edge, request: web.Request, peer: str, name: RoomName) -> 
     edge.came()
     goes_on = None
     try:
+        grant = await door.admit(edge, request, name)
         place = await door.enter(edge, name, None, 0)
         try:
             if request.method == "HEAD":
                 return await _metadata(edge, place.room)
             page = await door.within(edge, _page(edge, place.room, asked))
             if asked.live is Live.EVENTS:
-                goes_on = _let_in(edge, request, peer, place, asked, page)
+                goes_on = _let_in(edge, request, peer, place, grant, asked, page)
                 return Upgraded()
             if asked.live is Live.POLL and not page.entries:
                 page = await _poll(edge, request, place.room, page)
@@ -229,13 +231,13 @@ class RoomEvents(EventStream):
 
 
 def _let_in(
-    edge: Edge, request: web.Request, peer: str, place: Place, asked: streams.Asked, page: Onward
+    edge: Edge, request: web.Request, peer: str, place: Place, grant: Grant, asked: streams.Asked, page: Onward
 ) -> RoomEvents | None:
     """From the page to the room without an await between. None: the client was gone before."""
     room, transport = place.room, request.transport
     if transport is None or transport.is_closing():
         return None
-    stream = RoomEvents(edge.context, transport, request.path, peer, DURABLE, room.name)
+    stream = RoomEvents(edge.context, transport, request.path, peer, DURABLE, room.name, grant)
     resumed = True if isinstance(asked.offset, EntryId) else None
     session = stream.enter(replace(place, cursor=page.reached, recovered=resumed, past=room.feed.past))
     stream.notice_death(edge.settings.stall_s)
@@ -261,6 +263,6 @@ def _preflight() -> Mapping[str, str]:
     return {
         "Allow": METHODS,
         "Access-Control-Allow-Methods": METHODS,
-        "Access-Control-Allow-Headers": "Cache-Control, If-None-Match",
+        "Access-Control-Allow-Headers": "Authorization, Cache-Control, If-None-Match",
         "Access-Control-Max-Age": "7200",
     }

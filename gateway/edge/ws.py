@@ -7,6 +7,7 @@ from gateway.core import handshake
 from gateway.core.closes import Close
 from gateway.core.entry import EntryId, cursor_of
 from gateway.core.names import RoomName
+from gateway.core.user import Grant
 from gateway.core.wires import DEFLATING, PLAIN, PLAIN_USERS, WIRES, Wire, v1
 from gateway.edge import door
 from gateway.edge.connection import Connection
@@ -15,6 +16,7 @@ from gateway.edge.edge import Edge
 from gateway.edge.takeover import Upgraded, take_over
 from gateway.logs import access
 from gateway.rooms.hub import Place
+from gateway.urls import masked
 
 log = structlog.get_logger()
 
@@ -44,19 +46,22 @@ async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResp
     if name is None:
         if not wire.answers:
             raise Refused(400, "subprotocol", "/ws/ is for the subprotocol hiroba.v1: Sec-WebSocket-Protocol")
-        edge.came()
-        return _let_in(edge, request, peer, wire, None)
-    after, history = _start(edge, request)
+    else:
+        after, history = _start(edge, request)
     edge.came()
+    place: Place | None = None
     try:
-        place = await door.enter(edge, name, after, history)
+        grant = await door.admit(edge, request, name)
+        if name is not None:
+            place = await door.enter(edge, name, after, history)
     except BaseException:
         edge.went()
         raise
     try:
-        return _let_in(edge, request, peer, wire, place)
+        return _let_in(edge, request, peer, wire, place, grant)
     finally:
-        edge.context.hub.release(place.room)
+        if place is not None:
+            edge.context.hub.release(place.room)
 
 
 def _checked(edge: Edge, request: web.Request) -> RoomName | None:
@@ -108,14 +113,16 @@ def _start(edge: Edge, request: web.Request) -> tuple[EntryId | None, int]:
     return after, door.history_of(edge, request)
 
 
-def _let_in(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place | None) -> web.StreamResponse:
+def _let_in(
+    edge: Edge, request: web.Request, peer: str, wire: Wire, place: Place | None, grant: Grant
+) -> web.StreamResponse:
     """From the 101 to the room, if there is one, without an await between: the cursor was fixed before the 101."""
     transport = request.transport
     if transport is None or transport.is_closing():  # gone while we asked the broker
         edge.went()
         return Upgraded()
     room = place.room.name if place is not None else None
-    connection = Connection(edge.context, transport, request.path, peer, wire, room)
+    connection = Connection(edge.context, transport, request.path, peer, wire, room, grant)
     session = connection.enter(place) if place is not None else None
     transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], wire.subprotocol, wire.deflates))
     if wire.answers:
@@ -125,7 +132,7 @@ def _let_in(edge: Edge, request: web.Request, peer: str, wire: Wire, place: Plac
         connection.write(told)
     if wire.subprotocol is None and "Sec-WebSocket-Protocol" in request.headers:
         edge.metrics.unspoken += 1
-        offered = door.told(request, "Sec-WebSocket-Protocol")
+        offered = masked(door.told(request, "Sec-WebSocket-Protocol") or "")
         log.info("no subprotocol in common: browsers hang up", session=connection.id, peer=peer, offered=offered)
     edge.welcome(connection)
     response = take_over(request, connection)

@@ -10,7 +10,7 @@ import pytest
 
 from gateway import __version__
 from gateway.cli import main
-from gateway.config import Settings
+from gateway.config import SECRETS, Settings
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "hunter2-geheim"
@@ -42,7 +42,7 @@ def test_help_lists_commands_and_every_setting(tmp_path: Path) -> None:
     for command in ("up", "node", "config", "loadtest"):
         assert f"\n    {command} " in done.stdout
     of_up = hiroba("up", "--help", cwd=tmp_path).stdout
-    for name in Settings.model_fields:
+    for name in Settings.model_fields.keys() - set(SECRETS):
         assert f"--{name.replace('_', '-')}" in of_up
     assert "--broker URL" in of_up and "(8000)" in of_up
     assert max(map(len, of_up.splitlines())) <= 100
@@ -180,3 +180,11 @@ def test_main_can_be_called(capsys: pytest.CaptureFixture[str]) -> None:
     """As the script `hiroba` does."""
     assert main(["config", "--markdown"]) == 0
     assert capsys.readouterr().out.startswith("# Settings\n")
+
+
+def test_a_secret_on_the_command_line_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    """Everybody on a machine can read command lines: it must not look as if that were a way to give one."""
+    secret = "s" * 40
+    for words in ([f"--token-keys=HS256:{secret}"], ["--token-keys", f"HS256:{secret}"]):
+        done = hiroba("up", *words, cwd=tmp_path)
+        assert done.returncode == 2 and "HIROBA_TOKEN_KEYS" in done.stderr and secret not in done.stderr

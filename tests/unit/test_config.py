@@ -44,6 +44,13 @@ def other(name: str, part: float = 0.5) -> Any:
         "log_level": "error" if part == 0.5 else "debug",
         "fd": int(10 * part),
         "connections_max": int(100 * part),
+        "token_keys": ["HS256:" + "x" * 32, f"@key-{part}.pem"],
+        "token_jwks_url": f"https://site.example/{part}",
+        "token_audience": f"chat-{part}",
+        "token_issuer": f"site-{part}",
+        "user_rights": ["*=r", f"team-{part}=rw"],
+        "guest_rights": ["*=r"] if part == 0.5 else ["lobby=rw"],
+        "guests": True,
     }
     if name in texts:
         return texts[name]

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import Metric
 
 from gateway import logs
+from gateway.auth.denied import REASONS
 from gateway.broker.publisher import Refusal
 from gateway.config import Settings
 from gateway.core.closes import Close
@@ -77,6 +78,7 @@ def test_what_a_v1_server_says() -> None:
         v1.welcome("s", "n", "r", id, True, 25.0, OPEN),
         V1.message(b'"r"', entry),
         v1.joined("r", id, True, "rw", 1, id),
+        v1.refreshed(1.0, 1),
         v1.left("r", 1),
         v1.left("r", reason="error"),
         v1.history("r", Page([entry], [Gap(id, id, None)], True), 1, deflates=False),
@@ -136,7 +138,15 @@ def test_handshake_refusals() -> None:
             said.add((call.args[0].value, call.args[1].value))
         elif name_of(call) == "busy":
             said.add((503, call.args[0].value))
+    said |= {(status, reason) for reason, (status, _) in REASONS.items()}
     assert len(said) > 5 and told == said
+
+
+def test_why_somebody_is_not_let_in() -> None:
+    """The table's words are the code's."""
+    rows = {reason: (int(status), when) for status, reason, when in table(PROTOCOL, "A handshake can be refused")}
+    said = {reason: (status, when.strip("`")) for reason, (status, when) in REASONS.items()}
+    assert {reason: rows[reason] for reason in REASONS} == said
 
 
 def test_fields_of_log_lines() -> None:

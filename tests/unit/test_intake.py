@@ -86,7 +86,16 @@ class Desk:
         self.tasks: list[asyncio.Task[None]] = []
         broker, nobody = SimpleNamespace(publisher=self.publisher), cast(Any, None)
         context = Context(
-            "n", Settings(**settings), cast(Any, broker), nobody, nobody, nobody, self.clock, self.metrics, self.keep
+            "n",
+            Settings(**settings),
+            cast(Any, broker),
+            nobody,
+            nobody,
+            nobody,
+            self.clock,
+            self.metrics,
+            nobody,
+            self.keep,
         )
         self.intake = client.intake = Intake(cast(Any, client), context)
 

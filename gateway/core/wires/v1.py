@@ -104,7 +104,13 @@ class Read(_Question, tag="read", kw_only=True):
         return self
 
 
-_Any = _Say | _Ping | Join | Leave | History | Watch | Unwatch | Read
+class Refresh(_Question, tag="refresh", kw_only=True):
+    """Go on by a newer token of the same user."""
+
+    token: str
+
+
+_Any = _Say | _Ping | Join | Leave | History | Watch | Unwatch | Read | Refresh
 _TYPES = {kind.__struct_config__.tag for kind in get_args(_Any)}
 
 _json = msgspec.json.encode
@@ -208,6 +214,11 @@ def joined(room: str, last_id: EntryId, recovered: bool, rights: str, ref: Ref, 
 def read(room: str, id: EntryId) -> bytes:
     """The user has read up to here, on another connection."""
     return _frame(type="read", room=room, id=str(id))
+
+
+def refreshed(expires_at: float | None, ref: Ref) -> bytes:
+    """The answer to a `refresh`: until when the connection may go on, Unix seconds."""
+    return _answer(ref, type="refreshed", expires_at=expires_at)
 
 
 def left(room: str, ref: Ref = None, reason: str | None = None) -> bytes:

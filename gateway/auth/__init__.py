@@ -1,0 +1,1 @@
+"""Who comes in, and with what rights: tokens, the site's word, guests. Knows no socket and no room."""

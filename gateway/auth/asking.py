@@ -1,0 +1,58 @@
+"""How other servers are asked by HTTP: within a time, for at most so many bytes, nowhere else than where we asked."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+
+import aiohttp
+
+ANSWER_BYTES_MAX = 65_536
+
+
+class Unanswered(Exception):
+    """No answer that could be used: `args[0]` says why, without what was said."""
+
+
+class Asker:
+    """One per node; its connections are kept. Close it when nobody asks any more."""
+
+    def __init__(self, connections_max: int) -> None:
+        self._connections_max = connections_max
+        # Made in the loop that it is used in.
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(self, url: str, headers: Mapping[str, str], timeout_s: float) -> tuple[int, bytes]:
+        """Status and body. Raises Unanswered."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=self._connections_max)
+            # No cookie of one answer may go out with another's question.
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        asked = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        try:
+            # A redirect leads to a login page, or to whom nobody here knows.
+            async with self._session.get(url, headers=asked, timeout=timeout, allow_redirects=False) as answer:
+                if 300 <= answer.status < 400:
+                    raise Unanswered(f"it redirects ({answer.status}), and nobody follows")
+                body = bytearray()
+                async for piece in answer.content.iter_any():
+                    body += piece
+                    if len(body) > ANSWER_BYTES_MAX:
+                        raise Unanswered(f"its answer has more than {ANSWER_BYTES_MAX} bytes")
+                return answer.status, bytes(body)
+        except TimeoutError:
+            raise Unanswered(f"no answer within {timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:
+            raise Unanswered(_words(exc)) from None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            await asyncio.sleep(0)  # the transports' own turn to close
+
+
+def _words(exc: Exception) -> str:
+    """What a connection error is, without the header that may be in it."""
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return f"no connection: {exc.os_error.strerror or type(exc.os_error).__name__}"
+    return f"the connection broke: {type(exc).__name__}"
