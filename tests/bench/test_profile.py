@@ -20,7 +20,7 @@ def test_a_profile_says_where_time_and_memory_go() -> None:
     assert float(re.search(r"([\d.]+)  Room\._deliver_live \(", busy)[1]) > 20  # type: ignore[index]
     held = float(re.search(r"([\d.]+)  all of Python's objects", idle)[1])  # type: ignore[index]
     assert 1_000 < held < 16_384
-    assert "edge/connection.py:" in idle
+    assert re.search(r"edge/ws\.py:\d+\n", idle), "where its connection was made"
 
 
 def test_an_unknown_row_is_named() -> None:
