@@ -10,7 +10,7 @@ from tests.support.client import Crowd
 from tests.support.raw import frame, handshake
 from tests.support.until import until
 
-ROOMS = [f"stalled{at}" for at in range(200)]
+ROOMS = [f"stalled{at}" for at in range(500)]
 READERS = 3
 ROUNDS = 4
 TEXT = "x" * 12_000
@@ -21,7 +21,7 @@ async def test_who_stalls_in_many_rooms_falls_behind_in_each_and_loses_nothing(
     start_node: NodeFactory, crowd: Crowd
 ) -> None:
     """Its rooms share its socket: as they catch up they fill it one after the other, not all at once: each by itself
-    would put a step of its own on top, 11 MB here."""
+    would put a step of its own on top, 11 MB for 200 rooms."""
     node = await start_node(messages_per_s=0, joins_per_s=0, tail_bytes_max=1_000_000, stall_s=60, pages_max=64)
     readers = []
     for _ in range(READERS):

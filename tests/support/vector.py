@@ -13,6 +13,8 @@ class Vector:
         self.cursors: dict[str, str] = {}
         self.joined: set[str] = set()
         self.messages = 0
+        # How often it was told that its node goes away.
+        self.sent_away = 0
 
     def lost(self) -> None:
         """The connection is gone. It is in no room, and knows where it was."""
@@ -38,6 +40,8 @@ class Vector:
             assert count(frame["id"]) == count(self.cursors[room]) + 1, f"behind {self.cursors[room]}: {frame}"
             self.cursors[room] = frame["id"]
             self.messages += 1
+        elif kind == "reconnect":
+            self.sent_away += 1
         else:
             assert kind in ("welcome", "ack"), frame
 

@@ -10,12 +10,14 @@ from typing import Any, cast
 from gateway.broker.feed import Feed
 from gateway.clock import Clock
 from gateway.config import Settings
+from gateway.core import frames
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId
 from gateway.core.names import room_name
 from gateway.core.wires import V1, Wire
 from gateway.edge.connection import Connection
 from gateway.edge.context import Context
+from gateway.edge.requests import Requests
 from gateway.metrics import Metrics
 from gateway.rooms.room import Room
 from gateway.rooms.session import Session
@@ -31,9 +33,11 @@ class Stuck:
 
     def __init__(self) -> None:
         self.waiting = 0
+        self.written = b""
 
     def write(self, data: bytes) -> None:
         self.waiting += len(data)
+        self.written += data
 
     def get_write_buffer_size(self) -> int:
         return self.waiting
@@ -142,18 +146,35 @@ async def test_a_connection_that_ends_leaves_all_its_rooms() -> None:
     assert connection.sent_entries == 2
 
 
+def walked(name: str, walk: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    return asyncio.create_task(walk)
+
+
+def broken(room: bytes, entry: Entry) -> bytes:
+    raise LookupError("a bug")
+
+
 async def test_a_session_whose_walk_fails_is_closed_and_not_left_deaf() -> None:
     """Whatever the bug is: nobody else would move it to the top, and it waits for nothing that could stall."""
-
-    def broken(entry: Entry) -> bytes:
-        raise LookupError("a bug")
-
-    def walked(name: str, walk: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(walk)
-
     room = opened("r", EntryId(1, 1), walked)
     room.deliver([Entry(EntryId(1, 1), "s", b"", b"1")])
     connection = connected(Stuck(), replace(V1, message=broken))
     joined(connection, room, EntryId(1, 0))
     await until(lambda: connection.closing, "it is closed")
     assert connection.closing is Close.ERROR
+
+
+async def test_who_knows_many_rooms_is_told_which_one_ended_and_why_and_keeps_the_others() -> None:
+    """`left` with a reason is that room's last frame; it may be joined again, for nothing of it is left."""
+    ended, other = opened("ended", EntryId(1, 1), walked), opened("other", EntryId(1, 1), walked)
+    ended.deliver([Entry(EntryId(1, 1), "s", b"", b"1")])
+    transport = Stuck()
+    connection = connected(transport, replace(V1, message=broken))
+    connection.requests = Requests(connection, connection._context)
+    joined(connection, ended, EntryId(1, 0))
+    stays = joined(connection, other, EntryId(1, 1))
+    await until(lambda: transport.written, "it is told")
+    assert transport.written == frames.text(b'{"type":"left","room":"ended","reason":"error"}')
+    assert connection.closing is None
+    assert connection.sessions == {other.name: stays}
+    assert ended.empty and not other.empty
