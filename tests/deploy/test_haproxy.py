@@ -79,6 +79,16 @@ async def test_four_nodes_share_400_sessions(broker: Broker, tmp_path: Path) -> 
         await asyncio.gather(*(ws.close() for ws in sockets))
 
 
+async def test_nodes_that_do_not_listen_yet_cost_nobody_an_answer(start_node: NodeFactory, tmp_path: Path) -> None:
+    """DNS has a node before it listens, and HAProxy sends people there before it has asked it. More than one of these:
+    to each other they are no way out."""
+    node = await start_node()
+    ghosts = [SimpleNamespace(port=free_port(), ops_port=node.ops_port) for _ in range(4)]
+    balancer = await HAProxy([node, *cast(list[Node], ghosts)], tmp_path).start()
+    async with Crowd() as crowd:
+        await asyncio.gather(*(crowd.member(cast(Node, balancer), "early") for _ in range(20)))
+
+
 async def test_a_killed_node_is_out_after_fall_checks_and_nobody_else_loses_anything(
     broker: Broker, tmp_path: Path
 ) -> None:
@@ -94,7 +104,8 @@ async def test_a_killed_node_is_out_after_fall_checks_and_nobody_else_loses_anyt
         return state if state["status"] == "DOWN" else None
 
     state = await until(out, "the node is out", within_s=10 * FALL * INTER_S)
-    assert int(state["chkfail"]) - before == FALL
+    # Or sooner: who is refused there sees it first.
+    assert int(state["chkfail"]) - before <= FALL
     # Those on the dead node came back; nobody else was moved or refused.
     for load, outcome in ((resuming, await resuming.end()), (plain, await plain.end())):
         assert codes(outcome) == {1006}
