@@ -1,6 +1,9 @@
 """Chromium's own EventSource over the kill of a node and the drain of another: each message once, in order."""
 
+import asyncio
 import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,12 @@ from playwright.async_api import Page
 from tests.browser.conftest import WindowFactory
 from tests.conftest import NodeFactory
 from tests.deploy.cluster import Cluster
+from tests.deploy.test_nginx import written
 from tests.support.broker import Broker
 from tests.support.client import Client, Crowd
+from tests.support.nginx import nginx
 from tests.support.node import Node
+from tests.support.ports import free_port
 from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
@@ -43,16 +49,56 @@ async def welcomed(page: Page, times: int) -> None:
     await until(is_back, f"welcome number {times}", within_s=60)
 
 
+class Door:
+    """Two nodes behind a proxy that is configured as we ship it."""
+
+    def __init__(self, nodes: list[Node], url: str, has_both: Callable[[], Awaitable[bool]]) -> None:
+        self.nodes = nodes
+        self.url = url
+        # Whether it would let somebody in by either node.
+        self.has_both = has_both
+
+
+async def by_haproxy(broker: Broker, directory: Path) -> Door:
+    cluster = await Cluster.start(broker, directory, 2, lb_wait_s=2.5, drain_s=0.1)
+
+    async def both_are_up() -> bool:
+        return all([(await cluster.balancer.status(number)).startswith("UP") for number in range(2)])
+
+    return Door(cluster.nodes, cluster.balancer.url("/chat/"), both_are_up)
+
+
+async def by_nginx(broker: Broker, directory: Path) -> Door:
+    """It learns of a node from its answers, so there is nothing to wait for."""
+    nodes = [
+        Node(broker.url, directory, f"node{n}", trusted_proxies="127.0.0.1", lb_wait_s=0, drain_s=0.1) for n in (0, 1)
+    ]
+    await asyncio.gather(*(node.start() for node in nodes))
+    port = free_port()
+    nginx(directory, written("nginx.md", at_8000=port, at_8001=nodes[0].port, at_8002=nodes[1].port)).spawn()
+
+    async def serves() -> bool:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return True
+        return False
+
+    await until(serves, "nginx serves")
+    return Door(nodes, f"http://127.0.0.1:{port}/chat/", serves)
+
+
+@pytest.mark.parametrize("open_door", [by_haproxy, by_nginx])
 async def test_an_event_source_loses_nothing_over_a_kill_and_a_drain(
-    broker: Broker, tmp_path: Path, window: WindowFactory
+    broker: Broker, tmp_path: Path, window: WindowFactory, open_door: Callable[[Broker, Path], Awaitable[Door]]
 ) -> None:
-    """Behind HAProxy. The room is empty when it comes: its URL alone would resume from nowhere."""
-    cluster = await Cluster.start(broker, tmp_path, 2, lb_wait_s=2.5, drain_s=0.1)
+    """The room is empty when it comes: its URL alone would resume from nowhere."""
+    door = await open_door(broker, tmp_path)
     page = await window()
-    await page.goto(cluster.balancer.url("/chat/"))
+    await page.goto(door.url)
     await page.evaluate(LISTEN)
     await welcomed(page, 1)
-    first, second = sorted(cluster.nodes, key=lambda node: node is not cluster.nodes[0])
+    first, second = door.nodes
     if not await serves(first):
         first, second = second, first
     async with Crowd() as crowd:
@@ -62,11 +108,7 @@ async def test_an_event_source_loses_nothing_over_a_kill_and_a_drain(
         await welcomed(page, 2)
         await say(speaker, 10, 20)
         await first.start()
-
-        async def both_are_up() -> bool:
-            return all([(await cluster.balancer.status(number)).startswith("UP") for number in range(2)])
-
-        await until(both_are_up, "HAProxy has both again", within_s=60)
+        await until(door.has_both, "both nodes are there again", within_s=60)
         await say(speaker, 20, 30)
         second.process.signal(15)
         other = await crowd.join(first, "lobby")
