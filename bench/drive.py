@@ -121,7 +121,8 @@ def drive(
 
     Raises `BenchError` when the driver gives up: a refused handshake, too few descriptors, a deaf server.
     """
-    argv = [str(program), "--port", str(server.port), "--prefix", f"b{time.monotonic_ns():x}", *work.flags()]
+    server.rooms_prefix = f"b{time.monotonic_ns():x}"
+    argv = [str(program), "--port", str(server.port), "--prefix", server.rooms_prefix, *work.flags()]
     child = subprocess.Popen(
         argv,
         bufsize=0,  # what readline() has not returned must stay visible to select()

@@ -1,9 +1,10 @@
 """The rows of the table: each one's work, how it is measured, and what it must reach. Read it top to bottom."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 
+from bench import servers
 from bench.drive import Run, Work
 from bench.lab import Lab
 from bench.machine import memory_of
@@ -248,6 +249,35 @@ def _compressing(lab: Lab, row: Row) -> None:
     row.bars.append(Bar("node", costs[1] / costs[0], 1.2, " × plain"))
 
 
+# ---- lists of rooms -------------------------------------------------------------------------------------------------
+
+_WATCHERS = 500
+
+
+def _watched(lab: Lab, row: Row) -> None:
+    """500 connections watch every room while others talk in them."""
+    work = MANY_ROOMS.at(2000, seconds=lab.seconds)
+    with lab.node() as server:
+        alone = lab.drive(row, work, server)
+    with lab.node() as server, ExitStack() as stack:
+        ends: list[Callable[[], int]] = []
+
+        def at_event(name: str) -> None:
+            if name == "joined":
+                ends.append(stack.enter_context(servers.watchers(server, work.rooms, _WATCHERS)))
+
+        watched = lab.drive(row, work, server, at_event=at_event)
+        tops = ends[0]()
+    _fill(row, watched, None)
+    each_per_s = tops / _WATCHERS / (work.warm + work.seconds)
+    ratio = watched.cpu_s("node") / alone.cpu_s("node")
+    row.figure = (
+        f"{figure(watched.us_per_delivery('node'))} µs watched, {figure(alone.us_per_delivery('node'))} not; "
+        f"{each_per_s:.2f} tops/s each"
+    )
+    row.bars.append(Bar("node", ratio, 1.3, " × unwatched"))
+
+
 _CHURN = Work(members=500, rate=200, churn=50)
 _LARGE = Work(members=2000, rate=50)
 _DEFLATE = ONE_ROOM.at(100, deflate=True)
@@ -271,4 +301,5 @@ ROWS = [
     Spec("10", "3,000 connect into 100 rooms", _storm),
     Spec("11", "500, 50 leave and return each s, 200 msg/s", _steady(_CHURN, 5.0)),
     Spec("12", "1 × 500, 1 KB, 100 msg/s, compressing", _compressing),
+    Spec("13", "200 × 5, 2,000 msg/s, 500 watch all 200 rooms", _watched),
 ]

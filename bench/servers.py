@@ -11,14 +11,14 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import redis
 
-from bench.machine import HERE, SERVER_CORE, BenchError
+from bench.machine import DRIVER_CORE, HERE, SERVER_CORE, BenchError
 
 START_S = 20.0
 STOP_S = 5.0
@@ -36,6 +36,8 @@ class Server:
     pids: dict[str, int]
     ops_port: int = 0
     broker: "redis.Redis | None" = field(default=None, repr=False)
+    # How the names of the rooms begin that the present run is in: `drive` says it.
+    rooms_prefix: str = ""
 
     def broker_connections(self) -> int:
         """Connections the broker holds, without the one that asks."""
@@ -73,6 +75,27 @@ def node(directory: Path, shipped_conf: bool = False, program: Sequence[str] = G
         with _process(argv, output, log) as child, contextlib.closing(redis.Redis(port=broker_port)) as asker:
             _await_ready(child, ops_port, log)
             yield Server(port, {"node": child.pid, "broker": broker_pid}, ops_port, asker)
+
+
+@contextlib.contextmanager
+def watchers(server: Server, rooms: int, connections: int) -> Iterator[Callable[[], int]]:
+    """Connections that watch all rooms of the run, on the driver's core. Gives what ends them: how many `tops` came."""
+    argv = [sys.executable, "-m", "bench.watchers", str(server.port), server.rooms_prefix, str(rooms), str(connections)]
+    child = subprocess.Popen(
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=HERE.parent,
+        preexec_fn=lambda: pin_and_die_with_us(DRIVER_CORE),  # noqa: PLW1509 - two system calls, no lock taken
+    )
+    try:
+        assert child.stdout is not None
+        if child.stdout.readline() != b"ready\n":
+            raise BenchError("those who watch were not let in; what they wrote is above")
+        yield lambda: int(child.communicate(timeout=STOP_S)[0])
+    finally:
+        child.kill()
+        child.communicate()
 
 
 @contextlib.contextmanager

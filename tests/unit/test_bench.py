@@ -123,7 +123,7 @@ def test_settings_that_differ_are_those_with_an_origin() -> None:
 def test_a_row_number_stands_for_its_variants() -> None:
     assert [spec.name for spec in select("1,8z")] == ["1", "1z", "1v", "8z"]
     assert select("") == ROWS
-    assert {spec.number for spec in ROWS} == {str(n) for n in range(1, 13)}
+    assert {spec.number for spec in ROWS} == {str(n) for n in range(1, 14)}
 
 
 def test_an_unknown_row_is_named(capsys: pytest.CaptureFixture[str]) -> None:
