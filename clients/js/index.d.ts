@@ -107,8 +107,10 @@ export interface RoomEvents {
 
 export interface HirobaEvents {
   state: StateEvent;
-  /** How far watched rooms grew. */
-  tops: { rooms: Record<string, EntryId> };
+  /** How far watched rooms grew; up to where the user has read in some. */
+  tops: { rooms: Record<string, EntryId>; read?: Record<string, EntryId> };
+  /** The user has read up to here, on another device, in a room that is joined or watched. */
+  read: { room: string; id: EntryId };
   /** An answer to nothing that was asked for, or a getToken that failed. */
   error: ErrorFrame;
 }

@@ -8,6 +8,8 @@ import { Link } from "./link.js";
 // A join refused with one of these is asked again, within so long; with another one it is final.
 const LATER = new Set(["timeout", "unknown", "refused", "busy"]);
 const LATER_MS = 5000;
+// Frames of no room, or of one that may be only watched.
+const TOLD = new Set(["tops", "read", "error"]);
 
 export class Connection {
   #base;
@@ -27,7 +29,7 @@ export class Connection {
   state = "idle";
 
   // `hear` is told state({state, code, reason}), alone(room): no place for it here, gone(room): the server ended it,
-  // tops(frame), error(frame), empty(): no room is left.
+  // empty(): no room is left, tell(frame).
   constructor(base, getToken, hear) {
     this.#base = base;
     this.#hear = hear;
@@ -126,10 +128,7 @@ export class Connection {
   }
 
   frame(frame) {
-    if (frame.type === "tops") {
-      this.#hear.tops(frame);
-      return;
-    }
+    if (TOLD.has(frame.type)) this.#hear.tell(frame);
     // A server that knows one room per connection does not name it.
     const room = frame.room === undefined ? this.#first : this.#joined.get(frame.room);
     if (!room || !this.rooms.has(room)) return;
@@ -139,10 +138,6 @@ export class Connection {
       this.#hear.gone(room);
       this.#closeIfEmpty();
     } else room.frame(frame);
-  }
-
-  error(frame) {
-    this.#hear.error(frame);
   }
 
   away() {
@@ -222,8 +217,7 @@ export class Connection {
 
   #watch(type, rooms) {
     this.ask({ type, rooms }, (answer) => {
-      if (answer.type === "tops") this.#hear.tops(answer);
-      else if (answer.code !== "lost") this.#hear.error(answer);
+      if (answer.code !== "lost") this.#hear.tell(answer);
     });
   }
 
@@ -235,6 +229,6 @@ export class Connection {
   }
 
   #each(act) {
-    for (const room of [...this.rooms]) act(room);
+    [...this.rooms].forEach(act);
   }
 }

@@ -82,7 +82,7 @@ export class Hiroba extends Events {
   }
 
   #each(act) {
-    for (const connection of [this.#main, ...this.#more]) act(connection);
+    [this.#main, ...this.#more].forEach(act);
   }
 
   #connection(hear) {
@@ -91,8 +91,7 @@ export class Hiroba extends Events {
       empty: () => {},
       alone: (room) => this.#alone(room),
       gone: (room) => this.#rooms.delete(room.name),
-      tops: (frame) => this.tell("tops", frame),
-      error: (frame) => this.tell("error", frame),
+      tell: (frame) => this.tell(frame.type, frame),
       ...hear,
     });
   }

@@ -21,7 +21,7 @@ const PATIENCE_MAX_S = 9;
 // Coming back makes no sense after these: the node would close again, or wanted to be left.
 const FINAL = new Set([1000, 1002, 1003, 1007, 1009, 4001, 4003]);
 const EXPIRED = 4001;
-// The ref of all that is not answered; others count from 1.
+// The ref of all whose answer nobody waits for; others count from 1.
 const WHISPER = 0;
 // The answer to what was asked of a connection that is gone.
 const LOST = { type: "error", code: "lost", text: "the connection is lost" };
@@ -55,8 +55,8 @@ export class Link {
   #answers = new Map();
 
   // `hear` is asked address(), and told welcome(frame), frame(frame), away(), lost(code, late_s), changed({state, code,
-  // reason}), error(frame). lost() returns true when the loss has an explanation that makes coming back sensible even
-  // after a final code. `late_s`: for so long the node may still hear what we said.
+  // reason}). lost() returns true when the loss has an explanation that makes coming back sensible even after a final
+  // code. `late_s`: for so long the node may still hear what we said.
   constructor(hear, getToken) {
     this.#hear = hear;
     this.#getToken = getToken;
@@ -93,7 +93,7 @@ export class Link {
       this.#connect(token ? [SUBPROTOCOL, TOKEN_PREFIX + token] : [SUBPROTOCOL]);
     } catch (exc) {
       if (turn !== this.#turn) return;
-      this.#hear.error({ type: "error", code: "token", text: String(exc) });
+      this.#hear.frame({ type: "error", code: "token", text: String(exc) });
       this.#lost(1006, "no token");
     }
   }
@@ -149,7 +149,7 @@ export class Link {
     this.#send({ ...frame, ref });
   }
 
-  // A frame that nobody answers, and that may be lost. Refused, by a server that does not know it, it is forgotten.
+  // A frame that may be lost, and whose answer is of no interest: an error of a server that does not know it, too.
   whisper(frame) {
     if (this.up) this.#send({ ...frame, ref: WHISPER });
   }
@@ -167,9 +167,7 @@ export class Link {
       answer(frame);
     } else if (frame.type === "welcome") this.#welcome(frame);
     else if (frame.type === "reconnect") this.#away(frame.after_s);
-    else if (frame.type === "error") frame.ref === WHISPER || this.#hear.error(frame);
-    // A pong has said all by coming.
-    else if (frame.type !== "pong") this.#hear.frame(frame);
+    else if (frame.ref !== WHISPER) this.#hear.frame(frame);
   }
 
   #welcome(frame) {
@@ -246,7 +244,8 @@ export class Link {
 
   #ask() {
     this.#asked = true;
-    this.#send({ type: "ping" });
+    // A pong says all by coming.
+    this.whisper({ type: "ping" });
     this.#within(this.#patience_s(), () => {
       if (this.#asked) this.letGo();
       else this.#listen();

@@ -6,6 +6,8 @@ import { Outbox } from "./outbox.js";
 
 // Between two that say "typing": others hear it for longer.
 const TYPING_MS = 3000;
+// Between two that say how far somebody has read: who scrolls reads on.
+const READ_MS = 1000;
 // Frames that are events as they are.
 const AS_THEY_ARE = new Set(["members", "typing", "presence"]);
 
@@ -36,6 +38,8 @@ export class Room extends Events {
   #ended = false;
   #read = null;
   #readSaid = null;
+  // One was said just now: the next one waits.
+  #readLately = false;
   #typedAt = -Infinity;
 
   // Made by Hiroba.join().
@@ -116,7 +120,7 @@ export class Room extends Events {
 
   // The user has read up to this entry. Never moves back; said again after a loss.
   read(id = this.lastId) {
-    if (id === null || (this.#read !== null && compare(id, this.#read) <= 0)) return;
+    if (!id || compare(id, this.#read ?? START) <= 0) return;
     this.#read = id;
     this.#sayRead();
   }
@@ -278,14 +282,20 @@ export class Room extends Events {
   }
 
   #sayRead() {
-    if (this.#state !== "connected" || this.#read === null || this.#read === this.#readSaid) return;
+    if (this.#state !== "connected" || this.#read === this.#readSaid || this.#readLately) return;
     this.#readSaid = this.#read;
     this.#connection.whisper({ type: "read", room: this.name, id: this.#read });
+    this.#readLately = true;
+    setTimeout(() => {
+      this.#readLately = false;
+      this.#sayRead();
+    }, READ_MS);
   }
 
   #readElsewhere(id) {
-    if (!id || (this.#read !== null && compare(id, this.#read) <= 0)) return;
-    this.#read = this.#readSaid = id;
-    this.tell("read", { id });
+    if (!id) return;
+    const further = compare(id, this.#read ?? START);
+    if (further >= 0) this.#read = this.#readSaid = id;
+    if (further > 0) this.tell("read", { id });
   }
 }

@@ -2,6 +2,7 @@
 // connection; from room to room no document is loaded.
 
 import { Hiroba } from "./client/index.js";
+import { START } from "./client/ids.js";
 import { prepare as prepareChoosing } from "./choose.js";
 import { Known } from "./known.js";
 import { List } from "./list.js";
@@ -33,9 +34,12 @@ let unseen = 0;
 prepareChoosing(texts);
 history.replaceState({ room: dataset.room }, "");
 show(dataset.room);
-chat.on("tops", ({ rooms }) => {
+chat.on("tops", ({ rooms, read = {} }) => {
   for (const [name, id] of Object.entries(rooms)) known.grew(name, id);
+  for (const [name, id] of Object.entries(read)) known.read(name, id);
 });
+// Of the rooms that are open it is told to each of them, with what its join brings.
+chat.on("read", ({ room, id }) => known.read(room, id));
 
 window.addEventListener("popstate", ({ state }) => {
   if (state === null) location.reload();
@@ -106,8 +110,13 @@ function newView(name) {
   });
   room.on("joined", ({ last_id }) => {
     if (!known.has(name)) known.opened(name);
-    if (view === shown && !document.hidden) known.read(name, last_id);
-    else known.grew(name, last_id);
+    known.grew(name, last_id);
+    if (view === shown && !document.hidden) room.read(last_id);
+    known.read(name, room.readId ?? START);
+  });
+  room.on("read", ({ id }) => {
+    known.read(name, id);
+    seen();
   });
   return view;
 }
@@ -136,9 +145,9 @@ function comeBack() {
   }
 }
 
-// Of rooms that are known but not open we hear how far they grow.
+// Of all rooms that are known we hear how far they grow, and up to where the same person has read on another device.
 function watch() {
-  const wanted = new Set(known.names.filter((name) => !open.has(name)));
+  const wanted = new Set(known.names);
   const more = [...wanted].filter((name) => !watched.has(name));
   const less = [...watched].filter((name) => !wanted.has(name));
   if (more.length > 0) chat.watch(more);
@@ -147,13 +156,14 @@ function watch() {
   for (const name of less) watched.delete(name);
 }
 
-// Whoever looks at a room has read it.
+// Whoever looks at a room has read it, here or on another device.
 function seen() {
-  if (!document.hidden) {
-    unseen = 0;
-    const { room } = shown ?? {};
-    if (room?.lastId) known.read(room.name, room.lastId);
+  const { room } = shown ?? {};
+  if (!document.hidden && room?.lastId) {
+    room.read();
+    known.read(room.name, room.lastId);
   }
+  if (!document.hidden || room?.unread === 0) unseen = 0;
   const title = `${shown?.room.name ?? texts.choose_title} · hiroba`;
   document.title = unseen === 0 ? title : `(${unseen}) ${title}`;
 }
