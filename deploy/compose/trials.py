@@ -61,13 +61,16 @@ async def watched() -> None:
 async def a_load_test() -> None:
     """README.md's load test: a target of Prometheus while it runs and no longer, nothing lost, and its report"""
     _, text = typed("README.md", "make secrets && GATEWAY_REPLICAS=4").splitlines()
+    run, taken = text.split(";")
     with tempfile.TemporaryDirectory() as here, (Path(here) / "said").open("wb+") as said:
-        with reader(text, here, said.fileno()) as typing:
+        with reader(run, here, said.fileno()) as typing:
             # Its image is built first.
             await until(lambda: health("loadtest", ["up"]), "the load test is scraped", 300)
-            assert await asyncio.to_thread(typing.wait, 300) == 0, "the load test ended otherwise"
+            code = await asyncio.to_thread(typing.wait, 300)
         counts = (Path(here) / "said").read_text("utf-8")
-        assert "lost 0  doubled 0  reordered 0" in counts, counts
+        # 98: this machine was too busy to say how fast it was.
+        assert code in (0, 98) and "lost 0  doubled 0  reordered 0" in counts, counts
+        types(taken, here)
         assert "<html" in (Path(here) / "report.html").read_text("utf-8")
     await until(lambda: health("loadtest", []), "its target is gone with it")
     docker("volume", "rm", "hiroba-test_report")
