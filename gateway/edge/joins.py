@@ -127,8 +127,9 @@ def _admit(connection: "Connection", context: Context, place: Place, request: v1
     room = place.room
     try:
         session = connection.enter(place)
-        # Who asked for nothing older hears all that is newer, also if another room of the run was waited for meanwhile.
-        last_id = room.newest if request.history or place.recovered else place.cursor
+        # Who is given nothing older hears all that is newer, also if another room of the run was waited for meanwhile.
+        resumes = request.after is not None and place.cursor == cursor_of(request.after)
+        last_id = room.newest if request.history or resumes else place.cursor
         rights = connection.rights.of(room.name)
         connection.write(v1.joined(room.name, last_id, bool(place.recovered), rights, request.ref, read))
         if connection.closing is None:  # the socket took it

@@ -170,6 +170,8 @@ async def test_a_gap_in_one_of_many_rooms_is_told_in_that_room_alone(start_node:
         first = {frame["room"]: frame["id"] for frame in ann.of_type("message") if frame["message"] == 0}
         joined = await bob.ask_all([{"type": "join", "room": room, "after": first[room]} for room in rooms])
         assert [answer["recovered"] for answer in joined] == [True, False, True]
+        newest = {frame["room"]: frame["id"] for frame in ann.of_type("message") if frame["message"] == 10}
+        assert {answer["room"]: answer["last_id"] for answer in joined} == newest
         whole = list(range(11))
         assert {room: of(ann, room) for room in rooms} == {"a": whole, "b": [0, "7 lost", 8, 9, 10], "c": whole}
         await bob.until(lambda: len(bob.messages) == 10 + 3 + 10, "the same, resumed")

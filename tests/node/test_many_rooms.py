@@ -60,6 +60,9 @@ async def test_who_left_hears_no_more_and_may_come_back_behind_what_it_heard(cro
     assert (await ann.ask("leave", room="back"))["type"] == "left"
     assert (await ann.ask("join", room="back", history=2))["recovered"] is False
     await ann.hears("before", "meanwhile", "and more", "meanwhile", "and more")
+    await ann.ask("leave", room="back")
+    assert (await ann.ask("join", room="back", after="99999999999999-1", history=1))["recovered"] is False
+    await ann.until(lambda: ann.messages[-1:] == ["and more"] and len(ann.messages) == 6, "history, for want of the id")
 
 
 async def test_what_cannot_be_done_is_an_error_and_the_rest_stands(crowd: Crowd, shared_node: Node) -> None:
