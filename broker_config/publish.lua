@@ -2,13 +2,18 @@
 -- a `!` before it when the log began with this call, so that who listens can count what a vanished log took along.
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
--- KEYS[2…]  the logs that the call appends to
+-- KEYS[2…]  the logs that the call appends to, and what is known of their writers: of
+--           a producer epoch, sequence number and id of its last bundle; a room's last Stream-Seq
 -- ARGV[1…10] call number; 1 if it was sent before, and the once key must be there (else 0); retention: seconds, entries
 --           min, bytes min, entries max, bytes max, idle seconds, and how often that is renewed; once key's seconds
 -- ARGV[11]  what follows a log's key in the name of its doorbell's channel
 -- ARGV[12…] per entry: index into KEYS, sender, user (JSON; empty: nobody with a name), message
+--           per bundle: `*`, index of the log, sender, user; index of its producer's key (0: it has none), epoch,
+--           sequence number; index of the room's Stream-Seq (0: it has none), that; seconds for which both are kept; how
+--           many messages, and they
 --
--- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error; and one more, `?` and a sentence, where the
+-- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error; one per bundle, of which all is appended or
+-- nothing: the id of its last entry, `!` and the error, or `=` and what its producer is told; and one more, `?` and a sentence, where the
 -- server does not trim as it should; and one more, `-` and an error, where all is appended that can be, and something
 -- that belongs to it was denied (by an ACL). A number that was answered before returns the saved lines and appends
 -- nothing; a lower one is an error (STALE). So is a call that was sent before when the once key is gone (FORGOTTEN:
@@ -193,10 +198,11 @@ end
 -- the first one asks; once it was refused, a log takes what trimming it freed in this call, and not a byte more.
 local full
 
-local function append(log, newest, sender, user, message)
+-- `need`: the bytes of all that must follow with this one; nil: nothing must.
+local function append(log, newest, sender, user, message, need)
   if full then
     newest.freed = newest.freed or try_to_trim(log, newest)
-    if newest.freed < #user + #message then return nil, full end
+    if newest.freed < (need or #user + #message) then return nil, full end
     newest.freed = newest.freed - #user - #message
   end
   local ms, text, n, bytes = newest.ms, newest.text, newest.n + 1, newest.bytes + #user + #message
@@ -219,7 +225,7 @@ local function append(log, newest, sender, user, message)
   if added.err then
     if full or added.err:sub(1, 4) ~= 'OOM ' then return nil, added.err end
     full = added.err
-    return append(log, newest, sender, user, message)
+    return append(log, newest, sender, user, message, need)
   end
   newest.renew = newest.renew or n == 1 or newest.at < renewed_ms or newest.at >= renewed_ms + renewal_ms
   newest.trim = newest.trim or n % TRIM_EVERY == 0
@@ -229,18 +235,90 @@ local function append(log, newest, sender, user, message)
 end
 
 local logs, lines, appended = {}, {}, false
-for at = FIRST, #ARGV, 4 do
-  local index = tonumber(ARGV[at])
-  local newest, failure, id = logs[index], nil, nil
-  if not newest then
-    newest, failure = newest_of(KEYS[index])
+
+-- The newest of a log of this call; nil and the error: it is none.
+local function newest_at(index)
+  if not logs[index] then
+    local newest, failure = newest_of(KEYS[index])
+    if not newest then return nil, failure end
     logs[index] = newest
   end
-  if newest then id, failure = append(KEYS[index], newest, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]) end
-  -- A replica's word is for the connection, not for the entry: the call goes to the master.
-  if failure and failure:sub(1, 9) == 'READONLY ' then return redis.error_reply(failure) end
+  return logs[index]
+end
+
+local function answer(id, failure)
   lines[#lines + 1] = id or '!' .. failure
   appended = appended or id ~= nil
+  return failure
+end
+
+-- Whether a producer's bundle is its next one; else what it is told (PROTOCOL.md of durable-streams, section 5.2.1).
+local function judged(key, epoch, seq)
+  local last = redis.pcall('GET', key)
+  if type(last) == 'table' then return '!' .. last.err end
+  local last_epoch, last_seq, id = (last or ''):match('^(%d+) (%d+) (%S+)$')
+  if not id then return seq > 0 and '=gap 0' or nil end
+  last_epoch, last_seq = tonumber(last_epoch), tonumber(last_seq)
+  if epoch < last_epoch then return '=stale ' .. string.format('%.0f', last_epoch) end
+  if epoch > last_epoch then return seq > 0 and '=begin' or nil end
+  if seq <= last_seq then return '=repeated ' .. string.format('%.0f ', last_seq) .. id end
+  return seq > last_seq + 1 and '=gap ' .. string.format('%.0f', last_seq + 1) or nil
+end
+
+-- Whether a Stream-Seq is above the room's last one (section 5.2): byte by byte, where `<` asks the server's locale.
+local function judged_sequence(key, sequence)
+  local last = redis.pcall('GET', key)
+  if type(last) == 'table' then return '!' .. last.err end
+  if not last then return nil end
+  for at = 1, math.min(#last, #sequence) do
+    local before, now = last:byte(at), sequence:byte(at)
+    if before ~= now then return before > now and '=passed' or nil end
+  end
+  return #sequence <= #last and '=passed' or nil
+end
+
+-- Returns the error, if there is one, and where the next one stands.
+local function append_bundle(at)
+  local index, sender, user, producer = tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
+  local epoch, seq, sequence_key, sequence = ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 7]), ARGV[at + 8]
+  local kept_s, first = ARGV[at + 9], at + 11
+  local behind = first + tonumber(ARGV[at + 10])
+  local told = producer > 0 and judged(KEYS[producer], tonumber(epoch), tonumber(seq))
+    or sequence_key > 0 and judged_sequence(KEYS[sequence_key], sequence)
+  if told then
+    lines[#lines + 1] = told
+    return nil, behind
+  end
+  local need = 0
+  for n = first, behind - 1 do need = need + #user + #ARGV[n] end
+  local newest, failure = newest_at(index)
+  local id
+  -- Where the first one goes through, all do: a server that is full asks once in a script.
+  for n = first, behind - 1 do
+    if newest then id, failure = append(KEYS[index], newest, sender, user, ARGV[n], need) end
+    if not id then break end
+    need = need - #user - #ARGV[n]
+  end
+  if id and producer > 0 then
+    note(redis.pcall('SET', KEYS[producer], epoch .. ' ' .. seq .. ' ' .. id, 'EX', kept_s))
+  end
+  if id and sequence_key > 0 then note(redis.pcall('SET', KEYS[sequence_key], sequence, 'EX', kept_s)) end
+  return answer(id, failure), behind
+end
+
+local at = FIRST
+while at <= #ARGV do
+  local index, failure = tonumber(ARGV[at]), nil
+  if index then
+    local newest, id
+    newest, failure = newest_at(index)
+    if newest then id, failure = append(KEYS[index], newest, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]) end
+    failure, at = answer(id, failure), at + 4
+  else
+    failure, at = append_bundle(at)
+  end
+  -- A replica's word is for the connection, not for the entry: the call goes to the master.
+  if failure and failure:sub(1, 9) == 'READONLY ' then return redis.error_reply(failure) end
 end
 
 for index, newest in pairs(logs) do
@@ -261,6 +339,6 @@ if coarse then
   lines[#lines + 1] = '?a log cannot be trimmed: stream-node-max-entries and stream-node-max-bytes allow nodes '
     .. 'larger than what it may keep (hiroba broker apply)'
 end
-local answer = table.concat(lines, '\n')
-if appended then note(redis.pcall('SET', once, number .. '\n' .. answer, 'EX', once_s)) end
-return denied and answer .. '\n-' .. denied or answer
+local told = table.concat(lines, '\n')
+if appended then note(redis.pcall('SET', once, number .. '\n' .. told, 'EX', once_s)) end
+return denied and told .. '\n-' .. denied or told

@@ -195,6 +195,22 @@ class Limits(Section):
     have 1/32 of what is still free: nobody fills it alone, and its sessions take turns."""
     publish_queue_bytes_max: Count = 64 * 1024 * 1024
     """Bytes waiting in a node's publisher, counted as `publish_queue_entries_max` is."""
+    append_bytes_max: Count = 1_048_576
+    """Bytes of one request that appends to a Durable Stream; a larger one is answered 413. What the published clients
+    put into one; each of its messages is under `message_bytes_max`."""
+    append_messages_max: int = Field(default=1_000, ge=1, le=1_024)
+    """Messages of one request that appends to a Durable Stream; with more it is answered 413. They go to the broker in
+    one call, which holds it for some 15 ms."""
+    append_queue_bytes_max: Count = 16 * 1024 * 1024
+    """Bytes of all requests that append to Durable Streams and are not answered yet, each counted as
+    `message_weight_bytes` at least; above it one more is answered 503. Sixteen of the largest."""
+    appenders_max: Count = 10_000
+    """Addresses whose rate is remembered at Durable Streams, where one address is what one connection is for sockets:
+    `messages_per_s`, `messages_burst` and `message_weight_bytes` hold for it, above that it is answered 429. Who was
+    silent longest is forgotten."""
+    producer_ttl_s: Seconds = 86_400.0
+    """So long after its last request the broker knows how far a producer of a Durable Stream is, and takes no message
+    of it twice. Longer than anybody tries again; each costs the broker some 200 bytes."""
     allowed_origins: Annotated[tuple[Origin, ...], NoDecode, Comma] = ()
     """Origins, besides the request's own host, whose pages may open a WebSocket or read a stream:
     `https://chat.example.org` or `chat.example.org`; a port only where it is not the scheme's. A handshake
@@ -420,6 +436,7 @@ _ORDERED = (
     ("retention_s", "room_idle_s"),
     ("message_bytes_max", "outgoing_bytes_max"),  # else one message puts every session behind
     ("message_bytes_max", "publish_queue_bytes_max"),
+    ("append_bytes_max", "append_queue_bytes_max"),
     ("message_bytes_max", "retention_bytes_max"),
 )
 # What is renewed every so often must outlive one renewal that failed or came late.

@@ -137,6 +137,13 @@ COUNTERS = (
         "hiroba_orders_given_again",
         "Orders (kicks, revocations) that the broker had lost, and this node knew and gave again.",
     ),
+    ("stream_reads", "hiroba_stream_reads", "Reads of Durable Streams that were answered, in vain or not."),
+    ("stream_appends", "hiroba_stream_appends", "Requests that appended to Durable Streams."),
+    (
+        "stream_repeats",
+        "hiroba_stream_repeats",
+        "Requests of producers of Durable Streams whose messages were in the log already: nothing was appended twice.",
+    ),
     ("pings", "hiroba_pings_sent", "Pings sent to quiet connections."),
     ("gc_pauses", "hiroba_gc_pauses", "Garbage collections of this process."),
 )
@@ -238,6 +245,9 @@ class Metrics:
     paged: int
     standing_read: int
     orders_given_again: int
+    stream_reads: int
+    stream_appends: int
+    stream_repeats: int
     pings: int
     gc_pauses: int
     gather_s: float | None

@@ -4,6 +4,7 @@ Composes the lanes with their owners: publisher, reader (and whoever keeps its g
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from gateway.broker.markers import Markers
 from gateway.broker.orders import Orders, retention_of
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
-from gateway.broker.publisher import PASSING, Publisher, Refusal
+from gateway.broker.publisher import PASSING, Answer, Order, Publisher, Refusal
 from gateway.broker.reader import Reader
 from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry
@@ -32,6 +33,7 @@ from gateway.broker.sweep import Sweep
 from gateway.broker.tops import Tops
 from gateway.clock import Clock
 from gateway.config import Settings
+from gateway.core.appends import Behind
 from gateway.core.entry import START, EntryId, entry_id, epoch_of
 from gateway.core.names import RoomName
 from gateway.metrics import Metrics
@@ -226,6 +228,25 @@ class Broker:
             for id, fields in newest:
                 feed.start(entry_id(id), epoch_of(fields))
         return refused
+
+    def append(
+        self,
+        room: RoomName,
+        sender: str,
+        user: bytes,
+        body: bytes,
+        messages: Sequence[bytes],
+        behind: Behind,
+        answer: Answer,
+    ) -> None:
+        """Queue several messages for a room's log, all or none, as `Publisher.offer_bundle` has it."""
+        order = Order(math.ceil(self._settings.producer_ttl_s))
+        if behind.producer is not None:
+            id, epoch, seq = behind.producer
+            order = order._replace(producer=self._keys.producer(room, id), epoch=epoch, seq=seq)
+        if behind.sequence:
+            order = order._replace(sequences=self._keys.sequence(room), sequence=behind.sequence)
+        self.publisher.offer_bundle(self._keys.log(room), sender, user, body, messages, order, answer)
 
     async def has(self, feed: Feed, id: EntryId) -> bool:
         """Whether the log has an entry of this id. Raises BrokerGone, BrokerRefused."""

@@ -2,6 +2,8 @@
 
     PREFIX:{p}:log:<room>     stream: the room's log
     PREFIX:{p}:once:<node>    string: number and answer of the node's last publish call
+    PREFIX:{p}:producer:<room> <id>   string: what a producer appended last to the room (publish.lua)
+    PREFIX:{p}:sequence:<room>   string: the last Stream-Seq of the room's Durable Stream
     PREFIX:{p}:probe:<node>   stream: the log of the node's own liveness probe
     PREFIX:{p}:read:<user>    hash: room -> up to where this user has read, and a count (mark.lua)
     PREFIX:{p}:orders:control     stream: the control log, what all nodes must hear
@@ -43,6 +45,14 @@ class Keys:
     def once(self, node: str) -> bytes:
         """What the node's last publish call returned. One call serves all partitions of a single broker."""
         return self._key(node, "once")
+
+    def producer(self, room: RoomName, id: bytes) -> bytes:
+        """How far a producer of a room's Durable Stream is."""
+        return self._key(room, "producer") + b" " + id
+
+    def sequence(self, room: RoomName) -> bytes:
+        """The last Stream-Seq with which somebody wrote to a room."""
+        return self._key(room, "sequence")
 
     def probe(self, node: str) -> bytes:
         """The log that a node writes to and reads from, to prove the road."""

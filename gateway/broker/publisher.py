@@ -5,8 +5,10 @@ anything newer; the script knows its number and appends nothing twice (broker_co
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import NamedTuple
 
 import broker_config
 from broker_config.retention import ONCE_S, Retention
@@ -102,6 +104,37 @@ class Publish:
             answer(outcome, self.ref)
 
 
+class Order(NamedTuple):
+    """What a bundle must follow to be appended (PROTOCOL.md of durable-streams, sections 5.2, 5.2.1)."""
+
+    # How long the broker knows it, s.
+    kept_s: int
+    # Where it keeps how far the producer is; empty: there is none. Epoch, and number within it: 0, 1, 2 …
+    producer: bytes = b""
+    epoch: int = 0
+    seq: int = 0
+    # Where it keeps the room's last Stream-Seq; empty: there is none here.
+    sequences: bytes = b""
+    sequence: bytes = b""
+
+
+class Bundle(Publish):
+    """Several messages that go into one log together, all or none. `message`: what they came in, for its size."""
+
+    __slots__ = ("messages", "order")
+
+    messages: Sequence[bytes]
+    order: Order
+
+    def arguments(self, index: Callable[[bytes], int]) -> tuple[Arg, ...]:
+        """As publish.lua has them. `index`: of a key among those of the call."""
+        kept_s, producer, epoch, seq, sequences, sequence = self.order
+        by: tuple[Arg, ...] = (index(producer) if producer else 0, epoch, seq)
+        behind: tuple[Arg, ...] = (index(sequences) if sequences else 0, sequence)
+        head: tuple[Arg, ...] = ("*", index(self.key), self.sender, self.user)
+        return (*head, *by, *behind, kept_s, len(self.messages), *self.messages)
+
+
 class Publisher:
     """The node's one road into the broker, whose senders take turns. Whoever offers must wait for `space` while it is
     `full` for him."""
@@ -137,6 +170,8 @@ class Publisher:
         self._kept_until = 0.0
         # Offered and not sent.
         self._queue: FairQueue[Publish] = FairQueue(entries_max, bytes_max)
+        # Those that go together: a call has some of them beside what it takes of the queue.
+        self._bundles: deque[Bundle] = deque()
         self._call_bytes_max = BYTES_PER_CALL
         self._offered = asyncio.Event()
         # Sent and not answered by the broker.
@@ -154,6 +189,26 @@ class Publisher:
         self._offered.set()
         self._idle.clear()
 
+    def offer_bundle(
+        self,
+        key: bytes,
+        sender: str,
+        user: bytes,
+        body: bytes,
+        messages: Sequence[bytes],
+        order: Order,
+        answer: Answer,
+    ) -> None:
+        """Queue several messages, at most ENTRIES_PER_CALL, in the order of asking. Whoever asks bounds how many wait.
+
+        `answer` hears the id of the last one; `=` and what publish.lua tells of their order; or a refusal of them all.
+        """
+        bundle = Bundle(key, sender, user, body, None, answer, self._clock.now(), self._timeout_s)
+        bundle.messages, bundle.order = messages, order
+        self._bundles.append(bundle)
+        self._offered.set()
+        self._idle.clear()
+
     def full(self, sender: str) -> bool:
         """Whether the queue has no space for this sender: nobody fills it alone."""
         return self._queue.full(sender)
@@ -168,21 +223,34 @@ class Publisher:
         await self._idle.wait()
 
     def queued(self) -> int:
-        return len(self._queue) + len(self._under_way)
+        return len(self._queue) + len(self._bundles) + len(self._under_way)
 
     async def run(self) -> None:
         """Send what is offered until cancelled."""
         while True:
-            if not self._queue:
+            if not self._queue and not self._bundles:
                 self._idle.set()
                 self._offered.clear()
                 await self._offered.wait()
             await self._lane.up()
             await self._pace.turn()
-            self._under_way = self._queue.take(ENTRIES_PER_CALL, self._call_bytes_max)
+            singles, bundles = self._queue.take(ENTRIES_PER_CALL, self._call_bytes_max), self._next_bundles()
+            self._under_way = [*singles, *bundles] if bundles else singles
             if self._under_way:
-                await self._append(self._under_way)
+                await self._append(self._under_way, singles, bundles)
                 self._under_way = []
+
+    def _next_bundles(self) -> Sequence[Bundle]:
+        """As much as a call may hold by itself."""
+        bundles: list[Bundle] = []
+        entries = size = 0
+        while self._bundles:
+            entries += len(self._bundles[0].messages)
+            size += len(self._bundles[0].message)
+            if bundles and (entries > ENTRIES_PER_CALL or size > self._call_bytes_max):
+                break
+            bundles.append(self._bundles.popleft())
+        return bundles
 
     async def expire(self) -> None:
         """Tell those whose time is over, until cancelled. What was not sent is withdrawn."""
@@ -191,6 +259,8 @@ class Publisher:
             now = self._clock.now()
             for publish in self._queue.withdraw(now):
                 self._refuse(publish, Refusal.TIMEOUT)
+            while self._bundles and self._bundles[0].deadline <= now:
+                self._refuse(self._bundles.popleft(), Refusal.TIMEOUT)
             for publish in self._under_way:
                 if publish.answer is not None and publish.deadline <= now:
                     self._refuse(publish, Refusal.UNKNOWN)
@@ -210,14 +280,16 @@ class Publisher:
             if fault_of(exc.code) is not Fault.LOAD:  # the next publish loads it
                 refusals.tell(str(exc))
 
-    async def _append(self, batch: list[Publish]) -> None:
+    async def _append(self, batch: list[Publish], singles: list[Publish], bundles: Sequence[Bundle]) -> None:
         self._number += 1
-        logs: dict[bytes, int] = {}
+        keys: dict[bytes, int] = {}
         entries: list[Arg] = []
-        for publish in batch:
-            index = logs.setdefault(publish.key, len(logs) + 2)
+        for publish in singles:
+            index = keys.setdefault(publish.key, len(keys) + 2)
             entries += (index, publish.sender, publish.user, publish.message)
-        head: tuple[Arg, ...] = (1 + len(logs), self._once, *logs, self._number)
+        for bundle in bundles:
+            entries += bundle.arguments(lambda key: keys.setdefault(key, len(keys) + 2))
+        head: tuple[Arg, ...] = (1 + len(keys), self._once, *keys, self._number)
         sent_at = self._clock.now()
         try:
             answer = await self._answer_to(head, (*self._retention, self._channel_tail, *entries), batch)
@@ -232,7 +304,7 @@ class Publisher:
                 self._kept_until = now + ONCE_S
             else:
                 self._judge(batch, now - sent_at)
-                self._settle(batch, answer.split(b"\n"), now)
+                self._settle(batch, bundles, answer.split(b"\n"), now)
 
     def _judge(self, batch: list[Publish], took_s: float) -> None:
         """What a call may hold, by what this one took. A small one tells of the way there and back, not of bytes."""
@@ -276,7 +348,7 @@ class Publisher:
         self._metrics.scripts_loaded += 1
         return sha
 
-    def _settle(self, batch: list[Publish], lines: list[bytes], now: float) -> None:
+    def _settle(self, batch: list[Publish], bundles: Sequence[Bundle], lines: list[bytes], now: float) -> None:
         if len(lines) > len(batch):
             self._hear_beside(lines)
         refused = 0
@@ -291,6 +363,11 @@ class Publisher:
         if refused < len(batch):
             self._kept_until = now + ONCE_S
         self._metrics.published += len(batch) - refused
+        for bundle, line in zip(bundles, lines[len(batch) - len(bundles) :], strict=True):
+            if line.startswith(b"="):
+                self._metrics.published -= 1
+            elif not line.startswith(b"!"):
+                self._metrics.published += len(bundle.messages) - 1
         self._metrics.publish_calls += 1
         self._metrics.publish_batch.observe(len(batch))
         self._metrics.publish_latency.observe(now - min([publish.offered_at for publish in batch]))

@@ -5,7 +5,8 @@ a room has.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from enum import Enum
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ CURSOR_JITTER_MAX = 180
 # Redis keeps each half of an id in 64 bits, so 20 digits; with all of them, ids sort as text.
 _OFFSET = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
 _HALF_MAX = 2**64 - 1
+_TTL = re.compile(r"(0|[1-9]\d*)\Z", re.ASCII)
+_FORKS = ("Stream-Forked-From", "Stream-Fork-Offset", "Stream-Fork-Sub-Offset")
 _CURSOR = re.compile(r"\d{1,15}\Z", re.ASCII)
 
 
@@ -85,6 +88,32 @@ def _live(text: str) -> Live:
         return Live(text)
     except ValueError:
         raise BadRequest("live is long-poll or sse") from None
+
+
+class Asks(Enum):
+    """What somebody who creates a stream wants of it (section 5.1)."""
+
+    USUAL = "what every room is"
+    OTHER = "something that no room is"
+    FORK = "a copy of another"
+
+
+def configuration(header: Callable[[str], str | None]) -> Asks:
+    """What the headers of a PUT ask. Raises BadRequest."""
+    ttl, expiry = header("Stream-TTL"), header("Stream-Expires-At")
+    if ttl is not None and expiry is not None:
+        raise BadRequest("Stream-TTL and Stream-Expires-At: one of them")
+    if ttl is not None and not _TTL.match(ttl):
+        raise BadRequest("Stream-TTL is a number of seconds, in digits")
+    if expiry is not None:
+        try:
+            datetime.fromisoformat(expiry)
+        except ValueError:
+            raise BadRequest("Stream-Expires-At is a time as RFC 3339 has it") from None
+    if any(header(name) is not None for name in _FORKS):
+        return Asks.FORK
+    closed = (header("Stream-Closed") or "").lower() == "true"
+    return Asks.OTHER if closed or ttl is not None or expiry is not None else Asks.USUAL
 
 
 def cursor_at(at_ms: int) -> int:

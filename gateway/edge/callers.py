@@ -1,6 +1,7 @@
 """Who is asking: the client's address behind trusted proxies, and whether a page may open a WebSocket here."""
 
 from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
 
 from aiohttp import web
 
@@ -66,6 +67,19 @@ class Callers:
         if proxy is not None:
             return self._client_behind(proxy, request)
         return shown(request.transport.get_extra_info("peername") if request.transport is not None else None)
+
+    def address(self, request: web.Request) -> str:
+        """The client's, without a port; of IPv6 the /64 that one customer has. "-": it has none (a Unix socket)."""
+        proxy = self._proxy(request)
+        if proxy is not None:
+            text = self._client_behind(proxy, request)
+        else:
+            name = request.transport.get_extra_info("peername") if request.transport is not None else None
+            text = name[0] if isinstance(name, tuple) else ""
+        address = as_address(text)
+        if isinstance(address, IPv6Address):
+            return str(IPv6Network((address, 64), strict=False))
+        return str(address or "-")
 
     def _client_behind(self, proxy: str, request: web.Request) -> str:
         """From the right: what a trusted proxy saw is believed, what it was told is not.

@@ -70,6 +70,11 @@ def check_origin(edge: Edge, request: web.Request) -> None:
 def check_space(edge: Edge, request: web.Request) -> None:
     if request.body_exists:  # its bytes would stand where frames do
         raise Refused(400, "body", "a handshake has no body: Content-Length, Transfer-Encoding")
+    check_places(edge)
+
+
+def check_places(edge: Edge) -> None:
+    """Whether one more may come."""
     if edge.draining:
         raise _draining()
     if edge.overloaded:

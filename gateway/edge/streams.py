@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from urllib.parse import quote
 
 from aiohttp import web
 
@@ -17,9 +18,10 @@ from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId
 from gateway.core.names import RoomName
 from gateway.core.streams import BadRequest, Live, Named, Offset, cursor_at, next_cursor, offset_of
-from gateway.core.user import Grant
+from gateway.core.user import Grant, User
 from gateway.core.wires import DURABLE, durable
-from gateway.edge import door
+from gateway.edge import appends, door
+from gateway.edge.appends import JSON, Appends
 from gateway.edge.door import Refused
 from gateway.edge.edge import Edge
 from gateway.edge.stream import EventStream, head
@@ -30,14 +32,20 @@ from gateway.rooms.hub import Place
 from gateway.rooms.paging import Onward
 from gateway.rooms.room import Room
 
-METHODS = "GET, HEAD, OPTIONS"
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT")
+_METHODS = ", ".join(METHODS)
 # Every `label` of a Refused here.
-REASONS = ("path", "method", "offset", "gone")
+REASONS = ("path", "method", "offset", "gone", "configuration", "unsupported")
 # The wire of who waits request by request, as metrics have it.
 POLL = "poll"
-JSON = "application/json"
 # What a script may read of an answer (Fetch standard, section 3.3).
-_EXPOSED = "ETag, Retry-After, Stream-Cursor, Stream-Lost, Stream-Next-Offset, Stream-Up-To-Date"
+_EXPOSED = (
+    "ETag, Location, Producer-Epoch, Producer-Expected-Seq, Producer-Received-Seq, Producer-Seq, Retry-After, "
+    "Stream-Cursor, Stream-Lost, Stream-Next-Offset, Stream-Up-To-Date"
+)
+_TAKEN = (
+    "Authorization, Cache-Control, Content-Type, If-None-Match, Producer-Epoch, Producer-Id, Producer-Seq, Stream-Seq"
+)
 _CACHED = {"Cache-Control": "private, no-cache"}
 _NOT_CACHED = {"Cache-Control": "no-store"}
 _GONE = "the log has nothing of this offset any more: begin with -1"
@@ -45,13 +53,14 @@ _GONE = "the log has nothing of this offset any more: begin with -1"
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
     """`/streams/chat/<room>`; whatever else is asked for under `/streams/` is refused like one."""
-    edge.metrics.known("handshakes_refused", (*REASONS, *door.REASONS))
+    edge.metrics.known("handshakes_refused", (*REASONS, *appends.REASONS, *door.REASONS))
     edge.metrics.known("connections", (POLL,))
+    writing = Appends(edge)
 
     async def stream(request: web.Request) -> web.StreamResponse:
         peer, began_at = edge.callers.peer(request), time.monotonic()
         try:
-            response = await _answer(edge, request, peer)
+            response = await _answer(edge, writing, request, peer)
         except Refused as refused:
             door.rejected(edge, request, peer, refused, access.stream)
             response = refused.response()
@@ -64,7 +73,7 @@ def routes(edge: Edge) -> list[web.AbstractRouteDef]:
     return [web.route("*", path, stream) for path in ("/streams/chat/{room}", "/streams/{nothing:.*}")]
 
 
-async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResponse:
+async def _answer(edge: Edge, writing: Appends, request: web.Request, peer: str) -> web.StreamResponse:
     if "room" not in request.match_info:
         raise Refused(404, "path", "no such address: /streams/chat/<room>")
     name = door.room_of(edge, request.match_info["room"])
@@ -72,7 +81,9 @@ async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResp
     if request.method == "OPTIONS":
         return web.Response(status=204, headers=_preflight())
     if request.method not in METHODS:
-        raise Refused(405, "method", "a room is read and written, not deleted", Allow=METHODS)
+        raise Refused(405, "method", "a room is read and written, not deleted", Allow=_METHODS)
+    if request.method in ("POST", "PUT"):
+        return await _write(edge, writing, request, name)
     return await _read(edge, request, peer, name)
 
 
@@ -97,6 +108,7 @@ async def _read(edge: Edge, request: web.Request, peer: str, name: RoomName) -> 
                 return Upgraded()
             if asked.live is Live.POLL and not page.entries:
                 page = await _poll(edge, request, place.room, page)
+            edge.metrics.stream_reads += 1
             return _told(edge, request, place.room, asked, page)
         finally:
             edge.context.hub.release(place.room)
@@ -209,6 +221,61 @@ def _now_ms() -> int:
     return int(time.time() * 1000)
 
 
+# ---- writing ----
+
+
+async def _write(edge: Edge, writing: Appends, request: web.Request, name: RoomName) -> web.StreamResponse:
+    """Counts as a connection until it is answered."""
+    door.check_places(edge)
+    edge.came()
+    try:
+        grant = await door.admit(edge, request, name)
+        if "w" not in grant.rights.of(name):
+            raise Refused(403, "forbidden", "this user may not write in that room")
+        if request.method == "PUT":
+            return await _create(edge, writing, request, name, grant.user)
+        written = await writing.append(request, name, grant.user)
+        assert written is not None
+        return appends.answer(*written)
+    finally:
+        edge.went()
+
+
+async def _create(edge: Edge, writing: Appends, request: web.Request, name: RoomName, user: User) -> web.Response:
+    """A room exists by being named. Who creates one in which nobody spoke may be the first to speak there."""
+    _check_configuration(request)
+    place = await door.enter(edge, name, None, 0)
+    try:
+        await door.within(edge, edge.context.hub.paging.reach_end(place.room))
+        end = place.room.newest
+    finally:
+        edge.context.hub.release(place.room)
+    headers = {**_NOT_CACHED, "Stream-Next-Offset": offset_of(end)}
+    if end != START:
+        return web.Response(content_type=JSON, headers=headers)
+    written = await writing.append(request, name, user, creates=True)
+    if written is not None:
+        _, done = written
+        headers["Stream-Next-Offset"] = offset_of(done.end)
+    headers["Location"] = quote(name)  # beside the address that was asked, whatever a proxy made of that
+    return web.Response(status=201, content_type=JSON, headers=headers)
+
+
+def _check_configuration(request: web.Request) -> None:
+    """Section 5.1: 409 for what a room has not got."""
+    try:
+        asked = streams.configuration(request.headers.get)
+    except BadRequest as exc:
+        raise Refused(400, "configuration", exc.args[0]) from None
+    if asked is streams.Asks.FORK:
+        raise Refused(501, "unsupported", "rooms have no forks")
+    if (
+        asked is streams.Asks.OTHER
+        or request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower() != JSON
+    ):
+        raise Refused(409, "configuration", f"a room is a stream of {JSON}, open, which expires as all rooms do")
+
+
 # ---- the event stream ----
 
 
@@ -261,8 +328,8 @@ def _events(room: Room, asked: streams.Asked, page: Onward) -> bytes:
 
 def _preflight() -> Mapping[str, str]:
     return {
-        "Allow": METHODS,
-        "Access-Control-Allow-Methods": METHODS,
-        "Access-Control-Allow-Headers": "Authorization, Cache-Control, If-None-Match",
+        "Allow": _METHODS,
+        "Access-Control-Allow-Methods": _METHODS,
+        "Access-Control-Allow-Headers": _TAKEN,
         "Access-Control-Max-Age": "7200",
     }
