@@ -43,3 +43,8 @@ def forged(head: dict[str, Any], claims: dict[str, Any], signature: bytes = b"")
     """One that no library would make."""
     parts = (json.dumps(head).encode(), json.dumps(claims).encode(), signature)
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+
+
+def by(user: str) -> dict[str, str]:
+    """The headers with which this user comes to a node whose `token_keys` has `HS256:SECRET`."""
+    return {"Authorization": f"Bearer {token(sub=user)}"}
