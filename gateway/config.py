@@ -250,11 +250,35 @@ class People(Section):
     token_leeway_s: SecondsOrZero = Field(default=10.0, le=300)
     """How far the clock of who makes tokens may be from ours: `exp` counts so much later, `nbf` and `iat` so much
     earlier. RFC 7519: a few minutes at most."""
+    site_url: Annotated[str, AfterValidator(check_http_url)] | None = Field(
+        default=None, examples=["https://site.example.org/hiroba/connect/"]
+    )
+    """The site that is asked who comes, by a GET with the browser's Cookie, Authorization, User-Agent and
+    X-Forwarded-For. It answers `{"user": {"id", "name", "info"}, "rooms": {pattern: rights}, "expires_at"}`, 401 or
+    403 (docs/security.md)."""
+    site_timeout_s: Seconds = 5.0
+    """Budget for the site's answer. gunicorn kills a worker after 30 s; nobody waits so long for a page."""
+    site_cache_s: SecondsOrZero = 10.0
+    """The site's word on a cookie counts for so long: so long can who signed out there still connect. 0 asks each
+    time."""
+    site_stale_s: SecondsOrZero = 900.0
+    """While the site is away, its word on a cookie counts for so long: a quarter of an hour to bring it back."""
+    site_requests_max: Count = 32
+    """Requests of one node that the site answers at once; the next one waits, for `handshake_timeout_s` at most. A site
+    that answers in 50 ms says of 640 people a second who they are; gunicorn has 2 to 4 workers a core."""
+    site_known_bytes_max: Count = 32 * 1024 * 1024
+    """Bytes of the site's answers that a node keeps; the oldest make space. Some 12,000 users."""
     user_rights: Letters = ("*=rwp",)
     """What a user may do whose token says nothing of rooms: `*=r,team-*=rw`. r read, w write, p see who is here, m
     moderate; the longest pattern wins (docs/rights.md)."""
     guests: bool | None = Field(default=None, examples=[True])
-    """Whether one may come in who says nothing of who they are. Unset: as long as no key is set."""
+    """Whether one may come in who says nothing of who they are. Unset: as long as no key and no site is
+    set. Set beside a site, one is a guest whom the site does not know (401)."""
+    guest_secret: Annotated[str, Field(min_length=32)] | None = Field(
+        default=None, examples=["0123456789abcdef0123456789abcdef"]
+    )
+    """What the cookies are signed with that keep the names of guests: 32 characters at least, the same on all nodes.
+    Unset, `hiroba up` makes one and keeps it in `data`, and `hiroba node` one that no other node knows. Not a flag."""
     guest_rights: Letters = ("*=rwp",)
     """What a guest may do, as in `user_rights`."""
     plain_users: bool = False
@@ -379,7 +403,10 @@ class Settings(Serving, Limits, People, Road, Reading, Connections, Retention, L
         return self
 
     def _promises(self) -> Iterator[tuple[bool, str]]:
-        yield self.takes_guests or self.knows_users, "guests is false and no key is set: nobody could come in"
+        yield (
+            self.takes_guests or self.knows_users,
+            "guests is false, and no key and no site is set: nobody could come in",
+        )
         last = self.ops_port + self.nodes - 1
         yield last <= 65_535, f"the last node's ops port would be {last}: lower ops_port or nodes"
         yield (
@@ -396,7 +423,7 @@ class Settings(Serving, Limits, People, Road, Reading, Connections, Retention, L
     @property
     def knows_users(self) -> bool:
         """Whether there is a way in for users."""
-        return bool(self.token_keys) or self.token_jwks_url is not None
+        return bool(self.token_keys) or self.token_jwks_url is not None or self.site_url is not None
 
     @property
     def takes_guests(self) -> bool:
@@ -447,11 +474,13 @@ _TWICE = (
 
 
 # No flags, and shown to nobody.
-SECRETS = ("token_keys",)
+SECRETS = ("token_keys", "guest_secret")
 
 
 def for_people(name: str, value: object) -> str:
     """A value of the setting `name` for people: without what is secret in it."""
+    if name == "guest_secret" and value is not None:
+        return "***"
     return masked(as_text(value)).replace("\n", "\\n")
 
 

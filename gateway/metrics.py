@@ -166,6 +166,13 @@ LABELLED = (
     ),
     ("orders", "hiroba_orders_heard", "kind", "Orders heard in the control log: kick, token, issued (revocations)."),
     ("put_out", "hiroba_put_out", "kind", "Connections, and sessions in one room, that an order ended, by its kind."),
+    (
+        "site_answers",
+        "hiroba_site_answers",
+        "answer",
+        "How the site's word on who comes was had: user, unknown (401), forbidden (403), failed; kept: it was asked "
+        "lately; stale: it is away, and said it before.",
+    ),
     ("nonsense", "hiroba_broker_nonsense", "what", "Things heard from the broker that nobody of ours wrote, by kind."),
     (
         "requests_refused",
@@ -262,6 +269,7 @@ class Metrics:
     orders: Counter[str]
     put_out: Counter[str]
     nonsense: Counter[str]
+    site_answers: Counter[str]
     publish_latency: Histogram
     delivery_latency: Histogram
     publish_batch: Histogram

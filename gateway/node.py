@@ -58,7 +58,7 @@ class Node:
         self.hub = Hub(self.broker, settings, self.metrics, self.keep)
         self.watchers = Watchers(self.broker.tops, settings, self.metrics)
         self.readers = Readers(self.broker.markers, self.watchers, settings, self.metrics)
-        self.auth = Auth(settings)
+        self.auth = Auth(settings, self.metrics)
         context = Context(
             id,
             settings,

@@ -7,6 +7,7 @@ import asyncio
 import functools
 import os
 import platform
+import secrets
 import signal
 import socket
 import sys
@@ -90,6 +91,9 @@ class Supervisor:
         if self._broker is not None:
             url = await self._broker.start()
             self._settings = self._settings.model_copy(update={"broker_url": url})
+        if self._settings.guest_secret is None:
+            kept_in = None if self._broker is None else self._broker.data
+            self._settings = self._settings.model_copy(update={"guest_secret": _guest_secret(kept_in)})
         log.info("starting", **self._facts())
         keepers = [await node.start() for node in self._nodes]
         announcing = asyncio.create_task(self._announce(), name="announce")
@@ -228,6 +232,20 @@ def _import_path() -> dict[str, str]:
     if root.name in ("site-packages", "dist-packages"):
         return {}
     return {"PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))}
+
+
+def _guest_secret(kept_in: Path | None) -> str:
+    """The same at each start, where there is a place to keep it."""
+    secret = secrets.token_hex(32)
+    if kept_in is None:
+        return secret
+    file = kept_in / "guest-secret"
+    if not file.exists():  # the directory is locked: nobody else makes one
+        fresh = file.with_suffix(".new")
+        fresh.touch(0o600)
+        fresh.write_text(secret, "ascii")
+        fresh.replace(file)
+    return file.read_text("ascii")
 
 
 def _url(host: str, port: int) -> str:

@@ -99,7 +99,7 @@ def _host_port(host: str) -> tuple[str, int]:
 
 
 # What a node serves at its root: a prefix that begins like one of these could not be told from it.
-_OWN_PATHS = ("chat", "healthz", "sse", "static", "streams", "ws")
+_OWN_PATHS = ("chat", "guest", "healthz", "sse", "static", "streams", "ws")
 
 
 def check_http_url(url: str) -> str:

@@ -1,7 +1,6 @@
 """How other servers are asked by HTTP: within a time, for at most so many bytes, nowhere else than where we asked."""
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 
 import aiohttp
@@ -10,7 +9,12 @@ ANSWER_BYTES_MAX = 65_536
 
 
 class Unanswered(Exception):
-    """No answer that could be used: `args[0]` says why, without what was said."""
+    """No answer that could be used: `args[0]` says why, without what was said. `away`: who was asked is away or has too
+    much to do; else it may be the question's fault, which is a client's."""
+
+    def __init__(self, text: str, *, away: bool = False) -> None:
+        super().__init__(text)
+        self.away = away
 
 
 class Asker:
@@ -41,9 +45,11 @@ class Asker:
                         raise Unanswered(f"its answer has more than {ANSWER_BYTES_MAX} bytes")
                 return answer.status, bytes(body)
         except TimeoutError:
-            raise Unanswered(f"no answer within {timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError, ssl.SSLError, ValueError) as exc:
-            raise Unanswered(_words(exc)) from None
+            raise Unanswered(f"no answer within {timeout_s:g} s", away=True) from None
+        except ValueError:  # a header of a client's that can't be sent on
+            raise Unanswered("the question can't be put") from None
+        except (aiohttp.ClientError, OSError) as exc:
+            raise Unanswered(_words(exc), away=True) from None
 
     async def close(self) -> None:
         if self._session is not None:

@@ -1,15 +1,19 @@
-"""The ways in, in their order: a token, else a guest. Each is on or off by the settings."""
+"""The ways in, in their order: a token, else the site's word, else a guest. Each is on or off by the settings."""
 
+import secrets
 from typing import NamedTuple
 
 from gateway.auth.asking import Asker
 from gateway.auth.denied import Denied
+from gateway.auth.guests import Guests
 from gateway.auth.jwks import Jwks
 from gateway.auth.keys import BadKey, keys_of
+from gateway.auth.site import Asked, Site
 from gateway.auth.tokens import Tokens
 from gateway.config import Settings, SettingsError
 from gateway.core.rights import Rights
-from gateway.core.user import NOBODY, Grant
+from gateway.core.user import Grant
+from gateway.metrics import Metrics
 
 # Of the URL's keys: one question at a time.
 CONNECTIONS_MAX = 4
@@ -19,18 +23,22 @@ class Credentials(NamedTuple):
     """What a request says of who comes."""
 
     token: str | None = None
+    # A guest's cookie.
+    guest: str | None = None
+    # For the site, where it is asked.
+    asked: Asked | None = None
 
 
 class Auth:
     """One per node."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         """Reads the keys. Raises SettingsError."""
         try:
             keys = keys_of(settings.token_keys)
         except BadKey as exc:
             raise SettingsError(f"token_keys: {exc}") from None
-        self._asker = Asker(CONNECTIONS_MAX)
+        self._asker = Asker(CONNECTIONS_MAX + settings.site_requests_max)
         jwks: Jwks | None = None
         if settings.token_jwks_url is not None:
             url, cache_s, timeout_s = (
@@ -41,19 +49,37 @@ class Auth:
             jwks = Jwks(self._asker, url, cache_s, timeout_s)
         # None: no token is looked at.
         self._tokens = Tokens(settings, keys, jwks) if keys or jwks is not None else None
-        # What a guest is let in with; None: no guests.
-        self._guest = Grant(NOBODY, Rights.parse(settings.guest_rights)) if settings.takes_guests else None
+        # None: it is not asked.
+        self._site: Site | None = None
+        if settings.site_url is not None:
+            self._site = Site(self._asker, settings, metrics, settings.site_url)
+        # None: no guests.
+        self.guests: Guests | None = None
+        if settings.takes_guests:
+            # Without one of its own a node makes one up, which no other node knows.
+            secret = settings.guest_secret or secrets.token_hex(32)
+            self.guests = Guests(secret.encode(), Rights.parse(settings.guest_rights))
 
     @property
     def takes_tokens(self) -> bool:
         return self._tokens is not None
 
+    @property
+    def asks_site(self) -> bool:
+        return self._site is not None
+
     async def grant(self, credentials: Credentials) -> Grant:
         """Who that is and what they may do. Raises Denied. A token that is not good is no guest."""
         if credentials.token is not None and self._tokens is not None:
             return await self._tokens.grant(credentials.token)
-        if self._guest is not None:
-            return self._guest
+        if self._site is not None and credentials.asked is not None:
+            try:
+                return await self._site.grant(credentials.asked)
+            except Denied as denied:
+                if denied.reason != "site_unknown" or self.guests is None:
+                    raise
+        if self.guests is not None:
+            return self.guests.grant(credentials.guest)
         raise Denied("no_credentials", "say who you are: a token in Authorization, query, cookie or subprotocol")
 
     async def refreshed(self, token: str) -> Grant:
@@ -63,4 +89,6 @@ class Auth:
         return await self._tokens.grant(token)
 
     async def close(self) -> None:
+        if self._site is not None:
+            await self._site.close()
         await self._asker.close()

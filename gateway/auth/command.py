@@ -23,6 +23,7 @@ from gateway.auth.keys import ALGORITHMS, BadKey, keys_of
 from gateway.config import Settings, SettingsError
 from gateway.core.rights import BadRights, Rights
 from gateway.core.user import BadUser, User
+from gateway.metrics import Metrics
 
 Load = Callable[[str | None], Settings]
 
@@ -139,7 +140,7 @@ def _explain_times(claims: Mapping[str, Any]) -> None:
 
 async def _judge(settings: Settings, token: str) -> int:
     """As a node with these settings would."""
-    auth = Auth(settings)
+    auth = Auth(settings, Metrics())
     try:
         if not auth.takes_tokens:
             print("refused: these settings have no key (token_keys, token_jwks_url)")

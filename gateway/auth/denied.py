@@ -11,6 +11,9 @@ REASONS = {
     "token_audience": (401, "the token's `aud` is not `token_audience`"),
     "token_issuer": (401, "the token's `iss` is not `token_issuer`"),
     "token_claims": (401, "a claim of the token is missing or can't be"),
+    "site_unknown": (401, "the site (`site_url`) does not know who comes, or they are signed out"),
+    "site_forbidden": (403, "the site does not let them in"),
+    "site": (503, "the site can't say at present who comes, and has not said it lately"),
     "keys": (503, "the keys at `token_jwks_url` can't be had at present"),
 }
 

@@ -1,5 +1,6 @@
 """Who somebody is, and what they were let in with: a user, and a grant. Pure."""
 
+import re
 from typing import NamedTuple
 
 import msgspec
@@ -11,6 +12,8 @@ NAME_CHARS_MAX = 100
 INFO_BYTES_MAX = 1_024
 # How the ids of guests begin, and nobody else's: no guest can take a user's id, and everybody sees who is one.
 GUEST = "guest:"
+# What ends a line or turns its direction: taken out of names, for they stand before what others say.
+_BREAKS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class BadUser(ValueError):
@@ -24,6 +27,7 @@ class User:
 
     def __init__(self, id: str, name: str, info: bytes = b"null", *, guest: bool = False) -> None:
         """`info`: JSON, whatever the site wants its pages to know. Raises BadUser."""
+        name = _BREAKS.sub("", name)
         if not 0 < len(id) <= ID_CHARS_MAX:
             raise BadUser(f"a user's id has 1 to {ID_CHARS_MAX} characters")
         if guest != id.startswith(GUEST):

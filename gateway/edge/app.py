@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from gateway.edge import pages, sse, streams, ws
+from gateway.auth.guests import COOKIE as GUEST_COOKIE
+from gateway.edge import door, guests, pages, sse, streams, ws
 from gateway.edge.context import Context
 from gateway.edge.edge import Edge
 from gateway.edge.visits import KEEPALIVE_S, Visits
@@ -36,13 +37,18 @@ def public_app(edge: Edge) -> web.Application:
         finally:
             access.http(request.method, request.path, status, time.monotonic() - started_at, edge.callers.peer(request))
 
+    def guest_name(request: web.Request) -> str | None:
+        known = edge.context.auth.guests
+        return None if known is None else known.name_of(door.cookie_of(request, GUEST_COOKIE))
+
     app = web.Application(middlewares=[log_access])
     routes = [
         web.get("/healthz", healthz),
         *ws.routes(edge),
         *sse.routes(edge),
         *streams.routes(edge),
-        *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s, settings.base_path),
+        *guests.routes(edge),
+        *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s, settings.base_path, guest_name),
     ]
     app.add_routes(routes)
     if settings.base_path:  # a proxy may strip it or pass it on

@@ -154,7 +154,7 @@ class Appends:
         """Of its address; None: no limit."""
         if not self.settings.messages_per_s:
             return None
-        address, now = self._edge.callers.address(request), time.monotonic()
+        address, now = self._edge.callers.customer(request), time.monotonic()
         bucket = self._buckets.get(address)
         if bucket is None:
             bucket = TokenBucket(self.settings.messages_per_s, self.settings.messages_burst, now)

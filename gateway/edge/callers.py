@@ -37,7 +37,7 @@ class Callers:
         for header, value in (("Origin", origin), ("Host", host)):
             if len(value) > ORIGIN_CHARS_MAX:
                 raise NoOrigin(f"{header} is too long")
-        return self._is_welcome(origin, host, self._by_https(request))
+        return self._is_welcome(origin, host, self.by_https(request))
 
     def _judge_page(self, origin: str, host: str, by_https: bool) -> bool:
         page = _parsed("Origin", origin)
@@ -49,7 +49,7 @@ class Callers:
         # https speaks to who came by http means only that TLS ends further out than the proxy which told us.
         return page.is_at(_parsed("Host", host)) and (page.scheme == "https" or not by_https)
 
-    def _by_https(self, request: web.Request) -> bool:
+    def by_https(self, request: web.Request) -> bool:
         """Whether a trusted proxy says that the client came so. False: it did not, or nobody says."""
         if self._proxy(request) is None:
             return False
@@ -69,14 +69,16 @@ class Callers:
         return shown(request.transport.get_extra_info("peername") if request.transport is not None else None)
 
     def address(self, request: web.Request) -> str:
-        """The client's, without a port; of IPv6 the /64 that one customer has. "-": it has none (a Unix socket)."""
+        """Of the client, without a port; empty where it has none (a Unix socket)."""
         proxy = self._proxy(request)
         if proxy is not None:
-            text = self._client_behind(proxy, request)
-        else:
-            name = request.transport.get_extra_info("peername") if request.transport is not None else None
-            text = name[0] if isinstance(name, tuple) else ""
-        address = as_address(text)
+            return self._client_behind(proxy, request)
+        name = request.transport.get_extra_info("peername") if request.transport is not None else None
+        return str(as_address(name[0])) if isinstance(name, tuple) else ""
+
+    def customer(self, request: web.Request) -> str:
+        """The client's address; of IPv6 the /64 that one customer has. "-": it has none."""
+        address = as_address(self.address(request))
         if isinstance(address, IPv6Address):
             return str(IPv6Network((address, 64), strict=False))
         return str(address or "-")

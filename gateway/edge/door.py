@@ -9,6 +9,8 @@ from aiohttp import web
 
 from gateway.auth.auth import Credentials
 from gateway.auth.denied import Denied
+from gateway.auth.guests import COOKIE as GUEST_COOKIE
+from gateway.auth.site import Asked
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.core.entry import EntryId
 from gateway.core.names import BadRoomName, RoomName, room_name
@@ -130,12 +132,25 @@ TOKEN_COOKIE = "hiroba_token"
 
 def credentials_of(edge: Edge, request: web.Request) -> Credentials:
     """What it says of who comes; nothing, where nobody would look at it."""
-    if not edge.context.auth.takes_tokens:
-        return Credentials()
+    auth = edge.context.auth
+    guest = cookie_of(request, GUEST_COOKIE) if auth.guests is not None else None
+    asked = _asked(edge, request) if auth.asks_site else None
+    if not auth.takes_tokens:
+        return Credentials(None, guest, asked)
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     token = bearer.strip() if scheme.lower() == "bearer" else None
     token = token or request.query.get("token") or _offered_token(request) or cookie_of(request, TOKEN_COOKIE)
-    return Credentials(token)
+    return Credentials(token, guest, asked)
+
+
+def _asked(edge: Edge, request: web.Request) -> Asked:
+    headers = request.headers
+    return Asked(
+        cookie="; ".join(headers.getall("Cookie", ())),
+        authorization=headers.get("Authorization", ""),
+        user_agent=headers.get("User-Agent", ""),
+        address=edge.callers.address(request),
+    )
 
 
 def _offered_token(request: web.Request) -> str | None:
@@ -158,10 +173,19 @@ def cookie_of(request: web.Request, name: str) -> str | None:
 
 async def admit(edge: Edge, request: web.Request, room: RoomName | None) -> Grant:
     """What it may come in with, to this room; None: to none yet."""
+    deadline = asyncio.timeout(None)
     try:
-        grant = await edge.context.auth.grant(credentials_of(edge, request))
+        async with deadline:
+            edge.entering.add(deadline)
+            grant = await edge.context.auth.grant(credentials_of(edge, request))
     except Denied as denied:
         raise _refused(denied) from None
+    except TimeoutError:
+        raise _draining() from None
+    finally:
+        edge.entering.discard(deadline)
+    if edge.draining:  # since just now: nobody would send this one away
+        raise _draining()
     if room is not None and "r" not in grant.rights.of(room):
         raise Refused(403, "forbidden", "this user may not read that room")
     return grant

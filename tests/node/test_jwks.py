@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.auth.asking import Asker
+from gateway.auth.denied import Denied
+from gateway.auth.jwks import Jwks
 from tests.conftest import NodeFactory
 from tests.node.conftest import redis_only
 from tests.support.client import Crowd
@@ -15,7 +18,6 @@ from tests.support.site import Site, endless, hang, json_of, text_of
 from tests.support.tokens import PRIVATE, SECRET, forged, public_jwk, token
 from tests.support.until import until
 
-pytestmark = redis_only
 SECOND = ec.generate_private_key(ec.SECP256R1())
 OLD = public_jwk(PRIVATE["ES256"], "ES256", "old")
 NEW = public_jwk(SECOND, "ES256", "new")
@@ -40,6 +42,7 @@ async def on(start_node: NodeFactory, site: Site, **settings: Any) -> Node:
     return await start_node(token_jwks_url=site.url, token_jwks_timeout_s=0.5, **settings)
 
 
+@redis_only
 async def test_a_key_that_is_exchanged_is_found_by_its_kid(start_node: NodeFactory, site: Site, crowd: Crowd) -> None:
     """Without a restart, and without one question more than the two that it takes."""
     node = await on(start_node, site)
@@ -60,6 +63,7 @@ async def _let_in(crowd: Crowd, node: Node, headers: dict[str, str]) -> bool:
     return True
 
 
+@redis_only
 async def test_a_key_that_is_withdrawn_counts_no_more(start_node: NodeFactory, site: Site, crowd: Crowd) -> None:
     """Once what was cached is `token_jwks_cache_s` old; to which the least between two questions comes."""
     node = await on(start_node, site, token_jwks_cache_s=0.2)
@@ -72,6 +76,7 @@ async def test_a_key_that_is_withdrawn_counts_no_more(start_node: NodeFactory, s
     await until(withdrawn, "the old key counts no more", 15, every_s=0.3)
 
 
+@redis_only
 async def test_nobody_can_make_a_node_ask_again_and_again(start_node: NodeFactory, site: Site, crowd: Crowd) -> None:
     """A `kid` is anybody's invention."""
     node = await on(start_node, site)
@@ -82,6 +87,7 @@ async def test_nobody_can_make_a_node_ask_again_and_again(start_node: NodeFactor
     assert len(site.asked) <= 2
 
 
+@redis_only
 async def test_while_the_url_is_silent_known_keys_stay(start_node: NodeFactory, site: Site, crowd: Crowd) -> None:
     """And one line says so, not one for each question."""
     node = await on(start_node, site, token_jwks_cache_s=0.01)
@@ -107,9 +113,22 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_without_a_key_nobody_comes_in(start_node: NodeFactory, site: Site, crowd: Crowd, fault: str) -> None:
-    """503 and when to come again, within the budget; who has another key's token is not touched by it."""
+async def test_what_is_no_set_of_public_keys_is_none(site: Site, fault: str) -> None:
+    """Within the budget, and whatever is answered."""
     site.answer = FAULTS[fault]
+    asker = Asker(1)
+    try:
+        with pytest.raises(Denied) as denied:
+            await Jwks(asker, site.url, 60, 0.3).keys()
+        assert denied.value.reason == "keys"
+    finally:
+        await asker.close()
+
+
+@redis_only
+async def test_without_a_key_nobody_comes_in(start_node: NodeFactory, site: Site, crowd: Crowd) -> None:
+    """503 and when to come again; who has another key's token is not touched by it."""
+    site.answer = hang
     node = await on(start_node, site, token_keys=f"HS256:{SECRET}")
     status, headers = await crowd.refused(node, "r", headers=old())
     assert (status, headers["Retry-After"]) == (503, "2")  # type: ignore[call-overload, index]

@@ -149,6 +149,16 @@ def test_why_somebody_is_not_let_in() -> None:
     assert {reason: rows[reason] for reason in REASONS} == said
 
 
+def test_each_threat_has_a_test() -> None:
+    """What docs/security.md says it protects from names tests, and they are there."""
+    page = (ROOT / "docs/security.md").read_text("utf-8")
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    for threat, _, tests in table(page, "## Threats"):
+        named = re.findall(r"test_\w+", tests)
+        assert named, threat
+        assert all(f"def {name}(" in sources for name in named), threat
+
+
 def test_fields_of_log_lines() -> None:
     told = {line.strip("`"): set(re.findall(r"\w+", fields)) for line, fields in table(OPERATIONS, "## Logs")}
     said = {

@@ -89,3 +89,10 @@ def test_a_user_is_told_without_what_only_pages_of_the_site_know() -> None:
     """`info` is not for everybody in the room."""
     assert User("7", "Ann", b'{"email":"a@b.c"}').json == b'{"id":"7","name":"Ann"}'
     assert NOBODY.json == b""
+
+
+def test_a_name_can_not_end_a_line_nor_turn_it() -> None:
+    """A page writes it before what somebody says: it must not look like what somebody else says."""
+    assert User("7", "Ann\nBob: hi\u202e\u2028!").name == "AnnBob: hi!"
+    with pytest.raises(BadUser):
+        User("7", "\u202e\n")

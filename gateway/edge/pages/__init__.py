@@ -6,7 +6,7 @@ It is one document at either kind of address: the script goes from room to room 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -30,14 +30,18 @@ SECURITY_HEADERS: Final = {
 
 
 def routes(
-    name_chars_max: int = ROOM_NAME_CHARS_MAX, publish_timeout_s: float = 10.0, base_path: str = ""
+    name_chars_max: int = ROOM_NAME_CHARS_MAX,
+    publish_timeout_s: float = 10.0,
+    base_path: str = "",
+    guest_name: Callable[[web.Request], str | None] = lambda request: None,
 ) -> list[web.AbstractRouteDef]:
     """The routes of `/`, `/chat/…` and `/static/…`, for the app of the public port.
 
-    All three are the node's settings: the page says what a name may be, knows from when on a text that got lost
+    The first three are the node's settings: the page says what a name may be, knows from when on a text that got lost
     with its connection can no longer appear, and where a browser has to ask.
+    `guest_name`: what a guest called themselves, empty so far; None: no guests come in.
     """
-    pages = _Pages(name_chars_max, publish_timeout_s, base_path)
+    pages = _Pages(name_chars_max, publish_timeout_s, base_path, guest_name)
     return [
         *([web.get(base_path, pages.to_choose)] if base_path else []),
         web.get("/", pages.to_choose),
@@ -53,6 +57,7 @@ class _Pages:
     name_chars_max: int
     publish_timeout_s: float
     base_path: str
+    guest_name: Callable[[web.Request], str | None]
 
     async def to_choose(self, request: web.Request) -> web.StreamResponse:
         raise web.HTTPFound(f"{self.base_path}/chat/", headers=SECURITY_HEADERS)
@@ -72,18 +77,23 @@ class _Pages:
             return self._choose(request, bad_name=asked.removesuffix("/"))
         if asked != f"{room}/":
             raise web.HTTPFound(f"{self.base_path}/chat/{quote(room)}/", headers=SECURITY_HEADERS)
-        return _page(request, self._values(view="room", room=room, title=room))
+        return _page(request, self._values(request, view="room", room=room, title=room))
 
     def _choose(self, request: web.Request, bad_name: str | None = None) -> web.Response:
-        values = self._values(view="choose", name=bad_name or "")
+        values = self._values(request, view="choose", name=bad_name or "")
         if bad_name is None:
             return _page(request, values)
         problem = "name_long" if len(bad_name) > self.name_chars_max else "name_impossible"
         return _page(request, values, problem if bad_name else "name_empty", status=404)
 
-    def _values(self, view: str, room: str = "", name: str = "", title: str = "") -> dict[str, str]:
+    def _values(
+        self, request: web.Request, view: str, room: str = "", name: str = "", title: str = ""
+    ) -> dict[str, str]:
         """`title` empty: the words of the language for choosing."""
+        guest_name = self.guest_name(request)
         return {
+            "guest_name": guest_name or "",
+            "guests_hidden": "hidden" if guest_name is None else "",
             "base_path": self.base_path,
             "view": view,
             "room": room,
@@ -131,7 +141,7 @@ def _page(
         content_type="text/html",
         charset="utf-8",
         headers=SECURITY_HEADERS
-        | {"Content-Language": text["lang"], "Vary": "Accept-Language", "Cache-Control": "no-cache"},
+        | {"Content-Language": text["lang"], "Vary": "Accept-Language, Cookie", "Cache-Control": "private, no-cache"},
     )
 
 

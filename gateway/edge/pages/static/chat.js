@@ -4,6 +4,7 @@
 import { Hiroba } from "./client/index.js";
 import { START } from "./client/ids.js";
 import { prepare as prepareChoosing } from "./choose.js";
+import { prepare as prepareGuest } from "./guest.js";
 import { Known } from "./known.js";
 import { List } from "./list.js";
 import { address, confirmsConversion } from "./page.js";
@@ -32,6 +33,8 @@ let shown = null;
 let unseen = 0;
 
 prepareChoosing(texts);
+// The page, for its sockets are somebody else's.
+prepareGuest(texts, () => location.reload());
 history.replaceState({ room: dataset.room }, "");
 show(dataset.room);
 chat.on("tops", ({ rooms, read = {} }) => {

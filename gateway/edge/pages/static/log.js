@@ -21,6 +21,7 @@ export class Log {
   #area;
   #spoken;
   #lang;
+  #guest;
   // Lines not painted yet, {text, id, at}, and those that are, {length, id, at}; a note has no id.
   #fresh = [];
   #lines = [];
@@ -30,10 +31,11 @@ export class Log {
   // The scroll position while it is not on the page; null: it is there, or the reader follows the end.
   #place = null;
 
-  constructor(area, spoken, lang) {
+  constructor(area, spoken, { lang, guest }) {
     this.#area = area;
     this.#spoken = spoken;
     this.#lang = lang;
+    this.#guest = guest;
   }
 
   // The oldest entry that is shown, {id, at}; undefined: none.
@@ -50,7 +52,7 @@ export class Log {
   message(entry) {
     if (this.#at !== null && entry.at - this.#at > SILENCE_MS) this.note(this.#silence(entry.at));
     this.#at = entry.at;
-    this.#add(lineOf(entry));
+    this.#add(lineOf(entry, this.#guest));
   }
 
   note(text) {
@@ -77,7 +79,7 @@ export class Log {
       const at = typeof item === "string" ? null : (item?.at ?? null);
       if (at !== null && last !== null && at - last > SILENCE_MS) lines.push(noteOf(this.#silence(at)));
       last = at ?? last;
-      if (item !== oldest) lines.push(at === null ? noteOf(item) : lineOf(item));
+      if (item !== oldest) lines.push(at === null ? noteOf(item) : lineOf(item, this.#guest));
     }
     return lines;
   }
@@ -151,8 +153,12 @@ export class Log {
   }
 }
 
-function lineOf({ id, message, at }) {
-  return { ...noteOf(typeof message === "string" ? message : JSON.stringify(message)), id, at };
+// Who says it, where somebody with a name does; `guest`: the words that tell one from users of the site.
+function lineOf({ id, user, message, at }, guest) {
+  const text = typeof message === "string" ? message : JSON.stringify(message);
+  if (!user) return { ...noteOf(text), id, at };
+  const name = user.id.startsWith("guest:") ? guest.replace("{name}", () => user.name) : user.name;
+  return { ...noteOf(`${name}: ${text}`), id, at };
 }
 
 // A textarea turns \r\n into \n by itself; our lengths must be its lengths.

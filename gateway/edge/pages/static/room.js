@@ -38,7 +38,7 @@ export class OpenRoom {
     const [area, spoken, outbox] = this.#parts;
     this.room = room;
     this.#texts = texts;
-    this.#log = new Log(area, spoken, texts.lang);
+    this.#log = new Log(area, spoken, texts);
     this.#outbox = outbox;
     this.#state = { state: room.state };
     room.on("state", (event) => this.#hasState(event));

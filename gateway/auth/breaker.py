@@ -1,0 +1,41 @@
+"""A circuit breaker: who fails again and again is left in peace for a while, then asked once. No clock of its own."""
+
+
+class Breaker:
+    """Closed: everybody may ask. Open, after `failures_max` failures in a row: nobody, until `retry_s` have passed;
+    then one, on whose answer it closes or waits again."""
+
+    __slots__ = ("_asked_at", "_failures", "_failures_max", "_retry_s")
+
+    def __init__(self, failures_max: int, retry_s: float) -> None:
+        self._failures_max = failures_max
+        self._retry_s = retry_s
+        # In a row.
+        self._failures = 0
+        # When one was last let through; of an open one.
+        self._asked_at = 0.0
+
+    @property
+    def open(self) -> bool:
+        return self._failures >= self._failures_max
+
+    def may_ask(self, now: float) -> bool:
+        """Whether the caller may; it owes `succeeded` or `failed` then."""
+        if not self.open:
+            return True
+        if now - self._asked_at < self._retry_s:
+            return False
+        self._asked_at = now
+        return True
+
+    def succeeded(self) -> bool:
+        """Whether it was open."""
+        was_open, self._failures = self.open, 0
+        return was_open
+
+    def failed(self, now: float) -> bool:
+        """Whether it has opened by this."""
+        was_open = self.open
+        self._failures += 1
+        self._asked_at = now
+        return self.open and not was_open
