@@ -18,7 +18,7 @@ async function getToken() {
 }
 
 const chat = new Hiroba(url, { ...(tokens ? { getToken } : {}), publishTimeout_s: 0.5 });
-for (const name of ["state", "error", "tops"]) chat.on(name, (event) => say({ on: name, event }));
+for (const name of ["state", "error", "tops", "read"]) chat.on(name, (event) => say({ on: name, event }));
 
 function join(name, options) {
   const room = chat.join(name, options);

@@ -11,6 +11,7 @@ from tests.support.client import Crowd
 from tests.support.node import Node
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
+from tests.support.tokens import SECRET, token
 from tests.support.until import until
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
@@ -173,6 +174,36 @@ async def test_a_network_that_falls_silent_is_noticed_and_what_was_said_arrives_
             assert settled["id"] == next(
                 event["id"] for event in bob.events("message", "lobby") if event["message"] == message
             )
+
+
+async def test_what_is_read_on_one_device_is_read_on_the_other_and_said_once_a_second(start_node: NodeFactory) -> None:
+    """In the room of the address, one joined beside it, one only watched; said again after a loss only if need be."""
+    node = await start_node(token_keys=f"HS256:{SECRET}")
+    ann = token(sub="ann")
+    async with Person(node.url(), ann) as phone, Person(node.url(), ann) as laptop:
+        await phone.join("lobby", "部屋", "広場")
+        await laptop.join("lobby", "部屋")
+        laptop.do("watch", names=["広場"])
+        await laptop.hears("tops")
+        for room in ("lobby", "部屋", "広場"):
+            for n in range(5):
+                phone.do("send", room=room, message=n)
+            await phone.reads(room, list(range(5)))
+            ids = [event["id"] for event in phone.events("message", room)]
+            for id in [*ids, ids[0]]:
+                phone.do("read", room=room, id=id)
+            told = {"on": "read", "event": {"type": "read", "room": room, "id": ids[-1]}}
+            await until(lambda told=told: told in laptop.heard, f"{room} is read")  # type: ignore[misc]
+            if room != "広場":
+                assert laptop.events("read", room)[-1] == {"id": ids[-1]}
+                laptop.do("unread", room=room)
+                assert await laptop.hears("unread", room) == 0
+        assert await node.metric("hiroba_markers_said_total") <= 2 * 3
+        assert not phone.events("read")
+        laptop.do("letGo")
+        await laptop.hears("joined", "部屋", count=2)
+        assert laptop.events("joined", "部屋")[-1]["read"] == laptop.events("read", "部屋")[-1]["id"]
+        assert not [event for person in (phone, laptop) for event in person.events("error")]
 
 
 async def test_a_reader_of_a_log_that_lost_something_is_told(start_node: NodeFactory) -> None:
