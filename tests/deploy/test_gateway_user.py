@@ -12,9 +12,11 @@ from broker_config import users
 from tests.conftest import BrokerFactory
 from tests.support.broker import PASSWORDS, Broker, Kind
 from tests.support.node import Node
+from tests.support.tokens import SECRET as SITE
+from tests.support.tokens import by
 from tests.support.until import until
 
-SECRET = "geheim"
+SECRET = "geheim"  # in every password
 
 
 async def speak(http: aiohttp.ClientSession, node: Node, room: str, count: int) -> None:
@@ -28,6 +30,18 @@ async def speak(http: aiohttp.ClientSession, node: Node, room: str, count: int) 
             heard = said["message"] if said["type"] == "message" else heard
 
 
+async def read(ws: aiohttp.ClientWebSocketResponse, node: Node, rooms: list[str]) -> None:
+    """Says of each room that it was read, and waits until the broker has it."""
+    for count, room in enumerate(rooms, 1):
+        await ws.send_json({"type": "join", "room": room})
+        await ws.send_json({"type": "read", "room": room, "id": "1-1"})
+
+        async def written(count: int = count) -> bool:
+            return await node.metric("hiroba_markers_written_total") == count
+
+        await until(written, f"{room} is read")
+
+
 async def lanes(operator: Redis) -> bool:
     """Whether each of the three nodes has its three lanes."""
     named = [client["name"] for client in await operator.client_list()]
@@ -35,8 +49,9 @@ async def lanes(operator: Redis) -> bool:
 
 
 async def live(broker: Broker, directory: Path) -> None:
-    """Everything that makes a node ask the broker something: trims, pages, lost lanes, dead nodes, SELECT."""
+    """Everything that makes a node ask the broker something: trims, pages, markers, lost lanes, dead nodes, SELECT."""
     often = {"messages_per_s": 0, "heartbeat_s": 0.2, "node_ttl_s": 1.5, "sweep_s": 0.5, "room_idle_s": 600}
+    often |= {"read_rooms_max": 1, "token_keys": f"HS256:{SITE}"}
     small = {
         "retention_entries_min": 4,
         "retention_entries_max": 16,
@@ -48,8 +63,14 @@ async def live(broker: Broker, directory: Path) -> None:
     nodes.append(Node(broker.url.replace("/0", "/1"), directory, "numbered", **often))
     await asyncio.gather(*(node.start() for node in nodes))
     stays, dies, _ = nodes
-    async with aiohttp.ClientSession() as http, broker.client() as operator, http.ws_connect(dies.ws_url("square")):
+    async with (
+        aiohttp.ClientSession(headers=by("ann")) as http,
+        broker.client() as operator,
+        http.ws_connect(dies.ws_url("square")),
+        http.ws_connect(stays.url("/ws/"), protocols=("hiroba.v1",)) as reader,
+    ):
         await speak(http, stays, "square", 300)
+        await read(reader, stays, ["square", "circle"])
         await operator.execute_command("CLIENT", "KILL", "USER", "gateway")
         await until(lambda: lanes(operator), "the killed lanes are back")
         async with http.ws_connect(stays.ws_url("square")):
