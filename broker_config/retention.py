@@ -29,18 +29,10 @@ class Retention:
     # A room in which nobody was or spoke for so long expires: 7 days.
     idle_s: float = 604_800.0
 
-    def arguments(self) -> tuple[int, ...]:
+    def arguments(self) -> tuple[str | int, ...]:
         """ARGV of publish.lua, in its order; whole seconds, upwards: EXPIRE of 0 s would delete the log."""
-        return (
-            ceil(self.seconds),
-            self.entries_min,
-            self.bytes_min,
-            self.entries_max,
-            self.bytes_max,
-            ceil(self.idle_s),
-            ceil(self.idle_s / RENEWALS),
-            ONCE_S,
-        )
+        bounds = ceil(self.seconds), self.entries_min, self.bytes_min, self.entries_max, self.bytes_max
+        return " ".join(map(str, bounds)), ceil(self.idle_s), ceil(self.idle_s / RENEWALS), ONCE_S
 
 
 DEFAULT = Retention()
