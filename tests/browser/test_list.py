@@ -99,6 +99,31 @@ async def test_what_is_said_elsewhere_is_counted_until_it_is_read(node: Node, wi
     await unread(alice, "部屋", "")
 
 
+async def test_a_count_stands_at_the_edge_of_its_row_and_makes_space_for_the_buttons(
+    node: Node, window: WindowFactory
+) -> None:
+    """The space of two buttons that nobody sees stood beside it."""
+    alice, bob = await window(), await window()
+    room = "a_rather_long_name_of_a_room_that_does_not_fit"
+    await know(bob, node, room)
+    await know(alice, node, room, "lobby")
+    await say(bob, "news")
+    await unread(alice, room, "1")
+    row = listed(alice, room)
+
+    async def right_of(locator: Locator) -> float:
+        box = await locator.bounding_box()
+        assert box is not None
+        return box["x"] + box["width"]
+
+    await alice.mouse.move(600, 400)
+    assert await right_of(row) - await right_of(row.locator("b")) < 16
+    await row.hover()
+    pin = await row.locator(".pin").bounding_box()
+    assert pin is not None and pin["x"] >= await right_of(row.locator("b"))
+    assert await right_of(row.locator(".forget")) <= await right_of(row)
+
+
 async def test_rooms_that_are_not_open_are_watched(node: Node, window: WindowFactory) -> None:
     """From the choice of a room, too: nothing is joined there, and who comes in reads it on the same connection."""
     alice, bob = await window(), await window()
