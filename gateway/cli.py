@@ -59,7 +59,7 @@ def _run(argv: list[str]) -> int:
         parser.print_help(sys.stderr)
         return 2
     options, rest = parser.parse_known_args(argv)
-    wrong = _strays(rest)
+    wrong = _strays(options.command, rest)
     given = vars(options)
     command, file = given.pop("command"), given.pop("config")
     asked = {name: given.pop(name) for name in OF_PUT_OUT if name in given}
@@ -217,12 +217,15 @@ def _metavar(name: str, annotation: object) -> str:
     return {"data": "DIR", "broker_url": "URL"}.get(name, name.rpartition("_")[2].upper())
 
 
-def _strays(arguments: list[str]) -> list[str]:
+def _strays(command: str, arguments: list[str]) -> list[str]:
     """What is said of arguments that nobody takes. Beside a flag of no setting they may be its value."""
     secret = [name for name in SECRETS if any(word.startswith(as_flag(name)) for word in arguments)]
     if secret:  # nothing is said of the rest: one of them may be it
         why = "is no flag, for everybody on this machine can read command lines: it is the variable"
         return [f"{as_flag(name)} {why} {as_variable(name)}, or a key of hiroba.toml" for name in secret]
+    if command in PUT_OUT:
+        words = [word.partition("=")[0] for word in arguments if word.startswith("-")] or map(masked, arguments)
+        return [f"hiroba {command} takes no {word}; `hiroba {command} --help` lists what there is" for word in words]
     known = [as_flag(name) for name in Settings.model_fields] + [flag for more in ALIASES.values() for flag in more]
     flags = [unknown(word.partition("=")[0], known) for word in arguments if word.startswith("--")]
     return flags or [f"unexpected argument {masked(word)}" for word in arguments]

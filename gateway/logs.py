@@ -29,6 +29,8 @@ from gateway.config import Settings
 from gateway.repeats import Repeats
 from gateway.urls import masked
 
+# The event of the line that says what somebody ordered (broker/control.py).
+ORDER = "order"
 # Tells apart, in the renderers, what was logged by `access`.
 _HTTP, _WEBSOCKET, _SSE, _STREAM = "http", "websocket", "sse", "stream"
 _SHOWN = {_WEBSOCKET: "WebSocket", _SSE: "SSE"}
@@ -106,10 +108,11 @@ access = Access()
 
 
 def _bounded(repeats: Repeats) -> Processor:
-    """All lines but those of `access`: there is one for each connection or request, and each is somebody's."""
+    """All lines but those of `access` and of orders: there is one for each connection, request or order, and each is
+    somebody's."""
 
     def bounded(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        return event if event.get("event") in (_HTTP, _WEBSOCKET, _SSE) else repeats(logger, method, event)
+        return event if event.get("event") in (_HTTP, _WEBSOCKET, _SSE, ORDER) else repeats(logger, method, event)
 
     return bounded
 

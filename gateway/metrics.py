@@ -127,6 +127,7 @@ COUNTERS = (
     ),
     ("pages", "hiroba_pages_read", "Pieces of logs read from the stream, for walks and for who pages back."),
     ("paged", "hiroba_pages_told", "Pages of older entries told to clients that asked for them (history)."),
+    ("put_out", "hiroba_put_out", "Connections, and sessions in one room, that an order ended."),
     (
         "standing_read",
         "hiroba_standing_read",
@@ -165,7 +166,6 @@ LABELLED = (
         "WebSockets, event streams and requests at /streams/ refused, by reason.",
     ),
     ("orders", "hiroba_orders_heard", "kind", "Orders heard in the control log: kick, token, issued (revocations)."),
-    ("put_out", "hiroba_put_out", "kind", "Connections, and sessions in one room, that an order ended, by its kind."),
     (
         "site_answers",
         "hiroba_site_answers",
@@ -250,6 +250,7 @@ class Metrics:
     markers_put_off: int
     pages: int
     paged: int
+    put_out: int
     standing_read: int
     orders_given_again: int
     stream_reads: int
@@ -267,7 +268,6 @@ class Metrics:
     requests_refused: Counter[str]
     broker_reconnects: Counter[str]
     orders: Counter[str]
-    put_out: Counter[str]
     nonsense: Counter[str]
     site_answers: Counter[str]
     publish_latency: Histogram

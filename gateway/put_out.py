@@ -18,7 +18,7 @@ from gateway.broker.errors import BrokerRefused
 from gateway.broker.orders import Given, NoSpace, without_a_node
 from gateway.config import NODE_BROKER_URL, Settings, SettingsError
 from gateway.core.names import BadRoomName, room_name
-from gateway.core.orders import ID_CHARS_MAX, Issued, Kick, Target, Token
+from gateway.core.orders import ID_CHARS_MAX, Issued, Kick, Order, Target, Token
 
 
 class Failed(Exception):
@@ -26,11 +26,12 @@ class Failed(Exception):
 
 
 class Ask(NamedTuple):
-    """What the command line asks for. `until_ms`: see Orders.give."""
+    """What the command line asks for. `until_ms`, `for_s`: see Orders.give."""
 
     target: Target
-    until_ms: int | None
-    for_s: float
+    until_ms: int | None = None
+    for_s: float = 0.0
+    lift: bool = False
 
 
 def run(name: str, given: Mapping[str, Any], settings: Settings) -> str:
@@ -53,7 +54,7 @@ def _kick(given: Mapping[str, Any], settings: Settings) -> Ask:
     if not 0 < given["for_s"] < float("inf"):
         raise SettingsError("--for-s is a number of seconds above 0; --lift takes a kick back")
     target = Kick(_id("USER", given["user"]), room or "")
-    return Ask(target, 0, 0.0) if given["lift"] else Ask(target, None, given["for_s"])
+    return Ask(target, None, given["for_s"], given["lift"])
 
 
 def _revoke(given: Mapping[str, Any], settings: Settings) -> Ask:
@@ -66,9 +67,12 @@ def _revoke(given: Mapping[str, Any], settings: Settings) -> Ask:
     target = (
         Token(_id("--token", token)) if token is not None else Issued("" if everybody else _id("USER", user), life_s)
     )
-    if given["lift"]:
-        return Ask(target, 0, 0.0)
-    return Ask(target, None if before is None else int((_moment(before) + life_s) * 1000), life_s)
+    until_ms = None if before is None else int((_moment(before) + life_s) * 1000)
+    if until_ms is not None and until_ms <= time.time() * 1000:
+        raise SettingsError(
+            f"tokens issued before {before} have all expired: none lives longer than revoked_s ({life_s})"
+        )
+    return Ask(target, until_ms, life_s, given["lift"])
 
 
 def _id(what: str, text: str) -> str:
@@ -100,7 +104,9 @@ async def _give(ask: Ask, settings: Settings) -> str:
     async with without_a_node(url, settings, changed) as orders:
         try:
             async with asyncio.timeout(within_s):
-                return _told(await orders.give(*ask, by=_by()), settings)
+                target, until_ms, for_s, lift = ask
+                work = orders.lift(target, _by()) if lift else orders.give(target, until_ms, for_s, _by())
+                return _told(await work, settings)
         except TimeoutError:
             place = Endpoint(url, settings.broker_timeout_s)
             raise Failed(f"{place} did not take the order within {within_s:g} s ({why}): give it again") from None
@@ -124,8 +130,8 @@ def _by() -> str:
 
 def _told(given: Given, settings: Settings) -> str:
     order = given.order
-    what = _words(order.target, order.until)
-    if order.until:
+    what = _words(order)
+    if not order.lifted:
         what += f", until {_shown(order.until)}"
     if given.unsaid is not None:
         reason = given.unsaid.reason
@@ -133,8 +139,8 @@ def _told(given: Given, settings: Settings) -> str:
     return what
 
 
-def _words(target: Target, until_ms: int) -> str:
-    stands = until_ms > 0
+def _words(order: Order) -> str:
+    target, stands = order.target, not order.lifted
     if isinstance(target, Kick):
         return f"{target.user} {'is put out of' if stands else 'may come into'} {target.room or 'all rooms'}"
     if isinstance(target, Token):
@@ -142,7 +148,7 @@ def _words(target: Target, until_ms: int) -> str:
     whose = f"{target.user}'s" if target.user else "everybody's"
     if not stands:
         return f"{whose} tokens are not revoked"
-    return f"{whose} tokens issued before {_shown(until_ms - target.life_s * 1000)} are revoked"
+    return f"{whose} tokens issued before {_shown(order.until - target.life_s * 1000)} are revoked"
 
 
 def _shown(ms: int) -> str:

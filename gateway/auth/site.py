@@ -133,9 +133,10 @@ class Site:
 
     async def _answer(self, asked: Asked) -> tuple[Grant | Denied, int]:
         """Its answer and how many bytes that had. Raises Unanswered."""
+        asked_at = time.time()
         try:
             status, body = await self._asker.get(self._url, _headers(asked), self._settings.site_timeout_s)
-            outcome = self._outcome(status, body)
+            outcome = self._outcome(status, body, asked_at)
         except Unanswered as exc:
             self._answers["failed"] += 1
             if not exc.away:
@@ -148,7 +149,7 @@ class Site:
         self._answers[outcome.reason.removeprefix("site_") if isinstance(outcome, Denied) else "user"] += 1
         return outcome, len(body)
 
-    def _outcome(self, status: int, body: bytes) -> Grant | Denied:
+    def _outcome(self, status: int, body: bytes, asked_at: float) -> Grant | Denied:
         if status == 401:
             return Denied("site_unknown", "the site does not know you: sign in there")
         if status == 403:
@@ -162,7 +163,7 @@ class Site:
             rights = self._rights if said.rooms is None else Rights(said.rooms)
         except (msgspec.MsgspecError, BadUser, BadRights, ValueError, RecursionError) as exc:
             raise Unanswered(f"its answer is not {{user, rooms, expires_at}}: {exc}") from None
-        grant = Grant(user, rights, said.expires_at)
+        grant = Grant(user, rights, said.expires_at, asked_at)
         return Denied("site_unknown", "the site says that you are signed out") if _is_over(grant) else grant
 
     def _keep(self, key: bytes, outcome: Grant | Denied, size: int) -> None:

@@ -153,8 +153,9 @@ class Broker:
         return self._probe.refused
 
     async def proof(self) -> None:
-        """Wait until the road is proven; at once while it is."""
+        """Wait until the road is proven, and all is known that stands; at once while it is so."""
         await self._probe.proof()
+        await self.control.known()
 
     def probe_age_s(self) -> float | None:
         """Seconds since the road was last proven; None: never yet."""
@@ -209,7 +210,9 @@ class Broker:
         self._reader.listens(key)
         self.tops.listens(key)
         self.markers.listens(key)
-        if key == self._probe.feed.key:
+        if key == self.control.feed.key:
+            self.control.doubt()
+        elif key == self._probe.feed.key:
             self._mended.set()
 
     async def _start(self, feeds: Sequence[Feed]) -> dict[Feed, BrokerRefused]:

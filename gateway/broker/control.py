@@ -19,8 +19,11 @@ from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
 from gateway.broker.orders import Orders
 from gateway.config import Settings
+from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.orders import KINDS, BadOrder, Order, Standing, began, decode
+from gateway.core.user import Grant
+from gateway.logs import ORDER
 from gateway.metrics import Metrics
 
 log = structlog.get_logger()
@@ -57,11 +60,33 @@ class Control:
         self._began, self._numbered = "", 0
         # The log went on without this node.
         self._fell_off = False
-        # What is heard while the set is read: it may not be in the answer.
-        self._meanwhile: list[Order] | None = None
         self._doubted = asyncio.Event()
+        self._sure = asyncio.Event()
 
     # ---- questions ----
+
+    async def known(self) -> None:
+        """Wait until this node knows all that stands; at once while nothing speaks against it."""
+        await self._sure.wait()
+
+    def doubt(self) -> None:
+        """Something may have gone unheard: look, and let nobody in before."""
+        self._sure.clear()
+        self._doubted.set()
+
+    def bars(self, grant: Grant, room: str = "") -> Close | None:
+        """Why nobody with this grant may be in a room, "": in any; None: nothing is against it.
+
+        A token that does not say when it was issued is older than whatever is asked. Who has no name can't be named,
+        and what a guest has is no token.
+        """
+        user = grant.user.id
+        if not self.standing.until or not user:
+            return None
+        now_ms, issued_ms = self.now_ms(), (grant.issued_at or 0.0) * 1000
+        if not grant.user.guest and self.standing.revoked(user, grant.token_id, issued_ms, now_ms):
+            return Close.EXPIRED
+        return Close.KICKED if self.standing.kicked(user, room, now_ms) else None
 
     def now_ms(self) -> float:
         """By the broker's clock."""
@@ -72,20 +97,21 @@ class Control:
     def deliver(self, entries: list[Entry]) -> None:
         heard = [Heard(order, entry.at) for entry in entries if (order := self._order(entry)) is not None]
         for order, _ in heard:
-            self.standing.take(order)
             self._stamp = order.stamp
             self._metrics.orders[KINDS[type(order.target)]] += 1
-            log.info("order", **_told(order))
-        if self._meanwhile is not None:
-            self._meanwhile += [order for order, _ in heard]
+            if order.by:
+                self.standing.take(order)
+                log.info(ORDER, **_told(order))
+            else:  # given again by a node, and perhaps told late
+                self.standing.merge((order,))
         if self._lost:
-            self._doubted.set()
+            self.doubt()
         self.on_orders(heard)
 
     def lose(self, gap: Gap) -> None:
         self._metrics.gaps += 1
         self._fell_off = True
-        self._doubted.set()
+        self.doubt()
 
     def recent(self) -> Collection[EntryId]:
         return ()
@@ -100,14 +126,10 @@ class Control:
 
     # ---- what the set says ----
 
-    @property
-    def _lost(self) -> bool:
-        """Whether the broker may have lost what this node knows."""
-        return self.feed.numbered != self._numbered or began(self._stamp) != self._began
-
     async def load(self) -> None:
         """Know what stands; the log is followed already. Raises BrokerGone, BrokerRefused."""
-        await self._read(lost=False)
+        await self._read()
+        self._sure.set()
 
     async def run(self) -> None:
         """Look every sweep_s, or when in doubt, whether what is known is all; until cancelled."""
@@ -118,50 +140,46 @@ class Control:
             self._doubted.clear()
             try:
                 await self._look()
+                if not self._doubted.is_set():
+                    self._sure.set()
             except BrokerGone:  # others tell
                 await self.orders.up()
                 self._doubted.set()
             except BrokerRefused as exc:
                 refusals.tell(str(exc))
 
+    @property
+    def _lost(self) -> bool:
+        """Whether the broker may have lost what this node knows."""
+        return self.feed.numbered != self._numbered or began(self._stamp) != self._began
+
     async def _look(self) -> None:
         self.standing.end(self.now_ms())
-        stamp = await self.orders.stamp()
-        if stamp != self._stamp or self._fell_off or self._lost:
-            await self._read(lost=self._lost or began(stamp) != self._began)
+        if self._fell_off or self._lost or await self.orders.stamp() != self._stamp:
+            await self._read()
 
-    async def _read(self, lost: bool) -> None:
-        """`lost`: the broker may have lost some of what this node knows."""
-        numbered, self._fell_off, self._meanwhile = self.feed.numbered, False, []
+    async def _read(self) -> None:
+        """Learn what the broker knows, and teach it what it does not."""
+        numbered, self._fell_off, self._stamp = self.feed.numbered, False, ""
         try:
             stamp, orders = await self.orders.standing()
-            known, self.standing = self.standing, Standing([*orders, *self._meanwhile])
-            self._stamp = self._meanwhile[-1].stamp if self._meanwhile else stamp
+            missing = self.standing.merge(orders)
+            self.standing.end(self.now_ms())
+            self._metrics.standing_read += 1
+            given = await self.orders.give_again(missing)
         except BaseException:
             self._fell_off = True
             raise
-        finally:
-            self._meanwhile = None
-        self._metrics.standing_read += 1
-        if lost:
-            await self._restore(known)
-        self._began, self._numbered = began(stamp), numbered
-        self.standing.end(self.now_ms())
-        self.on_orders(None)
-
-    async def _restore(self, known: Standing) -> None:
-        """What was known and is gone goes on to stand here, and is given again for all others."""
-        missing = [Order(target, until) for target, until in known.until.items() if target not in self.standing.until]
-        for order in missing:
-            self.standing.take(order)
-        given = await self.orders.give_again(missing)
         if given:
             self._metrics.orders_given_again += given
             log.warning("the broker had lost orders: given again", orders=given)
+        # What was heard meanwhile may be newer than what was read.
+        self._stamp, self._began, self._numbered = self._stamp or stamp, began(stamp), numbered
+        self.on_orders(None)
 
 
 def _told(order: Order) -> dict[str, object]:
     target = order.target
     fields = {name: value for name in target.__struct_fields__ if (value := getattr(target, name)) != ""}
-    until = None if not order.until else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(order.until / 1000))
+    until = None if order.lifted else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(order.until / 1000))
     return {"kind": KINDS[type(target)], **fields, "until": until, "by": order.by}

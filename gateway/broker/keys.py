@@ -7,7 +7,8 @@
     PREFIX:{p}:probe:<node>   stream: the log of the node's own liveness probe
     PREFIX:{p}:read:<user>    hash: room -> up to where this user has read, and a count (mark.lua)
     PREFIX:{p}:orders:control     stream: the control log, what all nodes must hear
-    PREFIX:{p}:standing:control   sorted set: order that stands -> until when, broker's clock, ms
+    PREFIX:{p}:standing:control   sorted set: order that stands -> until when, broker's clock, ms (order.lua)
+    PREFIX:{p}:given:control      sorted set: the same -> when it was given, µs
     PREFIX:nodes              sorted set: node id -> broker's clock at its last heartbeat, ms
 
 A log's doorbell is the sharded pub/sub channel of the log's name, with ` db<N>` behind it where the database is not 0:
@@ -34,9 +35,10 @@ class Keys:
         # What follows a log's name in its doorbell's.
         self.channel_tail = f" db{db}".encode() if db else b""
         self.nodes = f"{prefix}:nodes".encode()
-        # The control log, and the set of orders that stand: in one partition.
+        # The control log, and the sets of orders that stand: in one partition.
         self.orders = self._key("control", "orders")
         self.standing = self._key("control", "standing")
+        self.given = self._key("control", "given")
 
     def log(self, room: RoomName) -> bytes:
         """A room's log."""

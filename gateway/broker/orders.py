@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+import msgspec
+
 import broker_config
 from broker_config.retention import Retention
 from gateway.broker import refusals
@@ -25,6 +27,8 @@ from gateway.metrics import Metrics
 
 # Orders in one call: a millisecond of the broker.
 ORDERS_PER_CALL = 256
+# Orders read in one turn of the loop: a millisecond or two. Then everybody else goes first.
+ORDERS_PER_TURN = 512
 # What the set's stamp begins with; a target is JSON.
 STAMP = b"@"
 
@@ -55,7 +59,7 @@ class Orders:
         """`by`: who says it, in the log. `lane`: a master answers it, as `publisher`'s does."""
         self._by = by
         self._log = keys.orders
-        self._set = keys.standing
+        self._sets = keys.standing, keys.given
         self._lane = lane
         self._publisher = publisher
         self._orders_max = settings.orders_max
@@ -63,39 +67,44 @@ class Orders:
         self._sha = b""
 
     async def give(self, target: Target, until_ms: int | None, for_s: float = 0.0, by: str = "") -> Given:
-        """From now on it stands: until then, or where that is None for so long from now; neither: it is lifted.
+        """From now on it stands: until then, or where that is None for so long from now.
 
-        What stood about the same target stands no more. Over a lost connection it is tried again: the caller brings a
-        deadline. Raises NoSpace.
+        What was ordered about the same target before counts no more. Over a lost connection it is tried again: the
+        caller brings a deadline. Raises NoSpace.
         """
-        lasts = f"+{int(for_s * 1000)}" if until_ms is None else str(until_ms)
+        return await self._give(target, f"+{int(for_s * 1000)}" if until_ms is None else str(until_ms), by)
+
+    async def lift(self, target: Target, by: str = "") -> Given:
+        """As `give`: from now on nothing stands against it."""
+        return await self._give(target, "-", by)
+
+    async def _give(self, target: Target, lasts: str, by: str) -> Given:
         while True:
             await self._lane.up()
             try:
-                stamp, (until,) = await self._write([(target, lasts)], only_missing=False)
+                stamp, ((until, given),) = await self._write([(target, lasts, 0)])
                 break
             except BrokerGone:  # whether it was written or not: written twice, it is the same
                 continue
         if until == b"!":
             raise NoSpace(
-                f"{self._orders_max} orders stand (orders_max): lift some, or revoke everybody's tokens that were "
-                "issued before now, which is one order"
+                f"{self._orders_max} orders stand (orders_max): wait for some to end, or revoke everybody's tokens: "
+                "that is one order"
             )
-        order = Order(target, int(until), stamp, by or self._by)
+        order = Order(target, int(until), abs(int(given)), lasts == "-", stamp, by or self._by)
         return Given(order, await self._say(order))
 
     async def give_again(self, orders: Sequence[Order]) -> int:
-        """Give those of these that stand no more: the broker lost them. How many it had lost."""
+        """Give these, where the broker has none about their targets, or only older ones: it lost them. How many."""
         lost: list[Order] = []
         for at in range(0, len(orders), ORDERS_PER_CALL):
             part = orders[at : at + ORDERS_PER_CALL]
-            stamp, lines = await self._write([(one.target, str(one.until)) for one in part], only_missing=True)
-            lost += [
-                Order(one.target, int(until), stamp, one.by)
-                for one, until in zip(part, lines, strict=True)
-                if until not in (b"", b"0", b"!")
-            ]
-            if b"!" in lines:
+            known = [(one.target, str(one.until), -one.given if one.lifted else one.given) for one in part]
+            stamp, lines = await self._write(known)
+            for one, (until, _) in zip(part, lines, strict=True):
+                if until not in (b"", b"!"):
+                    lost.append(msgspec.structs.replace(one, stamp=stamp, by=""))
+            if any(until == b"!" for until, _ in lines):
                 refusals.complain("orders that it lost find no space among those that stand: raise orders_max")
         await asyncio.gather(*map(self._say, lost))
         return len(lost)
@@ -106,30 +115,37 @@ class Orders:
 
     async def stamp(self) -> str:
         """Of the set as it is now: another one after each order. "": there is no set."""
-        return _stamp_of(await self._lane.ask_master("ZRANGE", self._set, -1, -1))
+        return _stamp_of(await self._lane.ask_master("ZRANGE", self._sets[0], -1, -1))
 
     async def standing(self) -> Stands:
-        """All that stands, and perhaps some that ended lately."""
-        members: list[list[bytes | float]] = await self._lane.ask_master("ZRANGE", self._set, 0, -1, "WITHSCORES")
+        """All that has not ended, and perhaps some that has."""
+        replies = await self._lane.ask_master_all([("ZRANGE", key, 0, -1, "WITHSCORES") for key in self._sets])
+        for reply in replies:
+            if isinstance(reply, BrokerRefused):
+                raise reply
+        ends, given = replies[0], dict(replies[1])
         orders: list[Order] = []
-        for member, until in members:
-            assert isinstance(member, bytes)
+        for at, (member, until) in enumerate(ends, 1):
+            if at % ORDERS_PER_TURN == 0:
+                await asyncio.sleep(0)
             if member.startswith(STAMP):
                 continue
             try:
-                orders.append(Order(decode_target(member), int(until)))
+                at_us = int(given.get(member, 0))  # 0: that set was evicted
+                orders.append(Order(decode_target(member), int(until), abs(at_us), at_us < 0))
             except (BadOrder, OverflowError, ValueError):  # a later version's, or a stranger's
-                refusals.puzzle("order", self._set, member)
-        return Stands(_stamp_of([member for member, _ in members[-1:]]), orders)
+                refusals.puzzle("order", self._sets[0], member)
+        return Stands(_stamp_of([member for member, _ in ends[-1:]]), orders)
 
-    async def _write(self, orders: Sequence[tuple[Target, str]], only_missing: bool) -> tuple[str, list[bytes]]:
-        flat: list[Arg] = [part for target, lasts in orders for part in (encode(target), lasts)]
+    async def _write(self, orders: Sequence[tuple[Target, str, int]]) -> tuple[str, list[tuple[bytes, bytes]]]:
+        """Per order its target, until when, and when it was given; 0: now. See order.lua for the answers."""
+        flat: list[Arg] = []
+        for target, lasts, given in orders:
+            flat += (encode(target), lasts, given or "")
         while True:
             try:
-                stamp, *lines = await self._lane.ask(
-                    "EVALSHA", self._sha, 1, self._set, self._orders_max, int(only_missing), *flat
-                )
-                return stamp.decode(), lines
+                stamp, *lines = await self._lane.ask("EVALSHA", self._sha, 2, *self._sets, self._orders_max, *flat)
+                return stamp.decode(), list(zip(lines[::2], lines[1::2], strict=True))
             except BrokerRefused as exc:
                 if fault_of(exc.code) is not Fault.LOAD:
                     raise

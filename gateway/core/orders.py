@@ -1,7 +1,7 @@
 """What all nodes must hear: who is put out, until when, and which tokens are good no more. Pure.
 
 An order names a target and until when it stands, by the broker's clock. A newer one about the same target takes the
-older one's place, so that an order is lifted by another, and may be given twice without harm. Only the moment of
+older one's place, so that an order is lifted by another, and may be heard twice without harm. Only the moment of
 `Issued` never goes back: whoever makes older tokens good no more does not make others good again.
 """
 
@@ -45,14 +45,17 @@ KINDS: Mapping[type[Target], str] = {Kick: "kick", Token: "token", Issued: "issu
 
 
 class Order(msgspec.Struct, frozen=True):
-    """One entry of the control log."""
+    """One entry of the control log, or one of those that stand."""
 
     target: Target
-    # Unix ms by the broker's clock; 0: the order that stood is lifted.
+    # Until when it stands, or would have stood if it were not lifted: Unix ms by the broker's clock.
     until: int
+    # When it was given, Unix µs by the broker's clock: of two about one target the later one counts.
+    given: int
+    lifted: bool = False
     # Of the broker's set of orders, when this one was written there.
     stamp: str = ""
-    # Who gave it, for the log.
+    # Who gave it, for the log; empty: it was given before, and lost by the broker.
     by: str = ""
 
 
@@ -86,37 +89,43 @@ def decode_target(raw: bytes) -> Target:
         raise BadOrder(str(exc)) from None
 
 
-class Standing:
-    """The orders that stand, as one node knows them. Each question is a look or two into a dictionary."""
+_NO_MOMENTS: Mapping[int, int] = {}
 
-    def __init__(self, orders: Iterable[Order] = ()) -> None:
-        # Until when, Unix ms.
+
+class Standing:
+    """The orders that have not ended, as one node knows them. Each question is a look or two into a dictionary."""
+
+    def __init__(self) -> None:
+        # The lifted ones too: whoever brings an older one must not be believed.
+        self.orders: dict[Target, Order] = {}
+        # Until when, of those that stand.
         self.until: dict[Target, int] = {}
-        # Of a user's tokens, and of everybody's (""): those issued before then are good no more; Unix ms.
-        self._before: dict[str, int] = {}
-        for order in orders:
-            self.take(order)
+        # Of a user's tokens, and of everybody's (""), by life_s: those issued before then, Unix ms, are good no more.
+        self._issued: dict[str, dict[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self.until)
 
     def take(self, order: Order) -> None:
-        """From now on it stands, or what stood is lifted."""
-        target = order.target
-        if not order.until:
-            self._drop(target)
-            return
-        if isinstance(target, Issued):
-            self.until[target] = max(order.until, self.until.get(target, 0))
-            moment = self.until[target] - target.life_s * 1000
-            self._before[target.user] = max(moment, self._before.get(target.user, 0))
-        else:
-            self.until[target] = order.until
+        """The log says so: whatever was known of its target counts no more."""
+        self.orders[order.target] = order
+        self._settle(order.target)
+
+    def merge(self, orders: Iterable[Order]) -> list[Order]:
+        """The broker's set says so: of each target the later order counts. Those of which it has none, or an older."""
+        theirs: dict[Target, int] = {}
+        for order in orders:
+            theirs[order.target] = order.given
+            known = self.orders.get(order.target)
+            if known is None or known.given < order.given:
+                self.take(order)
+        return [order for target, order in self.orders.items() if theirs.get(target, 0) < order.given]
 
     def end(self, now_ms: float) -> None:
-        """Forget what stands no more."""
-        for target in [target for target, until in self.until.items() if until <= now_ms]:
-            self._drop(target)
+        """Forget what has ended."""
+        for target in [target for target, order in self.orders.items() if order.until <= now_ms]:
+            del self.orders[target]
+            self._settle(target)
 
     def kicked(self, user: str, room: str, now_ms: float) -> bool:
         """Whether this user may not be in a room; "": in none."""
@@ -134,11 +143,22 @@ class Standing:
             return False
         if token is not None and self.until.get(Token(token), 0) > now_ms:
             return True
-        return bool(self._before) and issued_ms < max(self._before.get(user, 0), self._before.get("", 0))
+        return any(
+            issued_ms < moment for whose in (user, "") for moment in self._issued.get(whose, _NO_MOMENTS).values()
+        )
 
-    def _drop(self, target: Target) -> None:
-        if self.until.pop(target, None) is not None and isinstance(target, Issued):
-            del self._before[target.user]
-            for other, until in list(self.until.items()):
-                if isinstance(other, Issued) and other.user == target.user:  # of another life_s
-                    self.take(Order(other, until))
+    def _settle(self, target: Target) -> None:
+        """What follows from the order about a target, or from there being none."""
+        order = self.orders.get(target)
+        if order is not None and not order.lifted:
+            self.until[target] = order.until
+        else:
+            self.until.pop(target, None)
+        if isinstance(target, Issued):
+            moments = self._issued.setdefault(target.user, {})
+            if target in self.until:
+                moments[target.life_s] = self.until[target] - target.life_s * 1000
+            else:
+                moments.pop(target.life_s, None)
+            if not moments:
+                del self._issued[target.user]

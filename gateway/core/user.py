@@ -67,7 +67,8 @@ class Grant(NamedTuple):
     rights: Rights
     # When it ends, Unix seconds; None: it does not.
     expires_at: float | None = None
-    # Of the token: its `iat`, Unix seconds, and its `jti`. None: it has none, or it was no token.
+    # Of the token: its `iat`, Unix seconds, and its `jti`. None: it has none, or it was no token. By the site's word:
+    # when it was asked.
     issued_at: float | None = None
     token_id: str | None = None
 

@@ -12,6 +12,7 @@ from gateway.auth.denied import Denied
 from gateway.auth.guests import COOKIE as GUEST_COOKIE
 from gateway.auth.site import Asked
 from gateway.broker.errors import BrokerGone, BrokerRefused
+from gateway.core.closes import Close
 from gateway.core.entry import EntryId
 from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.user import Grant
@@ -26,7 +27,8 @@ RETRY_AFTER_S = 2
 TOLD_CHARS_MAX = 200
 # Every `label` of a Refused here.
 REASONS = (
-    "room_name", "bad_origin", "origin", "body", "draining", "connections", "history", "forbidden", "rooms", "broker",
+    "room_name", "bad_origin", "origin", "body", "draining", "connections", "history", "forbidden", "revoked", "kicked",
+    "rooms", "broker",
 )  # fmt: skip
 
 
@@ -188,6 +190,7 @@ async def admit(edge: Edge, request: web.Request, room: RoomName | None) -> Gran
         raise _draining()
     if room is not None and "r" not in grant.rights.of(room):
         raise Refused(403, "forbidden", "this user may not read that room")
+    check_orders(edge, grant, room)
     return grant
 
 
@@ -201,15 +204,29 @@ def _refused(denied: Denied) -> Refused:
     return Refused(denied.status, denied.reason, denied.args[0], **headers)
 
 
+def check_orders(edge: Edge, grant: Grant, room: RoomName | None) -> None:
+    """Whether an order stands against who comes with this, to a room; None: to none yet."""
+    why = edge.context.broker.control.bars(grant, room or "")
+    if why is Close.EXPIRED:
+        bearer = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+        raise Refused(401, "revoked", "what you came with is revoked: log in again", **bearer)
+    if why is not None:
+        raise Refused(403, "kicked", "this user is put out of that room, or of all, for a time")
+
+
 # ---- what the broker is asked ----
 
 
-async def enter(edge: Edge, name: RoomName, after: EntryId | None, history: int) -> Place:
+async def enter(edge: Edge, grant: Grant, name: RoomName, after: EntryId | None, history: int) -> Place:
     """Find a place in the room, within handshake_timeout_s. The caller owes `hub.release`, as hub.enter's does."""
     place = await within(edge, edge.context.hub.enter(name, after, history))
-    if edge.draining:  # since just now: nobody would send this one away
+    try:  # since just now: nobody would send this one away
+        if edge.draining:
+            raise _draining()
+        check_orders(edge, grant, name)
+    except Refused:
         edge.context.hub.release(place.room)
-        raise _draining()
+        raise
     return place
 
 

@@ -10,6 +10,7 @@ from gateway.core.closes import Close
 from gateway.core.wires import DURABLE, SSE, WIRES
 from gateway.edge.callers import Callers
 from gateway.edge.context import Context
+from gateway.edge.expulsion import Expulsion
 from gateway.edge.listener import Listener
 from gateway.edge.visits import Visits
 from gateway.edge.wheel import Wheel
@@ -36,6 +37,7 @@ class Edge:
         self.connections_max = connections_max
         self.callers = Callers(context.settings)
         self.wheel = Wheel(context.settings, context.clock, context.metrics)
+        self.expulsion = Expulsion(context, self.wheel)
         # WebSockets, event streams, long polls. Handshakes under way count: the limit must hold in a connect storm too.
         self.connections = 0
         # Those under way, by their deadlines: they wait for the broker. And long polls, which wait for a message.

@@ -32,6 +32,7 @@ async def join(connection: "Connection", context: Context, asked: list[v1.Join])
         places = await _enter(context, entering)
         try:
             await known.loaded()
+            _turn_away(connection, context, places)
             for request, name in wanted:
                 if connection.closing is not None:
                     return
@@ -95,6 +96,8 @@ def _checked(connection: "Connection", context: Context, request: v1.Join) -> Ro
         raise _Failed("room_name", str(exc)) from None
     if "r" not in connection.rights.of(name):
         raise _Failed("forbidden", "this user may not read that room", name)
+    if context.broker.control.bars(connection.grant, name) is not None:
+        raise _kicked(name)
     if not 0 <= request.history <= settings.history_max:
         raise _Failed("history", f"history is a number from 0 to {settings.history_max}", name)
     return name
@@ -114,6 +117,18 @@ async def _enter(context: Context, requests: dict[RoomName, v1.Join]) -> dict[Ro
         late = _Failed("timeout", f"the broker did not answer within {wait_s:g} s: try again later")
         return dict.fromkeys(requests, late)
     return {name: place if isinstance(place, Place) else _unplaced(place) for name, place in places.items()}
+
+
+def _turn_away(connection: "Connection", context: Context, places: dict[RoomName, Place | _Failed]) -> None:
+    """Of the rooms out of which it was put while it waited."""
+    for name, place in places.items():
+        if isinstance(place, Place) and context.broker.control.bars(connection.grant, name) is not None:
+            context.hub.release(place.room)
+            places[name] = _kicked(name)
+
+
+def _kicked(room: RoomName) -> _Failed:
+    return _Failed("kicked", "this user is put out of that room for a time", room)
 
 
 def _unplaced(why: Unplaced) -> _Failed:

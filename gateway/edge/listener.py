@@ -103,6 +103,10 @@ class Listener(ABC, asyncio.BufferedProtocol):
     def rights(self) -> Rights:
         return self.grant.rights
 
+    def opened_at_ms(self, now_ms: float) -> float:
+        """When it came, by the clock that says `now_ms`."""
+        return now_ms - (time.monotonic() - self.opened_at) * 1000
+
     # ---- the transport's protocol ----
 
     def get_buffer(self, sizehint: int) -> bytearray:

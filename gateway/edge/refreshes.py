@@ -26,6 +26,9 @@ async def refresh(connection: "Connection", context: Context, asked: list[v1.Ref
         if grant.user.id != connection.user.id:
             connection.refuse("token", "the token is another user's: connect anew", request.ref)
             continue
+        if context.broker.control.bars(grant) is not None:
+            connection.refuse("token", "the token is revoked: log in again", request.ref)
+            continue
         _go_on(connection, context, grant)
         if connection.closing is None:
             connection.write(v1.refreshed(grant.expires_at, request.ref))

@@ -50,7 +50,7 @@ async def _chat(edge: Edge, request: web.Request, peer: str) -> web.StreamRespon
     edge.came()
     try:
         grant = await door.admit(edge, request, name)
-        place = await door.enter(edge, name, _after(request), history)
+        place = await door.enter(edge, grant, name, _after(request), history)
     except BaseException:
         edge.went()
         raise

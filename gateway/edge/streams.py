@@ -18,7 +18,7 @@ from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId
 from gateway.core.names import RoomName
 from gateway.core.streams import BadRequest, Live, Named, Offset, cursor_at, next_cursor, offset_of
-from gateway.core.user import Grant, User
+from gateway.core.user import Grant
 from gateway.core.wires import DURABLE, durable
 from gateway.edge import appends, door
 from gateway.edge.appends import JSON, Appends
@@ -98,16 +98,18 @@ async def _read(edge: Edge, request: web.Request, peer: str, name: RoomName) -> 
     goes_on = None
     try:
         grant = await door.admit(edge, request, name)
-        place = await door.enter(edge, name, None, 0)
+        place = await door.enter(edge, grant, name, None, 0)
         try:
             if request.method == "HEAD":
                 return await _metadata(edge, place.room)
             page = await door.within(edge, _page(edge, place.room, asked))
+            door.check_orders(edge, grant, name)
             if asked.live is Live.EVENTS:
                 goes_on = _let_in(edge, request, peer, place, grant, asked, page)
                 return Upgraded()
             if asked.live is Live.POLL and not page.entries:
                 page = await _poll(edge, request, place.room, page)
+                door.check_orders(edge, grant, name)
             edge.metrics.stream_reads += 1
             return _told(edge, request, place.room, asked, page)
         finally:
@@ -233,7 +235,7 @@ async def _write(edge: Edge, writing: Appends, request: web.Request, name: RoomN
         if "w" not in grant.rights.of(name):
             raise Refused(403, "forbidden", "this user may not write in that room")
         if request.method == "PUT":
-            return await _create(edge, writing, request, name, grant.user)
+            return await _create(edge, writing, request, name, grant)
         written = await writing.append(request, name, grant.user)
         assert written is not None
         return appends.answer(*written)
@@ -241,10 +243,10 @@ async def _write(edge: Edge, writing: Appends, request: web.Request, name: RoomN
         edge.went()
 
 
-async def _create(edge: Edge, writing: Appends, request: web.Request, name: RoomName, user: User) -> web.Response:
+async def _create(edge: Edge, writing: Appends, request: web.Request, name: RoomName, grant: Grant) -> web.Response:
     """A room exists by being named. Who creates one in which nobody spoke may be the first to speak there."""
     _check_configuration(request)
-    place = await door.enter(edge, name, None, 0)
+    place = await door.enter(edge, grant, name, None, 0)
     try:
         await door.within(edge, edge.context.hub.paging.reach_end(place.room))
         end = place.room.newest
@@ -253,7 +255,7 @@ async def _create(edge: Edge, writing: Appends, request: web.Request, name: Room
     headers = {**_NOT_CACHED, "Stream-Next-Offset": offset_of(end)}
     if end != START:
         return web.Response(content_type=JSON, headers=headers)
-    written = await writing.append(request, name, user, creates=True)
+    written = await writing.append(request, name, grant.user, creates=True)
     if written is not None:
         _, done = written
         headers["Stream-Next-Offset"] = offset_of(done.end)

@@ -53,7 +53,7 @@ async def _answer(edge: Edge, request: web.Request, peer: str) -> web.StreamResp
     try:
         grant = await door.admit(edge, request, name)
         if name is not None:
-            place = await door.enter(edge, name, after, history)
+            place = await door.enter(edge, grant, name, after, history)
     except BaseException:
         edge.went()
         raise

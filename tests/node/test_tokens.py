@@ -216,7 +216,7 @@ async def test_who_has_expired_is_out(shared_node: Node, crowd: Crowd) -> None:
         await crowd.join(shared_node, "out", "plain", headers=said),
     )
     async with aiohttp.ClientSession() as http, http.get(shared_node.url("/sse/chat/out/"), headers=said) as stream:
-        assert await ann.closed() == (4001, "expired: come with a fresh token")
+        assert await ann.closed() == (4001, "expired or revoked: come with a fresh token")
         assert (await old.closed())[0] == 4001
         await stream.read()  # until it ends
     assert (await crowd.refused(shared_node, "out", headers=said))[0] == 401

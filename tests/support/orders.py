@@ -26,7 +26,7 @@ async def lift(broker: Broker, *targets: Target) -> None:
         without_a_node(broker.url, Settings(), lambda lane, down: None) as orders,
     ):
         for target in targets:
-            await orders.give(target, 0)
+            await orders.lift(target)
 
 
 async def know(nodes: Sequence[Node], count: int) -> None:

@@ -380,3 +380,11 @@ def test_an_exception_that_nobody_can_catch_is_one_line_too() -> None:
     (line,) = run(script).stderr.splitlines()
     got = json.loads(line)
     assert got["level"] == "error" and "OSError: gone" in got["exception"] and "__del__" in got["at"]
+
+
+def test_no_order_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    """Who put out whom is asked for later: lines that only repeat are bounded, these are not."""
+    logs.setup(Settings(log_format="json"))
+    for n in range(50):
+        structlog.get_logger().info(logs.ORDER, user=f"u{n}", by="operator")
+    assert len(capfd.readouterr().err.splitlines()) == 50

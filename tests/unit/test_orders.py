@@ -1,5 +1,7 @@
 """What stands by the orders heard, held against a list of them all; and what no node may take for an order."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,22 +28,28 @@ targets = st.one_of(
 )
 # Moments of a world that is 100 s old at most.
 moments = st.integers(1, 100_000)
-orders = st.lists(st.builds(Order, targets, st.one_of(st.just(0), moments)))
+# Given one after the other.
+orders = st.lists(st.tuples(targets, moments, st.booleans())).map(
+    lambda told: [Order(target, until, given, lifted) for given, (target, until, lifted) in enumerate(told, 1)]
+)
+
+
+def standing_of(told: list[Order]) -> Standing:
+    standing = Standing()
+    for order in told:
+        standing.take(order)
+    return standing
 
 
 def last(told: list[Order], target: Target) -> int:
     """Until when an order about this target stands; 0: none does."""
-    until = 0
-    for order in told:
-        if order.target == target:
-            grows = isinstance(target, Issued) and order.until
-            until = max(until, order.until) if grows else order.until
-    return until
+    order = next((order for order in reversed(told) if order.target == target), None)
+    return 0 if order is None or order.lifted else order.until
 
 
 @given(orders, st.sampled_from(USERS), st.sampled_from(ROOMS), moments)
 def test_who_is_kicked_is_who_the_last_order_names(told: list[Order], user: str, room: str, now: int) -> None:
-    standing = Standing(told)
+    standing = standing_of(told)
     everywhere, here = last(told, Kick(user)) > now, last(told, Kick(user, room)) > now
     assert standing.kicked(user, room, now) == (everywhere or here)
     assert standing.kicked(user, "", now) == everywhere
@@ -52,7 +60,7 @@ def test_a_token_is_good_until_an_order_names_it_or_is_younger_than_it(
     told: list[Order], user: str, token: str | None, issued: int, now: int
 ) -> None:
     """Once those that ended are forgotten."""
-    standing = Standing(told)
+    standing = standing_of(told)
     standing.end(now)
     named = token is not None and last(told, Token(token)) > now
     issues = [Issued(whose, life_s) for whose in ("", user) for life_s in (10, 20)]
@@ -61,7 +69,23 @@ def test_a_token_is_good_until_an_order_names_it_or_is_younger_than_it(
     assert len(standing) == sum(last(told, target) > now for target in {order.target for order in told})
 
 
-@given(st.builds(Order, targets, moments, st.text(), st.text()))
+@given(orders, st.sets(st.integers(0, 20)), st.randoms())
+def test_whoever_reads_the_set_knows_the_later_of_two_orders_and_what_the_set_lacks(
+    told: list[Order], unheard: set[int], chance: random.Random
+) -> None:
+    """Whatever it missed, and in whatever order the set has them."""
+    heard = [order for at, order in enumerate(told) if at not in unheard]
+    theirs = list(standing_of(told[: chance.randint(0, len(told))]).orders.values())
+    chance.shuffle(theirs)
+    standing = standing_of(heard)
+    missing = standing.merge(theirs)
+    both = {order.given: order for order in (*heard, *theirs)}
+    newest = standing_of([both[given] for given in sorted(both)]).orders
+    assert standing.orders == newest
+    assert {order.target for order in missing} == {target for target, order in newest.items() if order not in theirs}
+
+
+@given(st.builds(Order, targets, moments, moments, st.booleans(), st.text(), st.text()))
 def test_an_order_comes_back_as_it_was_written(order: Order) -> None:
     assert decode(encode(order)) == order
     assert decode_target(encode(order.target)) == order.target
@@ -77,7 +101,15 @@ def test_targets_that_are_in_peoples_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"{}", b"[]", b"\xff", b'{"target":["kick"],"until":1}', b'{"target":["banish","ann"],"until":1}']
+    "raw",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        b'{"target":["kick"],"until":1,"given":1}',
+        b'{"target":["banish","ann"],"until":1,"given":1}',
+    ],
 )
 def test_what_is_no_order_of_this_version(raw: bytes) -> None:
     with pytest.raises(BadOrder):
