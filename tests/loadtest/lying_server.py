@@ -13,7 +13,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -61,6 +61,7 @@ class LyingServer:
         self.joined = 0
         self.refuses_first_joins = False  # v1: of each room one
         self.refused: set[str] = set()
+        self.ends_at = 0  # v1: so many messages of a room end the session of who came first
         self.entries: Counter[str] = Counter()  # v1: the newest id's count, by room
         self.since_lie: Counter[str] = Counter()  # room -> messages since somebody was lied to
 
@@ -113,9 +114,13 @@ class LyingServer:
                     # As hiroba writes it, and as it might.
                     self._publish(room, json.dumps(said, separators=self.random.choice(((",", ":"), None))))
                     await ws.send_json({"type": "ack", "id": id, **told})
+                    if self.entries[room] == self.ends_at:
+                        ended = self.rooms[room].pop(0)
+                        ended.outgoing.put_nowait(json.dumps({"type": "left", "room": room, "reason": "error"}))
         finally:
             for seat, writer in zip(seats, writers, strict=True):
-                self.rooms[seat.room].remove(seat)
+                with suppress(ValueError):  # it was ended
+                    self.rooms[seat.room].remove(seat)
                 self.tally["lost"] += len(seat.owed_later)
                 writer.cancel()
         return ws

@@ -160,6 +160,21 @@ async def test_a_room_that_is_refused_is_asked_for_again(tmp_path: Path) -> None
     assert outcome.counts["never_in"] == 0
 
 
+async def test_a_room_that_the_server_ends_is_joined_again(tmp_path: Path) -> None:
+    """Nothing is owed of it meanwhile, the connection stays, and the report says why it was left."""
+
+    def end(server: LyingServer) -> None:
+        server.ends_at = 20
+
+    async with lying_server(Lies(), prepare=end) as (server, url):
+        outcome = await run(tmp_path, "-H", url, *CROWD)
+    outcome.assert_clean()
+    assert outcome.result["closes"] == {"a room was left: error": 8}
+    assert outcome.counts["not_recovered"] == 8
+    assert outcome.counts["connected"] == 12
+    assert outcome.counts["delivered"] == server.tally["delivered"]
+
+
 async def test_many_rooms_on_two_nodes_lose_nothing_as_users_come_and_go(nodes: list[Node], tmp_path: Path) -> None:
     """They leave in order, are cut, and come back at once to all their rooms."""
     named = [word for name in ("chatter", "churn", "stampede", "jitter") for word in ("-f", name)]
