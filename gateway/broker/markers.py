@@ -26,8 +26,6 @@ from gateway.metrics import Metrics
 GATHER_S = 0.25
 # Markers in one call, half a millisecond of the broker; and readers asked about in one round trip.
 MARKERS_PER_CALL = 256
-# Asking that was refused goes on after so long: it must not become a hot loop.
-REFUSED_PAUSE_S = 0.5
 # In how many calls a marker of the reader moved. No room has this name.
 MOVES = b"#"
 # As many as nobody ever sees.

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 
+from gateway.broker import refusals
 from gateway.broker.errors import BrokerRefused
 from gateway.broker.markers import Marker, Markers, Reader
 from gateway.config import Settings
@@ -114,9 +115,11 @@ class Readers:
         try:
             async with asyncio.timeout(self._settings.broker_timeout_s):
                 known.move((await self._markers.of(reader, known.rooms)).items())
-        except (TimeoutError, BrokerRefused):
+        except TimeoutError:
             if connection in self._readers:
                 self._owe(connection)
+        except BrokerRefused as exc:  # it would refuse it again
+            refusals.tell(str(exc))
 
     def concerns(self, connection: Connection, room: RoomName) -> bool:
         """Whether it is in that room, or watches it."""
@@ -132,34 +135,37 @@ class Readers:
             for connection in list(self._owed):
                 if connection in self._owed:  # it did not end while others were told
                     del self._owed[connection]
-                    await self._tell_all(connection, self._readers[connection])
+                    await self._tell_all(connection)
             if self._owed:
                 await asyncio.sleep(AGAIN_S)
                 self._owes.set()
 
-    async def _tell_all(self, connection: Connection, reader: Reader) -> None:
+    async def _tell_all(self, connection: Connection) -> None:
         if self._full(connection):
             self._owe(connection)
             return
         rooms = connection.sessions.keys() | self._watchers.rooms(connection)
         async with self.asking(connection, rooms) as known:
             await known.loaded()
-            self._write(connection, [Marker(reader, room, id, "") for room, id in known.markers.items()])
+            for room, id in known.markers.items():
+                if self.concerns(connection, room):  # still
+                    self._write(connection, v1.read(room, id))
 
     def _tell(self, reader: Reader, moved: list[Marker]) -> None:
         for known in self._asking.get(reader, ()):
             known.move((marker.room, marker.id) for marker in moved)
+        frames = [(marker, v1.read(marker.room, marker.id)) for marker in moved]
         for connection in list(self._connections.get(reader, ())):
             if self._full(connection):
                 self._owe(connection)
-            else:
-                self._write(connection, moved)
+                continue
+            for marker, frame in frames:
+                if marker.session != connection.id and self.concerns(connection, marker.room):
+                    self._write(connection, frame)
 
-    def _write(self, connection: Connection, moved: Iterable[Marker]) -> None:
-        for marker in moved:
-            if marker.session != connection.id and self.concerns(connection, marker.room):
-                connection.write(v1.read(marker.room, marker.id))
-                self._metrics.markers_told += 1
+    def _write(self, connection: Connection, frame: bytes) -> None:
+        connection.write(frame)
+        self._metrics.markers_told += 1
 
     def _missed(self, reader: Reader) -> None:
         for connection in self._connections.get(reader, ()):

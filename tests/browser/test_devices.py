@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.room import say, shows
@@ -41,7 +41,7 @@ async def test_unread_counts_agree_over_two_devices(
     await phone.click("header a.seal")
     await phone.screenshot(path=shots / "devices-phone.png")
     await choose(phone, "部屋")
-    await shows(phone, "news 0\nnews 1\nnews 2\n")
+    await shows(phone, "".join(f"bob: news {n}\n" for n in range(3)))
     await unread(laptop, "部屋", "")
     await laptop.screenshot(path=shots / "devices-read.png")
     # Later, from another device that knew the room before all this: one has come since.
@@ -58,4 +58,28 @@ async def test_unread_counts_agree_over_two_devices(
     await tablet.reload()
     await unread(tablet, "部屋", "1")
     await choose(tablet, "部屋")
+    await unread(laptop, "部屋", "")
+
+
+async def test_a_hidden_window_counts_no_more_what_was_read_on_another_device(
+    start_node: NodeFactory, window: WindowFactory
+) -> None:
+    """Its title says how much was said while nobody looked; somebody did."""
+    node = await start_node(token_keys=f"HS256:{SECRET}")
+    laptop, phone = await device_of("alice", await window(), node), await device_of("alice", await window(), node)
+    bob = await device_of("bob", await window(), node)
+    for page in (laptop, bob):
+        await know(page, node, "部屋")
+    await laptop.evaluate(
+        """() => {
+            Object.defineProperty(document, "hidden", { value: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+    )
+    await say(bob, "one")
+    await say(bob, "two")
+    await expect(laptop).to_have_title("(2) 部屋 · hiroba")
+    await unread(laptop, "部屋", "2")
+    await know(phone, node, "部屋")
+    await expect(laptop).to_have_title("部屋 · hiroba")
     await unread(laptop, "部屋", "")
