@@ -6,6 +6,7 @@ import aiohttp
 import jwt
 import pytest
 
+from gateway.broker.keys import Keys
 from tests.conftest import NodeFactory
 from tests.node.conftest import redis_only
 from tests.support.broker import Broker
@@ -86,3 +87,24 @@ async def test_no_secret_of_guests_is_told(shared_node: Node) -> None:
     _, metrics = await shared_node.get("/metrics", ops=True)
     told = "\n".join((*shared_node.lines(), metrics))
     assert GUEST_SECRET not in told and cookie.split("=", 1)[1].partition(";")[0] not in told
+
+
+@redis_only
+async def test_a_guest_has_read_on_all_tabs_what_was_read_on_one(
+    broker: Broker, start_node: NodeFactory, crowd: Crowd
+) -> None:
+    """The cookie is the person, on every node: so a marker is kept for as long as the rooms themselves."""
+    here, there = await start_node(**SETTINGS), await start_node(**SETTINGS)
+    _, user, cookie = await named(here, "Ann")
+    said = {"Cookie": cookie.partition(";")[0]}
+    tab, other = await crowd.come(here, headers=said), await crowd.come(there, headers=said)
+    stranger = await crowd.come(there)
+    for client in (tab, other, stranger):
+        await client.ask("join", room="r")
+    id = (await tab.ask("message", room="r", message=1))["id"]
+    await tab.send(f'{{"type": "read", "room": "r", "id": "{id}"}}')
+    await other.until(lambda: other.of_type("read"), "it is read")
+    assert other.of_type("read") == [{"type": "read", "room": "r", "id": id}]
+    assert stranger.of_type("read") == []
+    async with broker.client() as redis:
+        assert 6 * 86_400 < await redis.ttl(Keys("hiroba", 0).read(user["id"])) <= 7 * 86_400
