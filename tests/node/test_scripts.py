@@ -98,3 +98,37 @@ async def test_what_was_appended_is_answered_with_its_id_whatever_else_is_denied
         assert [id for id, _ in await operator.xrange("hiroba:log")] + [ids[-1]] == ids
         assert await operator.xlen("hiroba:other") == 1
         assert denied.startswith(b"-") and missing_rule(denied[1:].decode())
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_a_bundle_is_appended_whole_or_not_at_all_also_where_memory_is_full(
+    start_broker: BrokerFactory, kind: Kind
+) -> None:
+    """What trimming freed may be enough for the first of its messages and not for all: then nothing of it is there, and
+    its producer may send it again."""
+    broker = await start_broker(kind=kind)
+    async with broker.client() as client:
+        script = client.register_script(broker_config.script("publish"))
+        call = (*Retention(seconds=0.001, entries_min=0, entries_max=1_000).arguments(), "")
+        numbers = count(1)
+
+        async def bundle(seq: int, *messages: bytes) -> bytes:
+            order = ("*", 2, "s", "", 3, 0, seq, 0, "", 60, len(messages), *messages)
+            answer: bytes = await script(keys=["once", "log", "writer"], args=[next(numbers), 0, *call, *order])
+            return answer
+
+        first = await bundle(0, b"1", b"2", b"3")
+        assert first.endswith(b"-3") and await client.get("writer") == b"0 0 " + first
+        await client.config_set("maxmemory", 1)
+        assert (await bundle(1, *[b"x" * 1_000] * 5)).startswith(b"!OOM")
+        assert await client.xlen("log") in (0, 3) and await client.get("writer") == b"0 0 " + first
+        assert await bundle(0, b"1", b"2", b"3") == b"=repeated 0 " + first, "what is known can still be told"
+        await client.config_set("maxmemory", 0)
+        assert (await bundle(1, *[b"x" * 1_000] * 5)).endswith(b"-8")
+        await client.delete("writer")
+        await client.lpush("writer", "a stranger's")
+        assert (await bundle(2, b"9")).startswith(b"!WRONGTYPE")
+        await client.delete("log")
+        await client.set("log", "a stranger's")
+        await client.set("writer", "nonsense")
+        assert (await bundle(0, b"9")).startswith(b"!WRONGTYPE") and await client.get("writer") == b"nonsense"

@@ -1,9 +1,10 @@
 // Rooms as the suite's streams. Its addresses are /v1/stream/NAME, and most of what it tests it tests with text or
-// bytes, where the type does not matter: each piece of those travels as a JSON string in a room, a character per byte,
-// and is put together again on the way back. What the node answers, status and headers, is not touched, but for
+// bytes, where the type does not matter: each piece of those travels as a JSON string in a room, of text a character
+// per byte, else in base64, and is put together again on the way back. What the node answers, status and headers, is not touched, but for
 // the type, and for Location, which is made absolute (RFC 9110, section 10.2.2).
 
 const JSON_TYPE = "application/json";
+const coded = (type) => (base(type).startsWith("text/") ? "latin1" : "base64");
 const base = (type) => type.split(";")[0].trim().toLowerCase();
 
 export function roomed(fetch) {
@@ -24,7 +25,7 @@ export function roomed(fetch) {
     const framed = base(type) !== JSON_TYPE;
     if (said !== null && framed && base(said) === base(type)) {
       headers.set("content-type", JSON_TYPE);
-      if (body?.length) body = JSON.stringify(body.toString("latin1"));
+      if (body?.length) body = JSON.stringify(body.toString(coded(type)));
     } else if (said !== null && framed && base(said) === JSON_TYPE) {
       headers.set("content-type", "text/another");
     }
@@ -39,7 +40,7 @@ async function unframed(answer, type, stream, request) {
   if (base(headers.get("content-type") ?? "") !== JSON_TYPE) return relocated(answer, answer.body, headers, stream, request);
   headers.set("content-type", type);
   const text = await answer.text();
-  const bytes = text === "" ? null : Buffer.from(JSON.parse(text).join(""), "latin1");
+  const bytes = text === "" ? null : Buffer.concat(JSON.parse(text).map((piece) => Buffer.from(piece, coded(type))));
   headers.delete("content-length");
   return relocated(answer, bytes, headers, stream, request);
 }
