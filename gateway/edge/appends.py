@@ -24,7 +24,7 @@ from gateway.core.bucket import TokenBucket
 from gateway.core.entry import EntryId, entry_id
 from gateway.core.names import RoomName
 from gateway.core.streams import BadRequest, offset_of
-from gateway.core.user import User
+from gateway.core.user import Grant, User
 from gateway.core.wires import BadMessage
 from gateway.edge import door
 from gateway.edge.door import Refused
@@ -70,7 +70,7 @@ class Appends:
         self.held_bytes = 0
 
     async def append(
-        self, request: web.Request, name: RoomName, user: User, *, creates: bool = False
+        self, request: web.Request, name: RoomName, grant: Grant, *, creates: bool = False
     ) -> tuple[By | None, Done] | None:
         """Take what the request brings. None: it brings nothing, as one that `creates` may. Raises Refused."""
         try:
@@ -78,11 +78,15 @@ class Appends:
             _check_head(request, self.settings.append_bytes_max, creates)
             self._check_rate(request)
             with _Held(self) as held:
-                taken = self._taken(await self._body(request, held), creates)
+                body = await self._body(request, held)
+                self._check_rate(request)  # others of its address may have come meanwhile
+                paid = self._charge(request, len(body) / self.settings.message_weight_bytes)
+                taken = self._taken(body, creates)
                 if taken is None:
                     return None
-                self._charge(request, taken.messages)
-                return behind.producer, await self._done(name, user, taken, behind)
+                self._charge(request, self._weight(taken) - paid)
+                door.check_orders(self._edge, grant, name)  # it may have come slowly
+                return behind.producer, await self._done(name, grant.user, taken, behind)
         except Refused:
             await self._let_pass(request)
             raise
@@ -143,12 +147,17 @@ class Appends:
             self._edge.metrics.slowed += 1
             raise Refused(429, "rate", "faster than messages_per_s", **{"Retry-After": str(math.ceil(wait_s))})
 
-    def _charge(self, request: web.Request, messages: Sequence[bytes]) -> None:
-        """As many as it has messages, a long one as many as it is long: what is not there is owed, as a socket's is."""
+    def _weight(self, taken: Taken) -> float:
+        """As many as it has messages, a long one as many as it is long: as a socket's."""
+        weight_bytes = self.settings.message_weight_bytes
+        return sum([max(1.0, len(message) / weight_bytes) for message in taken.messages])
+
+    def _charge(self, request: web.Request, tokens: float) -> float:
+        """What is not there is owed, as a socket's is. Returns what was paid."""
         bucket = self._bucket(request)
-        if bucket is not None:
-            weight_bytes = self.settings.message_weight_bytes
-            bucket.take(sum([max(1.0, len(message) / weight_bytes) for message in messages]))
+        if bucket is not None and tokens > 0:
+            bucket.take(tokens)
+        return tokens
 
     def _bucket(self, request: web.Request) -> TokenBucket | None:
         """Of its address; None: no limit."""

@@ -40,6 +40,8 @@ class Edge:
         self.expulsion = Expulsion(context, self.wheel)
         # WebSockets, event streams, long polls. Handshakes under way count: the limit must hold in a connect storm too.
         self.connections = 0
+        # Of these, those whose socket is HTTP's no more.
+        self.taken_over = 0
         # Those under way, by their deadlines: they wait for the broker. And long polls, which wait for a message.
         self.entering: set[asyncio.Timeout] = set()
         self.draining = False
@@ -54,8 +56,8 @@ class Edge:
         return self.connections >= self.connections_max
 
     def visits_max(self) -> int:
-        """HTTP connections that the public port may have now, handshakes under way included."""
-        return self.connections_max + VISITS_SPARE - (self.connections - len(self.entering))
+        """HTTP connections that the public port may have now: those of `connections` included that are still HTTP's."""
+        return self.connections_max + VISITS_SPARE - self.taken_over
 
     # ---- who is in ----
 
@@ -67,6 +69,7 @@ class Edge:
     def welcome(self, connection: Listener) -> None:
         """Take a connection whose answer is written. It counts, and is looked after, until its socket is closed."""
         self.metrics.handshakes += 1
+        self.taken_over += 1
         self.tune(connection.transport)
         self.wheel.add(connection)
         self.metrics.connections[connection.wire.name] += 1
@@ -77,6 +80,7 @@ class Edge:
     def _farewell(self, connection: Listener) -> None:
         """The one line that says how a connection was."""
         self.wheel.remove(connection)
+        self.taken_over -= 1
         self.went()
         close = connection.closing or Close.LOST
         self.metrics.closes[close.label] += 1

@@ -5,6 +5,7 @@ page that follows the offset.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -108,7 +109,7 @@ async def _read(edge: Edge, request: web.Request, peer: str, name: RoomName) -> 
                 goes_on = _let_in(edge, request, peer, place, grant, asked, page)
                 return Upgraded()
             if asked.live is Live.POLL and not page.entries:
-                page = await _poll(edge, request, place.room, page)
+                page = await _poll(edge, request, place.room, grant, page)
                 door.check_orders(edge, grant, name)
             edge.metrics.stream_reads += 1
             return _told(edge, request, place.room, asked, page)
@@ -154,9 +155,11 @@ def _here(page: Onward) -> Onward:
     return page
 
 
-async def _poll(edge: Edge, request: web.Request, room: Room, page: Onward) -> Onward:
-    """Wait for a message: at most ping_s, until the node drains or the client is gone. Then the page is empty."""
-    deadline = asyncio.timeout(edge.settings.ping_s)
+async def _poll(edge: Edge, request: web.Request, room: Room, grant: Grant, page: Onward) -> Onward:
+    """Wait for a message: at most ping_s, until its grant ends, the node drains or the client is gone. Then the page is
+    empty."""
+    left_s = math.inf if grant.expires_at is None else max(0.0, grant.expires_at - time.time())
+    deadline = asyncio.timeout(min(edge.settings.ping_s, left_s))
     visit = request.protocol
     assert isinstance(visit, Visit)
     visit.on_lost = lambda: _over(deadline)
@@ -236,7 +239,7 @@ async def _write(edge: Edge, writing: Appends, request: web.Request, name: RoomN
             raise Refused(403, "forbidden", "this user may not write in that room")
         if request.method == "PUT":
             return await _create(edge, writing, request, name, grant)
-        written = await writing.append(request, name, grant.user)
+        written = await writing.append(request, name, grant)
         assert written is not None
         return appends.answer(*written)
     finally:
@@ -255,7 +258,7 @@ async def _create(edge: Edge, writing: Appends, request: web.Request, name: Room
     headers = {**_NOT_CACHED, "Stream-Next-Offset": offset_of(end)}
     if end != START:
         return web.Response(content_type=JSON, headers=headers)
-    written = await writing.append(request, name, grant.user, creates=True)
+    written = await writing.append(request, name, grant, creates=True)
     if written is not None:
         _, done = written
         headers["Stream-Next-Offset"] = offset_of(done.end)

@@ -86,7 +86,7 @@ async def outcomes(node: Node, results: Path, *only: str) -> dict[str, str]:
             f"--outputFile={results}",
             "--sequence.concurrent",
             "--maxConcurrency=8",
-            "--testTimeout=60000",
+            "--testTimeout=300000",
         ),
         cwd=STREAMS,
         env={**os.environ, "NODE_URL": node.url("").rstrip("/")},
@@ -94,7 +94,7 @@ async def outcomes(node: Node, results: Path, *only: str) -> dict[str, str]:
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(500):
+        async with asyncio.timeout(550):
             await running.wait()
     finally:
         if running.returncode is None:
@@ -109,6 +109,7 @@ async def outcomes(node: Node, results: Path, *only: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(600)
 async def test_what_applies_to_rooms_passes(node: Node, tmp_path: Path) -> None:
     """Groups of which nothing holds are left out here: they wait long, for what never comes."""
     slow = "TTL Expiration|Stream Closure|Fork - "

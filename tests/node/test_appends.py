@@ -261,6 +261,29 @@ async def test_bodies_that_do_not_come_hold_nobody_up_for_long(start_node: NodeF
 
 
 @redis_only
+async def test_health_answers_while_as_many_write_as_may(start_node: NodeFactory, crowd: Crowd) -> None:
+    """Whoever reads, writes or waits by HTTP has both a place among the connections and one among those of HTTP; taken
+    for two, 300 of 400 left no place for anybody who comes to ask how the node is."""
+    node = await start_node(connections_max=400, handshake_timeout_s=20)
+    head = "POST /streams/chat/r HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+    writers = await asyncio.gather(*(crowd.connect(node) for _ in range(300)))
+    for raw in writers:
+        raw.write(head.encode() + b'"')
+
+    async def all_write() -> bool:
+        return await node.metric("hiroba_connections") == 300
+
+    await until(all_write, "all are being read")
+    for _ in range(10):
+        assert (await node.get("/healthz"))[0] == 200
+    for raw in writers:
+        raw.write(b'1234567"')
+    for raw in writers:
+        await until(lambda raw=raw: raw.head, "an answer")
+    assert {raw.status for raw in writers} <= {204, 429}
+
+
+@redis_only
 async def test_a_broker_that_is_away_is_told_within_publish_timeout_s(
     start_node: NodeFactory, broker: Broker, crowd: Crowd
 ) -> None:
