@@ -76,8 +76,8 @@ async def _hears_itself(stage: Stage, connection: Connection, room: str, joined_
     def hear(heard: Heard) -> None:
         if heard.kind == "joined":
             speak()
-        elif heard.kind == "error":
-            told.set_exception(Refused(0, f"a room was refused: {heard.body.get('code')}: {heard.body.get('text')}"))
+        elif heard.kind == "error" and not told.done():
+            told.set_exception(Refused(0, f"the server answered: {heard.body.get('code')}: {heard.body.get('text')}"))
 
     member = Member(stage.room(room).tape, stage.wire, record, stage.times_of("check"), hear, connection.on_control)
     member.waiting[mark.key] = partial(told.set_result, None)
