@@ -9,6 +9,7 @@ from typing import NamedTuple
 # not know cannot read the entry and tells a gap, so that old and new nodes can run side by side.
 FORMAT = b"1"
 FORMAT_USER = b"2"
+_FORMATS = (FORMAT, FORMAT_USER)
 
 # ms has 13 digits until the year 2286; the bound keeps a forged id below Redis' 64-bit limit.
 _ID = re.compile(r"(\d{1,18})-(\d{1,18})\Z", re.ASCII)
@@ -154,7 +155,7 @@ def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
     What this node cannot read (another format version, a stranger's XADD) becomes the gap that it is to its readers.
     """
     id = entry_id(raw_id)
-    if len(fields) == 10 and fields[0] == b"v" and fields[8] == b"m" and fields[1] in (FORMAT, FORMAT_USER):
+    if len(fields) == 10 and fields[0] == b"v" and fields[8] == b"m" and fields[1] in _FORMATS:
         try:  # Not suppress(): a microsecond per entry.
             fields[7].decode()  # goes into frames as it is
             return Entry(id, fields[5].decode(), fields[7] if fields[1] == FORMAT_USER else b"", fields[9])

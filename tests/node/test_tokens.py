@@ -205,6 +205,18 @@ async def test_without_the_right_to_write_one_only_listens(shared_node: Node, cr
     await ann.hears("yes")
 
 
+async def test_what_is_written_by_http_is_the_users_too(shared_node: Node, crowd: Crowd) -> None:
+    """A Durable Stream is another way to write: who may not is refused there as well."""
+    ann = await crowd.join(shared_node, "posts", headers=bearer(ours(sub="8")))
+    async with aiohttp.ClientSession() as http:
+        for rights, status in (("rw", 204), ("r", 403), ("w", 403), ("", 403)):
+            said = bearer(ours(name="Bob", rooms={"posts": rights}))
+            async with http.post(shared_node.url("/streams/chat/posts"), json=rights, headers=said) as answer:
+                assert answer.status == status, rights
+    await ann.hears("rw")
+    assert ann.of_type("message")[0]["user"] == {"id": "7", "name": "Bob"}
+
+
 # ---- how it ends ----
 
 
