@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 STEPS_S = (0.5, 1, 2, 4, 5)  # of which a part is waited by chance, from the first again after a good connection
-FOR_GOOD = {1000, 1002, 1003, 1007, 1009, 4403}
+FOR_GOOD = {1000, 1002, 1003, 1007, 1009, 4003, 4403}
 
 
 class Rooms:
