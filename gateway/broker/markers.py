@@ -68,6 +68,7 @@ class Markers:
         self._lane = lane
         self._settings = settings
         self._metrics = metrics
+        metrics.known("nonsense", ("marker",))
         self._script = broker_config.script("mark")
         self._sha = b""
         # By key: those for whom somebody listens.
