@@ -266,3 +266,24 @@ async def test_whatever_a_user_s_id_is_his_markers_are_his(start: NodeFactory, c
             return (await joined(other, "room"))["room"] == id
 
         await until(moved, user)
+
+
+@redis_only
+@pytest.mark.denied
+async def test_a_broker_whose_rules_are_older_denies_markers_and_nothing_else(
+    broker: Broker, start: NodeFactory, crowd: Crowd
+) -> None:
+    """Nodes of this version before `hiroba broker apply`: people come and speak; what is missing is said once."""
+    node = await start()
+    async with broker.client() as redis:
+        await redis.execute_command("ACL", "SETUSER", "gateway", "-hmget", "-hset", "-hget")
+        ann = await come(crowd, node, "ann")
+        assert await joined(ann, "room") == {"room": None}
+        (id,) = await said(ann, "room")
+        assert (await ann.ask("read", room="room", id=id))["code"] == "refused"
+        assert "read" not in await ann.ask("watch", rooms=["room"])
+        denied = [line for line in map(json.loads, node.lines()) if line.get("missing") == "+hmget"]
+        assert len(denied) == 1
+        await redis.execute_command("ACL", "SETUSER", "gateway", "+hmget", "+hset", "+hget")
+        await read(ann, "room", id)
+        await until_kept(redis, "ann", "room", id)
