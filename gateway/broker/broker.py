@@ -25,7 +25,7 @@ from gateway.broker.markers import Markers
 from gateway.broker.orders import Orders, retention_of
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
-from gateway.broker.publisher import PASSING, Answer, Order, Publisher, Refusal
+from gateway.broker.publisher import PASSING, Answer, Condition, Publisher, Refusal
 from gateway.broker.reader import Reader
 from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry
@@ -243,13 +243,13 @@ class Broker:
         answer: Answer,
     ) -> None:
         """Queue several messages for a room's log, all or none, as `Publisher.offer_bundle` has it."""
-        order = Order(math.ceil(self._settings.producer_ttl_s))
+        condition = Condition(math.ceil(self._settings.producer_ttl_s))
         if behind.producer is not None:
             id, epoch, seq = behind.producer
-            order = order._replace(producer=self._keys.producer(room, id), epoch=epoch, seq=seq)
+            condition = condition._replace(producer=self._keys.producer(room, id), epoch=epoch, seq=seq)
         if behind.sequence:
-            order = order._replace(sequences=self._keys.sequence(room), sequence=behind.sequence)
-        self.publisher.offer_bundle(self._keys.log(room), sender, user, body, messages, order, answer)
+            condition = condition._replace(sequences=self._keys.sequence(room), sequence=behind.sequence)
+        self.publisher.offer_bundle(self._keys.log(room), sender, user, body, messages, condition, answer)
 
     async def has(self, feed: Feed, id: EntryId) -> bool:
         """Whether the log has an entry of this id. Raises BrokerGone, BrokerRefused."""

@@ -104,7 +104,7 @@ class Publish:
             answer(outcome, self.ref)
 
 
-class Order(NamedTuple):
+class Condition(NamedTuple):
     """What a bundle must follow to be appended (PROTOCOL.md of durable-streams, sections 5.2, 5.2.1)."""
 
     # How long the broker knows it, s.
@@ -121,14 +121,14 @@ class Order(NamedTuple):
 class Bundle(Publish):
     """Several messages that go into one log together, all or none. `message`: what they came in, for its size."""
 
-    __slots__ = ("messages", "order")
+    __slots__ = ("condition", "messages")
 
     messages: Sequence[bytes]
-    order: Order
+    condition: Condition
 
     def arguments(self, index: Callable[[bytes], int]) -> tuple[Arg, ...]:
         """As publish.lua has them. `index`: of a key among those of the call."""
-        kept_s, producer, epoch, seq, sequences, sequence = self.order
+        kept_s, producer, epoch, seq, sequences, sequence = self.condition
         by: tuple[Arg, ...] = (index(producer) if producer else 0, epoch, seq)
         behind: tuple[Arg, ...] = (index(sequences) if sequences else 0, sequence)
         head: tuple[Arg, ...] = ("*", index(self.key), self.sender, self.user)
@@ -196,15 +196,15 @@ class Publisher:
         user: bytes,
         body: bytes,
         messages: Sequence[bytes],
-        order: Order,
+        condition: Condition,
         answer: Answer,
     ) -> None:
         """Queue several messages, at most ENTRIES_PER_CALL, in the order of asking. Whoever asks bounds how many wait.
 
-        `answer` hears the id of the last one; `=` and what publish.lua tells of their order; or a refusal of them all.
+        `answer` hears the id of the last one, `=` and what publish.lua tells of its condition, or a refusal of all.
         """
         bundle = Bundle(key, sender, user, body, None, answer, self._clock.now(), self._timeout_s)
-        bundle.messages, bundle.order = messages, order
+        bundle.messages, bundle.condition = messages, condition
         self._bundles.append(bundle)
         self._offered.set()
         self._idle.clear()

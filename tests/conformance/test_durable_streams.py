@@ -127,6 +127,7 @@ async def test_the_whole_suite_is_as_the_table_says(node: Node, tmp_path: Path) 
     assert failed == {test for test in results if wants(test)}
     counted = Counter(wants(test) for test in results)
     page = await asyncio.to_thread(PROTOCOL.read_text, "utf-8")
-    rows = re.findall(r"^\| (\d+) \| `?([\w-]+)`?[:, |]", page[page.index("### Conformance") :], re.MULTILINE)
+    section = page[page.index("### Conformance") :].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| (\w+) \|", section, re.MULTILINE)
     assert {what: int(count) for count, what in rows} == {what or "passed": count for what, count in counted.items()}
-    assert versions(STREAMS)["@durable-streams/server-conformance-tests"] in page
+    assert versions(STREAMS)["@durable-streams/server-conformance-tests"] in section

@@ -101,5 +101,5 @@ def test_a_producer_is_named_whole_or_not_at_all() -> None:
         (b"=repeated 4 12-9", "repeated", 4, EntryId(12, 9)),
     ],
 )
-def test_what_the_script_says_of_an_order(line: bytes, word: str, number: int, id: EntryId | None) -> None:
+def test_what_the_script_says_of_a_condition(line: bytes, word: str, number: int, id: EntryId | None) -> None:
     assert appends.told(line) == (word, number, id)
