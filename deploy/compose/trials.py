@@ -144,6 +144,18 @@ async def scaled() -> None:
         load.everybody_hears()
 
 
+async def replaced() -> None:
+    """nodes with another setting take the place of the old ones, as docs/operations.md has it: nobody loses anything"""
+    before = {found["Id"] for found in containers("gateway").values()}
+    with Load(WS) as load:
+        types("export HIROBA_LOG_LEVEL=debug\n" + typed(OPERATIONS, "docker compose build gateway"))
+        after = {found["Id"] for found in containers("gateway").values()}
+        assert len(after) == 2 and not after & before
+        await until(lambda: nodes_up(2), "both nodes are ready")
+        load.everybody_hears()
+    assert all(close.startswith("1012 ") for close in load.result["closes"]), load.result["closes"]
+
+
 async def a_node_killed() -> None:
     """a node killed under load: nobody loses anything"""
     with Load(WS) as load:
@@ -232,7 +244,7 @@ async def stopped_and_started() -> None:
 
 
 ALL: tuple[Trial, ...] = (
-    locked_up, watched, a_load_test, the_runbook, a_backup_restored, scaled, a_node_killed, a_broker_killed,
+    locked_up, watched, a_load_test, the_runbook, a_backup_restored, scaled, replaced, a_node_killed, a_broker_killed,
     a_broker_that_hangs, those_around_gone, reloaded, restarted, crowded, stopped_and_started, as_the_pages_have_it,
 )  # fmt: skip
 
