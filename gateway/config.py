@@ -177,7 +177,7 @@ class Limits(Section):
     """Requests (`join`, `leave`, …) of one connection that wait for those before them; above it its socket is not
     read. Twice what a client asks that comes back to all its rooms."""
     orders_max: Count = 10_000
-    """Kicks and revocations that stand at once, for all nodes together; one more is refused. Each takes some 150 bytes
+    """Kicks and revocations that stand at once, for all nodes together; one more is refused. Each takes some 250 bytes
     of the broker and 300 of each node, which reads them all when it starts."""
     revoked_s: Annotated[int, Field(ge=1)] = 2_592_000
     """Seconds for which a revocation stands: no token of yours may live longer, or it would be good again behind it.

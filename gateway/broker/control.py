@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 import structlog
 
@@ -29,13 +28,6 @@ from gateway.metrics import Metrics
 log = structlog.get_logger()
 
 
-class Heard(NamedTuple):
-    """An order, and when it was given: Unix ms by the broker's clock."""
-
-    order: Order
-    at_ms: int
-
-
 class Control:
     """Follower of the control log, which is `feed`."""
 
@@ -47,7 +39,7 @@ class Control:
         self.orders = orders
         self.standing = Standing()
         # For who puts people out: what was heard; None: whatever stands.
-        self.on_orders: Callable[[Sequence[Heard] | None], None] = lambda heard: None
+        self.on_orders: Callable[[Sequence[Order] | None], None] = lambda heard: None
         self._offset_s = offset_s
         self._look_s = settings.sweep_s
         self._metrics = metrics
@@ -95,8 +87,8 @@ class Control:
     # ---- what the log says ----
 
     def deliver(self, entries: list[Entry]) -> None:
-        heard = [Heard(order, entry.at) for entry in entries if (order := self._order(entry)) is not None]
-        for order, _ in heard:
+        heard = [order for entry in entries if (order := self._order(entry)) is not None]
+        for order in heard:
             self._stamp = order.stamp
             self._metrics.orders[KINDS[type(order.target)]] += 1
             if order.by:
@@ -106,7 +98,7 @@ class Control:
                 self.standing.merge((order,))
         if self._lost:
             self.doubt()
-        self.on_orders(heard)
+        self.on_orders([order for order in heard if self.standing.orders[order.target] is order])
 
     def lose(self, gap: Gap) -> None:
         self._metrics.gaps += 1

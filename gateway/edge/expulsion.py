@@ -6,9 +6,8 @@ That nobody comes back while it stands is the door's business, and that of who j
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from gateway.broker.control import Heard
 from gateway.core.closes import Close
-from gateway.core.orders import Issued, Kick, Token
+from gateway.core.orders import Issued, Kick, Order, Token
 from gateway.edge.context import Context
 from gateway.edge.listener import Listener
 from gateway.edge.wheel import Wheel
@@ -16,7 +15,7 @@ from gateway.edge.wheel import Wheel
 # Seconds between two rounds: orders that come in crowds are done together.
 ROUND_EVERY_S = 0.1
 # Connections looked at, and put out, in one turn of the loop: a millisecond or two. Then everybody else goes first.
-LOOKED_AT_PER_TURN = 1_024
+LOOKED_AT_PER_TURN = 512
 ENDED_PER_TURN = 32
 
 
@@ -28,18 +27,18 @@ class Expulsion:
         self._wheel = wheel
         self._keep = context.keep
         self._metrics = context.metrics
-        self._heard: list[Heard] = []
+        self._heard: list[Order] = []
         # Whether everybody has to be looked at, by all that stands.
         self._all = False
         self._going = False
         self._control.on_orders = self.hear
 
-    def hear(self, heard: Sequence[Heard] | None) -> None:
+    def hear(self, heard: Sequence[Order] | None) -> None:
         """Orders of the log; None: what stands was read anew."""
         if heard is None:
             self._all |= len(self._control.standing) > 0
         else:
-            self._heard += [one for one in heard if not one.order.lifted]
+            self._heard += [order for order in heard if not order.lifted]
         if (self._all or self._heard) and not self._going:
             self._going = True
             self._keep("expulsion", self._run())
@@ -54,12 +53,12 @@ class Expulsion:
         finally:
             self._going = False
 
-    async def _go_round(self, heard: Sequence[Heard], everybody: bool) -> None:
-        targets = [one.order.target for one in heard]
+    async def _go_round(self, heard: Sequence[Order], everybody: bool) -> None:
+        targets = [order.target for order in heard]
         users = {target.user for target in targets if isinstance(target, Kick | Issued)}
         tokens = {target.id for target in targets if isinstance(target, Token)}
         everybody |= "" in users
-        kicks = {target: one.at_ms for one, target in zip(heard, targets, strict=True) if isinstance(target, Kick)}
+        kicks = {order.target: order.given / 1000 for order in heard if isinstance(order.target, Kick)}
         ended = 0
         for at, connection in enumerate(self._wheel.connections(), 1):
             grant = connection.grant
@@ -69,9 +68,9 @@ class Expulsion:
                 ended = 0
                 await asyncio.sleep(0)
 
-    def _judge(self, connection: Listener, kicks: Mapping[Kick, int]) -> int:
-        """How many sessions and connections were ended. `kicks`: those just heard, and when they were given: they count
-        also where they are over by now, for who was there then."""
+    def _judge(self, connection: Listener, kicks: Mapping[Kick, float]) -> int:
+        """How many sessions and connections were ended. `kicks`: those just heard, and when they were given, Unix ms:
+        they count also where they are over by now, for who was there then."""
         if connection.closing is not None:
             return 0
         user, came_ms = connection.user.id, connection.opened_at_ms(self._control.now_ms())
