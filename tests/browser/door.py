@@ -27,7 +27,7 @@ class Door:
         self.refusing = False
         # (monotonic seconds, query) of each handshake, refused ones too.
         self.handshakes: list[tuple[float, dict[str, str]]] = []
-        # Frames that browsers sent, in order, and how many pings besides.
+        # Messages that browsers sent, in order, and how many pings besides.
         self.sent: list[dict[str, Any]] = []
         self.pings = 0
         # The next message of a browser does not reach the node; the connection breaks.
@@ -148,14 +148,13 @@ class _Link:
             if frame.type is not WSMsgType.TEXT:
                 continue
             said = json.loads(frame.data)
-            is_ping = said["type"] == "ping"
-            if is_ping:
-                self._door.pings += 1
-            else:
+            is_message = said["type"] == "message"
+            if is_message:
                 self._door.sent.append(said)
+            self._door.pings += said["type"] == "ping"
             if self._door.withhold:
                 continue
-            if is_ping:
+            if not is_message:
                 await self._node.send_str(frame.data)
                 continue
             if self._door.lose_next_message:
