@@ -6,6 +6,8 @@ import sys
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from tests.node.conftest import redis_only
 from tests.support.broker import Broker
 from tests.support.client import Crowd
@@ -29,6 +31,7 @@ def old_code(directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.long  # a checkout without history has no code of before
 @redis_only
 async def test_old_and_new_nodes_serve_one_room_side_by_side(broker: Broker, tmp_path: Path, crowd: Crowd) -> None:
     """Who has no name is heard by all, as ever. What a user says an old node can't read: it tells a gap, of exactly
