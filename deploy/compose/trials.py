@@ -154,6 +154,8 @@ async def replaced() -> None:
         await until(lambda: nodes_up(2), "both nodes are ready")
         load.everybody_hears()
     assert all(close.startswith("1012 ") for close in load.result["closes"]), load.result["closes"]
+    compose("up", "--detach", "--wait")
+    await until(lambda: nodes_up(2), "both are as they were")
 
 
 async def a_node_killed() -> None:
