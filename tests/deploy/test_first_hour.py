@@ -68,6 +68,21 @@ async def test_other_ways_to_start_it(tmp_path: Path) -> None:
         await at.ctrl_c(await serving(at, beside, "http://127.0.0.1:8100"))
 
 
+async def test_people_come_with_a_token_and_are_put_out(tmp_path: Path) -> None:
+    with machine(tmp_path) as at:
+        activate = ". .venv/bin/activate"
+        server = at.start("server", f"{activate}\n{typed(README, 'export HIROBA_TOKEN_KEYS')}")
+        ask = f"curl -s -m 5 -o answer -w '%{{http_code}}' {PUBLIC}/streams/chat"
+        await until(lambda: at.run(f"{ask}/team-a || true") == "401", "nobody without a token", 60, every_s=0.2)
+        (token,) = re.findall(r"(?m)^eyJ\S+$", "\n".join(server.lines()))
+        mine = f"-H 'Authorization: Bearer {token}'"
+        assert [at.run(f"{ask}/{room} {mine}") for room in ("team-a", "lobby")] == ["200", "403"]
+        at.run(f"{activate}\n{typed(README, 'hiroba kick 7')}")
+        await until(lambda: at.run(f"{ask}/team-a {mine}") == "403", "Ann is out", 30, every_s=0.2)
+        assert "put out" in (at.checkout / "answer").read_text("utf-8")
+        await at.ctrl_c(server)
+
+
 async def serving(at: Machine, text: str, url: str) -> Process:
     """Returns when people can talk there."""
     server = at.start("server", text)
