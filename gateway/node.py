@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from gateway import __version__, logs, metrics, ports
 from gateway.auth.auth import Auth
 from gateway.broker.broker import Broker
-from gateway.broker.publisher import Refusal
+from gateway.broker.publish import Refusal
 from gateway.clock import Clock
 from gateway.config import NODE_BROKER_URL, Settings
 from gateway.drain import drain

@@ -25,7 +25,8 @@ from gateway.broker.markers import Markers
 from gateway.broker.orders import Orders, retention_of
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
-from gateway.broker.publisher import PASSING, Answer, Condition, Publisher, Refusal
+from gateway.broker.publish import PASSING, Answer, Condition, Refusal
+from gateway.broker.publisher import Publisher
 from gateway.broker.reader import Reader
 from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry

@@ -16,7 +16,7 @@ from gateway.broker.doorbell import Doorbell
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
-from gateway.broker.publisher import PASSING
+from gateway.broker.publish import PASSING
 from gateway.config import Settings
 from gateway.core.entry import EntryId, parse_id
 from gateway.core.names import RoomName

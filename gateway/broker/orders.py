@@ -18,7 +18,8 @@ from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
-from gateway.broker.publisher import Publisher, Refusal
+from gateway.broker.publish import Refusal
+from gateway.broker.publisher import Publisher
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.core.orders import BadOrder, Order, Target, decode_target, encode

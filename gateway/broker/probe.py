@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Collection
 
 from gateway.broker.feed import Feed
-from gateway.broker.publisher import Publisher, Refusal
+from gateway.broker.publish import Refusal
+from gateway.broker.publisher import Publisher
 from gateway.clock import Clock
 from gateway.core.entry import START, Entry, EntryId, Gap, decode_bell
 from gateway.core.wires import Ref

@@ -6,9 +6,7 @@ anything newer; the script knows its number and appends nothing twice (broker_co
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from enum import Enum
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import broker_config
 from broker_config.retention import ONCE_S, Retention
@@ -18,6 +16,7 @@ from gateway.broker.fair_queue import FairQueue
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
+from gateway.broker.publish import Answer, Bundle, Condition, Publish, Refusal, refusal_of
 from gateway.clock import Clock
 from gateway.core.wires import Ref
 from gateway.metrics import Metrics
@@ -29,110 +28,6 @@ BYTES_PER_CALL = 1_048_576
 CALL_S = 0.1
 BYTES_PER_CALL_MIN = 131_072
 EXPIRE_EVERY_S = 0.1
-
-
-class Refusal(Enum):
-    """Why a publish has no id, as the client is told it."""
-
-    TIMEOUT = "the broker was away too long; the message was withdrawn and will never appear"
-    UNKNOWN = "the connection to the broker broke; the message may or may not appear"
-    REFUSED = "the broker refused the message; it will never appear"
-    FULL = "the broker's memory is full; the message will never appear"
-    DISK = "the broker cannot write to its disk; the message will never appear"
-    REPLICAS = "the broker has too few replicas; the message will never appear"
-
-    @property
-    def code(self) -> str:
-        """The wire's error code (docs/protocol.md), and the metric's label."""
-        return self.name.lower() if self in (Refusal.TIMEOUT, Refusal.UNKNOWN) else "refused"
-
-    @property
-    def reason(self) -> str:
-        """Without what it means for the message."""
-        return self.value.partition(";")[0]
-
-    @property
-    def passing(self) -> bool:
-        """Whether nothing is wrong with the road or with what was asked: it ends when the server has what it lacks."""
-        return self in PASSING.values()
-
-
-# By reply code: a server that stands and answers, and takes nothing from anybody for a time.
-PASSING = {"OOM": Refusal.FULL, "MISCONF": Refusal.DISK, "NOREPLICAS": Refusal.REPLICAS}
-
-
-def _refusal_of(code: str) -> Refusal:
-    if fault_of(code) is Fault.FORGOTTEN:
-        return Refusal.UNKNOWN
-    return PASSING.get(code, Refusal.REFUSED)
-
-
-# The id as bytes, or why there is none; then the publisher's own ref, given back.
-Answer = Callable[[bytes | Refusal, Ref], None]
-
-
-class Publish:
-    """One message on its way into the log."""
-
-    __slots__ = ("answer", "deadline", "key", "message", "offered_at", "ref", "sender", "user")
-
-    def __init__(
-        self,
-        key: bytes,
-        sender: str,
-        user: bytes,
-        message: bytes,
-        ref: Ref,
-        answer: Answer,
-        now: float,
-        timeout_s: float,
-    ) -> None:
-        self.key = key
-        self.sender = sender
-        self.user = user
-        self.message = message
-        self.ref = ref
-        # None once answered: a publish told `unknown` may still be under way.
-        self.answer: Answer | None = answer
-        self.offered_at = now
-        self.deadline = now + timeout_s
-
-    def settle(self, outcome: bytes | Refusal) -> None:
-        """Answer, once."""
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            answer(outcome, self.ref)
-
-
-class Condition(NamedTuple):
-    """What a bundle must follow to be appended (PROTOCOL.md of durable-streams, sections 5.2, 5.2.1)."""
-
-    # How long the broker knows it, s.
-    kept_s: int
-    # Where it keeps how far the producer is; empty: there is none. Epoch, and number within it: 0, 1, 2 …
-    producer: bytes = b""
-    epoch: int = 0
-    seq: int = 0
-    # Where it keeps the room's last Stream-Seq; empty: there is none here.
-    sequences: bytes = b""
-    sequence: bytes = b""
-
-
-class Bundle(Publish):
-    """Several messages that go into one log together, all or none. `message`: what they came in, for its size."""
-
-    __slots__ = ("condition", "messages")
-
-    messages: Sequence[bytes]
-    condition: Condition
-
-    def arguments(self, index: Callable[[bytes], int]) -> tuple[Arg, ...]:
-        """As publish.lua has them. `index`: of a key among those of the call."""
-        kept_s, producer, epoch, seq, sequences, sequence = self.condition
-        by: tuple[Arg, ...] = (index(producer) if producer else 0, epoch, seq)
-        behind: tuple[Arg, ...] = (index(sequences) if sequences else 0, sequence)
-        head: tuple[Arg, ...] = ("*", index(self.key), self.sender, self.user)
-        return (*head, *by, *behind, kept_s, len(self.messages), *self.messages)
 
 
 class Publisher:
@@ -295,7 +190,7 @@ class Publisher:
             answer = await self._answer_to(head, (*self._retention, self._channel_tail, *entries), batch)
         except BrokerRefused as exc:
             refusals.tell(str(exc))
-            refusal = _refusal_of(exc.code)
+            refusal = refusal_of(exc.code)
             for publish in batch:
                 self._refuse(publish, refusal)
         else:
@@ -357,7 +252,7 @@ class Publisher:
                 refused += 1
                 text = line[1:].decode(errors="replace")
                 refusals.tell(text)
-                self._refuse(publish, _refusal_of(text.partition(" ")[0]))
+                self._refuse(publish, refusal_of(text.partition(" ")[0]))
             else:
                 publish.settle(line)
         if refused < len(batch):

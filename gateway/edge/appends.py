@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from gateway.broker.publisher import Refusal
+from gateway.broker.publish import Refusal
 from gateway.core import appends
 from gateway.core.appends import Behind, By
 from gateway.core.bucket import TokenBucket

@@ -8,7 +8,7 @@ import asyncio
 import random
 from contextlib import suppress
 
-from gateway.broker.publisher import Refusal
+from gateway.broker.publish import Refusal
 from gateway.core import frames, inbound
 from gateway.core.closes import Close
 from gateway.core.entry import entry_id

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
-from gateway.broker.publisher import Refusal
+from gateway.broker.publish import Refusal
 from gateway.core.closes import Close
 from gateway.core.names import RoomName
 from gateway.core.rights import Rights

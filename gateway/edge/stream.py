@@ -11,7 +11,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from socket import IPPROTO_TCP
 
-from gateway.broker.publisher import Refusal
+from gateway.broker.publish import Refusal
 from gateway.core.closes import Close
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref, sse

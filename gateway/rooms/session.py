@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.broker.publisher import Refusal
+from gateway.broker.publish import Refusal
 from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId
 from gateway.core.names import RoomName

@@ -13,7 +13,7 @@ from prometheus_client import Metric
 
 from gateway import logs
 from gateway.auth.denied import REASONS
-from gateway.broker.publisher import Refusal
+from gateway.broker.publish import Refusal
 from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
