@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from typing import NamedTuple
 
-import broker_config
 from gateway.broker import refusals
 from gateway.broker.doorbell import Doorbell
-from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.publish import PASSING
+from gateway.broker.script import Script
 from gateway.config import Settings
 from gateway.core.entry import EntryId, parse_id
 from gateway.core.names import RoomName
@@ -69,8 +69,7 @@ class Markers:
         self._settings = settings
         self._metrics = metrics
         metrics.known("nonsense", ("marker",))
-        self._script = broker_config.script("mark")
-        self._sha = b""
+        self._script = Script("mark", lane)
         # By key: those for whom somebody listens.
         self._listening: dict[bytes, Reader] = {}
         # To be written, in the order in which they were first said: of one reader and room the largest.
@@ -143,7 +142,7 @@ class Markers:
             for marker in markers:
                 arguments += (marker.room, str(marker.id), marker.session)
         keys = [reader.key for reader in readers]
-        outcomes: list[bytes] = await self._call("EVALSHA", len(keys), *keys, *arguments)
+        outcomes: list[bytes] = await self._script.ask(keys, *arguments)
         if len(outcomes) > len(keys):
             refusals.tell(outcomes.pop().decode(errors="replace"))
         for markers, outcome in zip(readers.values(), outcomes, strict=True):
@@ -151,18 +150,6 @@ class Markers:
                 _refuse(markers, outcome.decode(errors="replace"))
             else:
                 self._metrics.markers_written += len(markers)
-
-    async def _call(self, *evalsha: Arg) -> list[bytes]:
-        command, *arguments = evalsha
-        while True:
-            try:
-                outcomes: list[bytes] = await self._lane.ask(command, self._sha, *arguments)
-            except BrokerRefused as exc:
-                if fault_of(exc.code) is not Fault.LOAD:
-                    raise
-                self._sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
-            else:
-                return outcomes
 
     # ---- hearing of them ----
 

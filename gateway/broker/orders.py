@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 import msgspec
 
-import broker_config
 from broker_config.retention import Retention
 from gateway.broker import refusals
 from gateway.broker.endpoint import Endpoint
-from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
 from gateway.broker.publish import Refusal
 from gateway.broker.publisher import Publisher
+from gateway.broker.script import Script
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.core.orders import BadOrder, Order, Target, decode_target, encode
@@ -64,8 +64,7 @@ class Orders:
         self._lane = lane
         self._publisher = publisher
         self._orders_max = settings.orders_max
-        self._script = broker_config.script("order")
-        self._sha = b""
+        self._script = Script("order", lane)
 
     async def give(self, target: Target, until_ms: int | None, for_s: float = 0.0, by: str = "") -> Given:
         """From now on it stands: until then, or where that is None for so long from now.
@@ -143,14 +142,8 @@ class Orders:
         flat: list[Arg] = []
         for target, lasts, given in orders:
             flat += (encode(target), lasts, given or "")
-        while True:
-            try:
-                stamp, *lines = await self._lane.ask("EVALSHA", self._sha, 2, *self._sets, self._orders_max, *flat)
-                return stamp.decode(), list(zip(lines[::2], lines[1::2], strict=True))
-            except BrokerRefused as exc:
-                if fault_of(exc.code) is not Fault.LOAD:
-                    raise
-                self._sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
+        stamp, *lines = await self._script.ask(self._sets, self._orders_max, *flat)
+        return stamp.decode(), list(zip(lines[::2], lines[1::2], strict=True))
 
     async def _say(self, order: Order) -> Refusal | None:
         said: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()

@@ -5,10 +5,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import broker_config
-from gateway.broker.errors import BrokerRefused, Fault, fault_of
 from gateway.broker.feed import Feed
 from gateway.broker.lane import Lane
+from gateway.broker.script import Script
 from gateway.core.contiguity import doubted, first_id, former, place, told
 from gateway.core.entry import START, Entry, EntryId, Gap, decode, entry_id
 from gateway.core.paging import Back, Page
@@ -30,8 +29,7 @@ class Reads:
     def __init__(self, lane: Lane, pages_max: int, metrics: Metrics) -> None:
         self._lane = lane
         self._metrics = metrics
-        self._script = broker_config.script("start")
-        self._sha = b""
+        self._start = Script("start", lane)
         # Whoever reads a page holds one of these until it needs the page no more: they bound what pages take.
         self.pages = asyncio.Semaphore(pages_max)
         # Pages under way; who asks for the same one meanwhile gets the same one.
@@ -129,15 +127,8 @@ class Reads:
 
     async def start_of_last(self, feed: Feed, top: EntryId, count: int) -> EntryId:
         """The cursor from which `count` entries follow up to `top`, or as many as the log has."""
-        while True:
-            try:
-                first: bytes | None = await self._lane.ask_master("EVALSHA", self._sha, 1, feed.key, str(top), count)
-            except BrokerRefused as exc:
-                if fault_of(exc.code) is not Fault.LOAD:
-                    raise
-                self._sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
-            else:
-                return top if first is None else entry_id(first).before()
+        first: bytes | None = await self._start.ask_master((feed.key,), str(top), count)
+        return top if first is None else entry_id(first).before()
 
 
 def _decoded(raw: Raw) -> list[Entry | Gap]:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 
-import broker_config
 from gateway.broker import refusals
 from gateway.broker.doorbell import Doorbell
-from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
+from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
+from gateway.broker.script import Script
 from gateway.config import Settings
 from gateway.core.entry import START, EntryId, decode_bell, entry_id
 from gateway.core.names import RoomName
@@ -69,8 +69,7 @@ class Tops:
         self._followed = followed
         self._settings = settings
         self._metrics = metrics
-        self._script = broker_config.script("newest")
-        self._sha = b""
+        self._script = Script("newest", lane)
         # To be asked about, in the order of asking.
         self._doubted: dict[Top, None] = {}
         self._doubts = asyncio.Event()
@@ -188,16 +187,9 @@ class Tops:
                     self._doubt(top)
 
     async def _newest(self, logs: list[bytes]) -> list[bytes]:
-        while True:
-            try:
-                newest: list[bytes] = await self._lane.ask_master("EVALSHA", self._sha, len(logs), *logs)
-            except BrokerRefused as exc:
-                if fault_of(exc.code) is not Fault.LOAD:
-                    raise
-                self._sha = await self._lane.ask("SCRIPT", "LOAD", self._script)
-            else:
-                self._metrics.tops_asked += len(logs)
-                return newest
+        newest: list[bytes] = await self._script.ask_master(logs)
+        self._metrics.tops_asked += len(logs)
+        return newest
 
     def _take(self, tops: list[Top], newest: list[bytes]) -> None:
         for top, raw in zip(tops, newest, strict=True):
