@@ -22,7 +22,7 @@ from gateway.broker.groups import Groups, settled
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.broker.markers import Markers
-from gateway.broker.orders import Orders, retention_of
+from gateway.broker.orders import Orders
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
 from gateway.broker.publish import PASSING, Answer, Condition, Refusal
@@ -87,18 +87,7 @@ class Broker:
             entry_bytes_max=settings.message_bytes_max,
         )
         self._doorbell = Doorbell(self._bell_lane, self._ring, self._listens, metrics, settings.broker_timeout_s)
-        self.publisher = Publisher(
-            node,
-            keys,
-            self._publish_lane,
-            clock,
-            Pace(settings.gather_s, settings.gather_max_s),
-            retention_of(settings),
-            metrics,
-            timeout_s=settings.publish_timeout_s,
-            entries_max=settings.publish_queue_entries_max,
-            bytes_max=settings.publish_queue_bytes_max,
-        )
+        self.publisher = Publisher(node, keys, self._publish_lane, clock, settings, metrics)
         self._registry = Registry(
             node, keys, self._read_lane, clock, settings.node_ttl_s, on_forgotten=self._reader.distrust
         )

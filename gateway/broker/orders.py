@@ -10,13 +10,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from broker_config.retention import Retention
 from gateway.broker import refusals
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
-from gateway.broker.pace import Pace
 from gateway.broker.publish import Refusal
 from gateway.broker.publisher import Publisher
 from gateway.broker.script import Script
@@ -165,18 +163,6 @@ def _stamp_of(last: Sequence[object]) -> str:
     return ""
 
 
-def retention_of(settings: Settings) -> Retention:
-    """What publishing takes out of a log."""
-    return Retention(
-        settings.retention_s,
-        settings.retention_entries_min,
-        settings.retention_bytes_min,
-        settings.retention_entries_max,
-        settings.retention_bytes_max,
-        settings.room_idle_s,
-    )
-
-
 @asynccontextmanager
 async def without_a_node(
     url: str, settings: Settings, on_change: Callable[[str, str | None], None]
@@ -187,18 +173,7 @@ async def without_a_node(
     endpoint, metrics, clock = Endpoint(url, settings.broker_timeout_s), Metrics(), Clock()
     keys = Keys(settings.key_prefix, endpoint.db)
     lane = Lane("publish", name, endpoint, settings.broker_timeout_s, settings.broker_timeout_s, on_change)
-    publisher = Publisher(
-        name,
-        keys,
-        lane,
-        clock,
-        Pace(settings.gather_s, settings.gather_max_s),
-        retention_of(settings),
-        metrics,
-        timeout_s=settings.publish_timeout_s,
-        entries_max=settings.publish_queue_entries_max,
-        bytes_max=settings.publish_queue_bytes_max,
-    )
+    publisher = Publisher(name, keys, lane, clock, settings, metrics)
     tasks = [asyncio.create_task(work) for work in (lane.run(), clock.run(), publisher.run(), publisher.expire())]
     try:
         yield Orders(name, keys, lane, publisher, settings)

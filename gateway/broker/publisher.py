@@ -18,6 +18,7 @@ from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
 from gateway.broker.publish import Answer, Bundle, Condition, Publish, Refusal, refusal_of
 from gateway.clock import Clock
+from gateway.config import Settings
 from gateway.core.wires import Ref
 from gateway.metrics import Metrics
 
@@ -40,23 +41,18 @@ class Publisher:
         keys: Keys,
         lane: Lane,
         clock: Clock,
-        pace: Pace,
-        retention: Retention,
+        settings: Settings,
         metrics: Metrics,
-        *,
-        timeout_s: float,
-        entries_max: int,
-        bytes_max: int,
     ) -> None:
         self._once = keys.once(node)
         self._channel_tail = keys.channel_tail
         self._lane = lane
         self._clock = clock
-        self._pace = pace
-        self._retention = retention.arguments()
+        self._pace = Pace(settings.gather_s, settings.gather_max_s)
+        self._retention = _retention_of(settings).arguments()
         self._metrics = metrics
         metrics.known("publishes_refused", (refusal.code for refusal in Refusal))
-        self._timeout_s = timeout_s
+        self._timeout_s = settings.publish_timeout_s
         self._script = broker_config.script("publish")
         self._sha = b""
         self._number = 0
@@ -64,7 +60,9 @@ class Publisher:
         # finds none there cannot have run while there was none to be had. By our clock.
         self._kept_until = 0.0
         # Offered and not sent.
-        self._queue: FairQueue[Publish] = FairQueue(entries_max, bytes_max)
+        self._queue: FairQueue[Publish] = FairQueue(
+            settings.publish_queue_entries_max, settings.publish_queue_bytes_max
+        )
         # Those that go together: a call has some of them beside what it takes of the queue.
         self._bundles: deque[Bundle] = deque()
         self._call_bytes_max = BYTES_PER_CALL
@@ -275,3 +273,15 @@ class Publisher:
         if lines[-1].startswith(b"?"):
             self._metrics.trims_in_vain += 1
             refusals.complain(lines.pop()[1:].decode())
+
+
+def _retention_of(settings: Settings) -> Retention:
+    """What publishing takes out of a log."""
+    return Retention(
+        settings.retention_s,
+        settings.retention_entries_min,
+        settings.retention_bytes_min,
+        settings.retention_entries_max,
+        settings.retention_bytes_max,
+        settings.room_idle_s,
+    )
