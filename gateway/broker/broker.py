@@ -25,7 +25,7 @@ from gateway.broker.markers import Markers
 from gateway.broker.orders import Orders
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
-from gateway.broker.publish import PASSING, Answer, Condition, Refusal
+from gateway.broker.publish import PASSING, Answer, KeyedCondition, Refusal
 from gateway.broker.publisher import Publisher
 from gateway.broker.reader import Reader
 from gateway.broker.reads import Reads
@@ -34,7 +34,7 @@ from gateway.broker.sweep import Sweep
 from gateway.broker.tops import Tops
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.core.appends import Behind
+from gateway.core.appends import Condition
 from gateway.core.entry import START, EntryId, entry_id, epoch_of
 from gateway.core.names import RoomName
 from gateway.metrics import Metrics
@@ -229,17 +229,17 @@ class Broker:
         user: bytes,
         body: bytes,
         messages: Sequence[bytes],
-        behind: Behind,
+        condition: Condition,
         answer: Answer,
     ) -> None:
         """Queue several messages for a room's log, all or none, as `Publisher.offer_bundle` has it."""
-        condition = Condition(math.ceil(self._settings.producer_ttl_s))
-        if behind.producer is not None:
-            id, epoch, seq = behind.producer
-            condition = condition._replace(producer=self._keys.producer(room, id), epoch=epoch, seq=seq)
-        if behind.sequence:
-            condition = condition._replace(sequences=self._keys.sequence(room), sequence=behind.sequence)
-        self.publisher.offer_bundle(self._keys.log(room), sender, user, body, messages, condition, answer)
+        keyed = KeyedCondition(math.ceil(self._settings.producer_ttl_s))
+        if condition.producer is not None:
+            id, epoch, seq = condition.producer
+            keyed = keyed._replace(producer=self._keys.producer(room, id), epoch=epoch, seq=seq)
+        if condition.sequence:
+            keyed = keyed._replace(sequences=self._keys.sequence(room), sequence=condition.sequence)
+        self.publisher.offer_bundle(self._keys.log(room), sender, user, body, messages, keyed, answer)
 
     async def has(self, feed: Feed, id: EntryId) -> bool:
         """Whether the log has an entry of this id. Raises BrokerGone, BrokerRefused."""

@@ -83,8 +83,8 @@ class Publish:
             answer(outcome, self.ref)
 
 
-class Condition(NamedTuple):
-    """What a bundle must follow to be appended (PROTOCOL.md of durable-streams, sections 5.2, 5.2.1)."""
+class KeyedCondition(NamedTuple):
+    """A bundle's condition as the script has it, by the keys under which the broker keeps what it must follow."""
 
     # How long the broker knows it, s.
     kept_s: int
@@ -103,7 +103,7 @@ class Bundle(Publish):
     __slots__ = ("condition", "messages")
 
     messages: Sequence[bytes]
-    condition: Condition
+    condition: KeyedCondition
 
     def arguments(self, index: Callable[[bytes], int]) -> tuple[Arg, ...]:
         """As publish.lua has them. `index`: of a key among those of the call."""

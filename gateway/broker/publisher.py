@@ -16,7 +16,7 @@ from gateway.broker.fair_queue import FairQueue
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Arg, Lane
 from gateway.broker.pace import Pace
-from gateway.broker.publish import Answer, Bundle, Condition, Publish, Refusal, refusal_of
+from gateway.broker.publish import Answer, Bundle, KeyedCondition, Publish, Refusal, refusal_of
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.core.wires import Ref
@@ -89,7 +89,7 @@ class Publisher:
         user: bytes,
         body: bytes,
         messages: Sequence[bytes],
-        condition: Condition,
+        condition: KeyedCondition,
         answer: Answer,
     ) -> None:
         """Queue several messages, at most ENTRIES_PER_CALL, in the order of asking. Whoever asks bounds how many wait.

@@ -19,18 +19,18 @@ _decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-class By(NamedTuple):
-    """A producer's bundle (section 5.2.1)."""
+class Producer(NamedTuple):
+    """Whose a bundle is, and which of theirs (section 5.2.1)."""
 
     id: bytes
     epoch: int
     seq: int
 
 
-class Behind(NamedTuple):
+class Condition(NamedTuple):
     """What a request must follow to be appended: its producer's last one, the room's last Stream-Seq; None: nothing."""
 
-    producer: By | None = None
+    producer: Producer | None = None
     sequence: bytes | None = None
 
 
@@ -44,7 +44,7 @@ def sequence(text: str | None) -> bytes | None:
     return raw
 
 
-def producer(id: str | None, epoch: str | None, seq: str | None) -> By | None:
+def producer(id: str | None, epoch: str | None, seq: str | None) -> Producer | None:
     """Of the headers Producer-Id, -Epoch, -Seq; None: they are not there. Raises BadRequest."""
     if id is None and epoch is None and seq is None:
         return None
@@ -53,7 +53,7 @@ def producer(id: str | None, epoch: str | None, seq: str | None) -> By | None:
     name = id.encode(errors="surrogateescape")
     if len(name) > WRITER_BYTES_MAX:
         raise BadRequest(f"Producer-Id has at most {WRITER_BYTES_MAX} bytes")
-    return By(name, _number("Producer-Epoch", epoch), _number("Producer-Seq", seq))
+    return Producer(name, _number("Producer-Epoch", epoch), _number("Producer-Seq", seq))
 
 
 def _number(header: str, text: str) -> int:

@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.broker.publish import Refusal
 from gateway.core import appends
-from gateway.core.appends import Behind, By
+from gateway.core.appends import Condition, Producer
 from gateway.core.bucket import TokenBucket
 from gateway.core.entry import EntryId, entry_id
 from gateway.core.names import RoomName
@@ -41,7 +41,7 @@ _NOT_WHOLE = (aiohttp.ClientError, HttpProcessingError, web.RequestPayloadError,
 # Of one that is not taken, so much is read: sixteen of what may be.
 PASSED_BYTES_MAX = 16 * 1024 * 1024
 # The id of the producer that what a PUT brings belongs to: no client has an empty one.
-_CREATION = Behind(By(b"", 0, 0))
+_CREATION = Condition(Producer(b"", 0, 0))
 
 
 class Taken(NamedTuple):
@@ -71,10 +71,10 @@ class Appends:
 
     async def append(
         self, request: web.Request, name: RoomName, grant: Grant, *, creates: bool = False
-    ) -> tuple[By | None, Done] | None:
+    ) -> tuple[Producer | None, Done] | None:
         """Take what the request brings. None: it brings nothing, as one that `creates` may. Raises Refused."""
         try:
-            behind = _CREATION if creates else _behind(request)
+            condition = _CREATION if creates else _condition(request)
             _check_head(request, self.settings.append_bytes_max, creates)
             self._check_rate(request)
             with _Held(self) as held:
@@ -86,7 +86,7 @@ class Appends:
                     return None
                 self._charge(request, self._weight(taken) - paid)
                 door.check_orders(self._edge, grant, name)  # it may have come slowly
-                return behind.producer, await self._done(name, grant.user, taken, behind)
+                return condition.producer, await self._done(name, grant.user, taken, condition)
         except Refused:
             await self._let_pass(request)
             raise
@@ -176,7 +176,7 @@ class Appends:
 
     # ---- into the log ----
 
-    async def _done(self, name: RoomName, user: User, taken: Taken, behind: Behind) -> Done:
+    async def _done(self, name: RoomName, user: User, taken: Taken, condition: Condition) -> Done:
         metrics = self._edge.metrics
         metrics.received += len(taken.messages)
         metrics.received_bytes += len(taken.body)
@@ -187,20 +187,20 @@ class Appends:
                 outcome.set_result(told)
 
         sender = secrets.token_urlsafe(9)  # as a session's: who wrote these, and nobody else
-        self._edge.context.broker.append(name, sender, user.json, taken.body, taken.messages, behind, answer)
-        told, by = await outcome, behind.producer
+        self._edge.context.broker.append(name, sender, user.json, taken.body, taken.messages, condition, answer)
+        told, producer = await outcome, condition.producer
         if isinstance(told, Refusal):
-            raise _refused(told, by)
+            raise _refused(told, producer)
         if told.startswith(b"="):
-            return self._repeated(appends.told(told), by)
+            return self._repeated(appends.told(told), producer)
         metrics.stream_appends += 1
-        return Done(entry_id(told), None if by is None else by.seq, False)
+        return Done(entry_id(told), None if producer is None else producer.seq, False)
 
-    def _repeated(self, told: appends.Told, by: By | None) -> Done:
+    def _repeated(self, told: appends.Told, producer: Producer | None) -> Done:
         """It was there already; or it can't be appended behind what there is."""
         if told.word == "passed":
             raise Refused(409, "sequence", "Stream-Seq is not above the last one of this room")
-        assert by is not None
+        assert producer is not None
         if told.id is not None:
             self._edge.metrics.stream_repeats += 1
             return Done(told.id, told.number, True)
@@ -208,7 +208,7 @@ class Appends:
             stale = {"Producer-Epoch": str(told.number)}
             raise Refused(403, "stale", "another of this Producer-Id has begun a later epoch", **stale)
         if told.word == "gap":
-            numbers = {"Producer-Expected-Seq": str(told.number), "Producer-Received-Seq": str(by.seq)}
+            numbers = {"Producer-Expected-Seq": str(told.number), "Producer-Received-Seq": str(producer.seq)}
             raise Refused(409, "gap", "requests of this producer are missing before this one", **numbers)
         raise Refused(400, "producer", "an epoch begins with Producer-Seq 0")
 
@@ -236,13 +236,13 @@ class _Held:
         self._bytes += more
 
 
-def _behind(request: web.Request) -> Behind:
+def _condition(request: web.Request) -> Condition:
     header = request.headers.get
     if header("Stream-Closed") is not None:
         raise Refused(501, "unsupported", "a room can't be closed")
     try:
-        by = appends.producer(header("Producer-Id"), header("Producer-Epoch"), header("Producer-Seq"))
-        return Behind(by, appends.sequence(header("Stream-Seq")))
+        producer = appends.producer(header("Producer-Id"), header("Producer-Epoch"), header("Producer-Seq"))
+        return Condition(producer, appends.sequence(header("Stream-Seq")))
     except BadRequest as exc:
         raise Refused(400, "producer", exc.args[0]) from None
 
@@ -264,20 +264,20 @@ def _too_long(bytes_max: int) -> Refused:
     return Refused(413, "too_long", f"a request has at most {bytes_max} bytes: append_bytes_max")
 
 
-def _refused(refusal: Refusal, by: By | None) -> Refused:
+def _refused(refusal: Refusal, producer: Producer | None) -> Refused:
     """A producer may ask again whatever happened; anybody may, where it is certain that nothing was appended."""
     if refusal is Refusal.TIMEOUT:
         return door.busy("timeout", refusal.value)
     if refusal is not Refusal.UNKNOWN:
         return door.busy("refused", refusal.value)
-    if by is not None:
+    if producer is not None:
         return door.busy("unknown", refusal.value)
     return Refused(504, "unknown", refusal.value)
 
 
-def answer(by: By | None, done: Done) -> web.Response:
+def answer(producer: Producer | None, done: Done) -> web.Response:
     """Section 5.2: 200 to a producer's new bundle, else 204."""
     headers = {"Stream-Next-Offset": offset_of(done.end), "Cache-Control": "no-store"}
-    if by is not None:
-        headers |= {"Producer-Epoch": str(by.epoch), "Producer-Seq": str(done.seq)}
-    return web.Response(status=204 if by is None or done.repeated else 200, headers=headers)
+    if producer is not None:
+        headers |= {"Producer-Epoch": str(producer.epoch), "Producer-Seq": str(done.seq)}
+    return web.Response(status=204 if producer is None or done.repeated else 200, headers=headers)
