@@ -8,7 +8,7 @@ from gateway.auth.denied import Denied
 from gateway.auth.guests import Guests
 from gateway.auth.jwks import Jwks
 from gateway.auth.keys import BadKey, keys_of
-from gateway.auth.site import Asked, Site
+from gateway.auth.site import Site, Visitor
 from gateway.auth.tokens import Tokens
 from gateway.config import Settings, SettingsError
 from gateway.core.rights import Rights
@@ -26,7 +26,7 @@ class Credentials(NamedTuple):
     # A guest's cookie.
     guest: str | None = None
     # For the site, where it is asked.
-    asked: Asked | None = None
+    visitor: Visitor | None = None
 
 
 class Auth:
@@ -72,9 +72,9 @@ class Auth:
         """Who that is and what they may do. Raises Denied. A token that is not good is no guest."""
         if credentials.token is not None and self._tokens is not None:
             return await self._tokens.grant(credentials.token)
-        if self._site is not None and credentials.asked is not None:
+        if self._site is not None and credentials.visitor is not None:
             try:
-                return await self._site.grant(credentials.asked)
+                return await self._site.grant(credentials.visitor)
             except Denied as denied:
                 if denied.reason != "site_unknown" or self.guests is None:
                     raise

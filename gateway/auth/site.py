@@ -37,7 +37,7 @@ REFUSED_S = 2.0
 log = structlog.get_logger()
 
 
-class Asked(NamedTuple):
+class Visitor(NamedTuple):
     """What a browser said that the site may know it by."""
 
     cookie: str
@@ -88,22 +88,22 @@ class Site:
         self._space = asyncio.Semaphore(settings.site_requests_max)
         self._breaker = Breaker(FAILURES_MAX, RETRY_S)
 
-    async def grant(self, asked: Asked) -> Grant:
+    async def grant(self, visitor: Visitor) -> Grant:
         """By the site's word, or by what it said lately. Raises Denied."""
-        key = self._key_of(asked)
+        key = self._key_of(visitor)
         known = self._known.get(key)
         if known is not None and self._is_fresh(known):
             self._answers["kept"] += 1
             return _result(known.outcome)
         asking = self._asking.get(key)
         if asking is None:
-            asking = self._asking[key] = asyncio.create_task(self._ask(key, asked), name="ask the site")
+            asking = self._asking[key] = asyncio.create_task(self._ask(key, visitor), name="ask the site")
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
         return _result(await asyncio.shield(asking))
 
-    def _key_of(self, asked: Asked) -> bytes:
+    def _key_of(self, visitor: Visitor) -> bytes:
         keyed = hashlib.blake2b(key=self._key, digest_size=24)
-        for part in (asked.cookie, asked.authorization):
+        for part in (visitor.cookie, visitor.authorization):
             keyed.update(part.encode(errors="surrogateescape") + b"\0")
         return keyed.digest()
 
@@ -113,7 +113,7 @@ class Site:
             return age_s < min(REFUSED_S, self._settings.site_cache_s)
         return age_s < self._settings.site_cache_s and not _is_over(known.outcome)
 
-    async def _ask(self, key: bytes, asked: Asked) -> Grant | Denied:
+    async def _ask(self, key: bytes, visitor: Visitor) -> Grant | Denied:
         """Its answer, else what is known; or why there is neither."""
         try:
             async with asyncio.timeout(self._settings.handshake_timeout_s):
@@ -123,7 +123,7 @@ class Site:
         try:
             if not self._breaker.may_ask(time.monotonic()):
                 return self._stale(key)
-            outcome, size = await self._answer(asked)
+            outcome, size = await self._answer(visitor)
         except Unanswered:
             return self._stale(key)
         finally:
@@ -131,11 +131,11 @@ class Site:
         self._keep(key, outcome, size)
         return outcome
 
-    async def _answer(self, asked: Asked) -> tuple[Grant | Denied, int]:
+    async def _answer(self, visitor: Visitor) -> tuple[Grant | Denied, int]:
         """Its answer and how many bytes that had. Raises Unanswered."""
         asked_at = time.time()
         try:
-            status, body = await self._asker.get(self._url, _headers(asked), self._settings.site_timeout_s)
+            status, body = await self._asker.get(self._url, _headers(visitor), self._settings.site_timeout_s)
             outcome = self._outcome(status, body, asked_at)
         except Unanswered as exc:
             self._answers["failed"] += 1
@@ -203,11 +203,11 @@ def _is_over(grant: Grant) -> bool:
     return grant.expires_at is not None and grant.expires_at <= time.time()
 
 
-def _headers(asked: Asked) -> Mapping[str, str]:
+def _headers(visitor: Visitor) -> Mapping[str, str]:
     named = {
-        "Cookie": asked.cookie,
-        "Authorization": asked.authorization,
-        "User-Agent": asked.user_agent,
-        "X-Forwarded-For": asked.address,
+        "Cookie": visitor.cookie,
+        "Authorization": visitor.authorization,
+        "User-Agent": visitor.user_agent,
+        "X-Forwarded-For": visitor.address,
     }
     return {name: value for name, value in named.items() if value}

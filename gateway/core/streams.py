@@ -47,7 +47,7 @@ class BadRequest(ValueError):
     """The request is not what the protocol has. `args[0]` says why."""
 
 
-class Asked(NamedTuple):
+class Query(NamedTuple):
     """What a reader wants. `live` None: only what there is. `cursor`: the last one it was given; None: none."""
 
     offset: Offset
@@ -71,7 +71,7 @@ def parse_offset(text: str) -> Offset:
     return EntryId(int(match[1]), int(match[2]))
 
 
-def asked(offsets: Sequence[str], lives: Sequence[str], cursors: Sequence[str]) -> Asked:
+def parse_query(offsets: Sequence[str], lives: Sequence[str], cursors: Sequence[str]) -> Query:
     """What a query asks, each parameter as often as it stands there. Raises BadRequest."""
     if len(offsets) > 1 or len(lives) > 1:
         raise BadRequest("offset and live may stand there once")
@@ -80,7 +80,7 @@ def asked(offsets: Sequence[str], lives: Sequence[str], cursors: Sequence[str]) 
         raise BadRequest(f"live={live.value} needs an offset")
     # A cursor only moves caches on: what is none of ours asks for nothing.
     cursor = int(cursors[0]) if cursors and _CURSOR.match(cursors[0]) else None
-    return Asked(parse_offset(offsets[0]) if offsets else Named.BEGINNING, live, cursor)
+    return Query(parse_offset(offsets[0]) if offsets else Named.BEGINNING, live, cursor)
 
 
 def _live(text: str) -> Live:
@@ -90,7 +90,7 @@ def _live(text: str) -> Live:
         raise BadRequest("live is long-poll or sse") from None
 
 
-class Asks(Enum):
+class Wanted(Enum):
     """What somebody who creates a stream wants of it (section 5.1)."""
 
     USUAL = "what every room is"
@@ -98,7 +98,7 @@ class Asks(Enum):
     FORK = "a copy of another"
 
 
-def configuration(header: Callable[[str], str | None]) -> Asks:
+def configuration(header: Callable[[str], str | None]) -> Wanted:
     """What the headers of a PUT ask. Raises BadRequest."""
     ttl, expiry = header("Stream-TTL"), header("Stream-Expires-At")
     if ttl is not None and expiry is not None:
@@ -111,9 +111,9 @@ def configuration(header: Callable[[str], str | None]) -> Asks:
         except ValueError:
             raise BadRequest("Stream-Expires-At is a time as RFC 3339 has it") from None
     if any(header(name) is not None for name in _FORKS):
-        return Asks.FORK
+        return Wanted.FORK
     closed = (header("Stream-Closed") or "").lower() == "true"
-    return Asks.OTHER if closed or ttl is not None or expiry is not None else Asks.USUAL
+    return Wanted.OTHER if closed or ttl is not None or expiry is not None else Wanted.USUAL
 
 
 def cursor_at(at_ms: int) -> int:

@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway.auth.auth import Credentials
 from gateway.auth.denied import Denied
 from gateway.auth.guests import COOKIE as GUEST_COOKIE
-from gateway.auth.site import Asked
+from gateway.auth.site import Visitor
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.core.closes import Close
 from gateway.core.entry import EntryId
@@ -136,18 +136,18 @@ def credentials_of(edge: Edge, request: web.Request) -> Credentials:
     """What it says of who comes; nothing, where nobody would look at it."""
     auth = edge.context.auth
     guest = cookie_of(request, GUEST_COOKIE) if auth.guests is not None else None
-    asked = _asked(edge, request) if auth.asks_site else None
+    visitor = _visitor(edge, request) if auth.asks_site else None
     if not auth.takes_tokens:
-        return Credentials(None, guest, asked)
+        return Credentials(None, guest, visitor)
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     token = bearer.strip() if scheme.lower() == "bearer" else None
     token = token or request.query.get("token") or _offered_token(request) or cookie_of(request, TOKEN_COOKIE)
-    return Credentials(token, guest, asked)
+    return Credentials(token, guest, visitor)
 
 
-def _asked(edge: Edge, request: web.Request) -> Asked:
+def _visitor(edge: Edge, request: web.Request) -> Visitor:
     headers = request.headers
-    return Asked(
+    return Visitor(
         cookie="; ".join(headers.getall("Cookie", ())),
         authorization=headers.get("Authorization", ""),
         user_agent=headers.get("User-Agent", ""),

@@ -18,7 +18,7 @@ from gateway.core import streams
 from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId
 from gateway.core.names import RoomName
-from gateway.core.streams import BadRequest, Live, Named, Offset, cursor_at, next_cursor, offset_of
+from gateway.core.streams import BadRequest, Live, Named, Offset, Query, cursor_at, next_cursor, offset_of
 from gateway.core.user import Grant
 from gateway.core.wires import DURABLE, durable
 from gateway.edge import appends, door
@@ -93,7 +93,7 @@ async def _answer(edge: Edge, writing: Appends, request: web.Request, peer: str)
 
 async def _read(edge: Edge, request: web.Request, peer: str, name: RoomName) -> web.StreamResponse:
     """Counts as a connection until it is answered; an event stream goes on counting."""
-    asked = _asked(request)
+    query = _query(request)
     door.check_space(edge, request)
     edge.came()
     goes_on = None
@@ -103,16 +103,16 @@ async def _read(edge: Edge, request: web.Request, peer: str, name: RoomName) -> 
         try:
             if request.method == "HEAD":
                 return await _metadata(edge, place.room)
-            page = await door.within(edge, _page(edge, place.room, asked))
+            page = await door.within(edge, _page(edge, place.room, query))
             door.check_orders(edge, grant, name)
-            if asked.live is Live.EVENTS:
-                goes_on = _let_in(edge, request, peer, place, grant, asked, page)
+            if query.live is Live.EVENTS:
+                goes_on = _let_in(edge, request, peer, place, grant, query, page)
                 return Upgraded()
-            if asked.live is Live.POLL and not page.entries:
+            if query.live is Live.POLL and not page.entries:
                 page = await _poll(edge, request, place.room, grant, page)
                 door.check_orders(edge, grant, name)
             edge.metrics.stream_reads += 1
-            return _told(edge, request, place.room, asked, page)
+            return _told(edge, request, place.room, query, page)
         finally:
             edge.context.hub.release(place.room)
     finally:
@@ -120,10 +120,10 @@ async def _read(edge: Edge, request: web.Request, peer: str, name: RoomName) -> 
             edge.went()
 
 
-def _asked(request: web.Request) -> streams.Asked:
+def _query(request: web.Request) -> Query:
     query = request.query
     try:
-        return streams.asked(query.getall("offset", ()), query.getall("live", ()), query.getall("cursor", ()))
+        return streams.parse_query(query.getall("offset", ()), query.getall("live", ()), query.getall("cursor", ()))
     except BadRequest as exc:
         raise Refused(400, "offset", exc.args[0]) from None
 
@@ -134,10 +134,10 @@ async def _metadata(edge: Edge, room: Room) -> web.Response:
     return web.Response(content_type=JSON, headers=headers)
 
 
-async def _page(edge: Edge, room: Room, asked: streams.Asked) -> Onward:
+async def _page(edge: Edge, room: Room, query: Query) -> Onward:
     """What follows the offset; nobody waits here for a message, but for those that the log has."""
-    paging, offset = edge.context.hub.paging, asked.offset
-    if asked.live is None or offset != room.newest:
+    paging, offset = edge.context.hub.paging, query.offset
+    if query.live is None or offset != room.newest:
         await paging.reach_end(room)
     if offset is Named.NOW:
         return Onward([], room.newest)
@@ -187,20 +187,20 @@ def _over(deadline: asyncio.Timeout) -> None:
         deadline.reschedule(asyncio.get_running_loop().time())
 
 
-def _told(edge: Edge, request: web.Request, room: Room, asked: streams.Asked, page: Onward) -> web.Response:
+def _told(edge: Edge, request: web.Request, room: Room, query: Query, page: Onward) -> web.Response:
     headers = _headers(room, page)
-    if asked.live is Live.POLL:
-        headers["Stream-Cursor"] = str(_cursor(asked))
+    if query.live is Live.POLL:
+        headers["Stream-Cursor"] = str(_cursor(query))
         if not page.entries:
             waited = web.Response(status=204, headers=headers | _NOT_CACHED)
             if edge.draining:
                 waited.force_close()  # the next one goes to another node
             return waited
-    if asked.offset is Named.NOW:
+    if query.offset is Named.NOW:
         return web.Response(body=durable.array(page.entries), content_type=JSON, headers=headers | _NOT_CACHED)
-    etag = f'"{_text(asked.offset)}:{offset_of(page.reached)}"'
+    etag = f'"{_text(query.offset)}:{offset_of(page.reached)}"'
     headers |= {**_CACHED, "ETag": etag}
-    if asked.live is None and etag in (known.strip() for known in request.headers.get("If-None-Match", "").split(",")):
+    if query.live is None and etag in (known.strip() for known in request.headers.get("If-None-Match", "").split(",")):
         return web.Response(status=304, headers=headers)
     return web.Response(body=durable.array(page.entries), content_type=JSON, headers=headers)
 
@@ -218,8 +218,8 @@ def _text(offset: Offset) -> str:
     return offset_of(offset) if isinstance(offset, EntryId) else offset.value
 
 
-def _cursor(asked: streams.Asked) -> int:
-    return next_cursor(_now_ms(), asked.cursor, random.randint(1, streams.CURSOR_JITTER_MAX))
+def _cursor(query: Query) -> int:
+    return next_cursor(_now_ms(), query.cursor, random.randint(1, streams.CURSOR_JITTER_MAX))
 
 
 def _now_ms() -> int:
@@ -269,13 +269,13 @@ async def _create(edge: Edge, writing: Appends, request: web.Request, name: Room
 def _check_configuration(request: web.Request) -> None:
     """Section 5.1: 409 for what a room has not got."""
     try:
-        asked = streams.configuration(request.headers.get)
+        wanted = streams.configuration(request.headers.get)
     except BadRequest as exc:
         raise Refused(400, "configuration", exc.args[0]) from None
-    if asked is streams.Asks.FORK:
+    if wanted is streams.Wanted.FORK:
         raise Refused(501, "unsupported", "rooms have no forks")
     if (
-        asked is streams.Asks.OTHER
+        wanted is streams.Wanted.OTHER
         or request.headers.get("Content-Type", JSON).partition(";")[0].strip().lower() != JSON
     ):
         raise Refused(409, "configuration", f"a room is a stream of {JSON}, open, which expires as all rooms do")
@@ -303,17 +303,17 @@ class RoomEvents(EventStream):
 
 
 def _let_in(
-    edge: Edge, request: web.Request, peer: str, place: Place, grant: Grant, asked: streams.Asked, page: Onward
+    edge: Edge, request: web.Request, peer: str, place: Place, grant: Grant, query: Query, page: Onward
 ) -> RoomEvents | None:
     """From the page to the room without an await between. None: the client was gone before."""
     room, transport = place.room, request.transport
     if transport is None or transport.is_closing():
         return None
     stream = RoomEvents(edge.context, transport, request.path, peer, DURABLE, room.name, grant)
-    resumed = True if isinstance(asked.offset, EntryId) else None
+    resumed = True if isinstance(query.offset, EntryId) else None
     session = stream.enter(replace(place, cursor=page.reached, recovered=resumed, past=room.feed.past))
     stream.notice_death(edge.settings.stall_s)
-    stream.write(head(_stream_headers(edge, request, room, page)) + _events(room, asked, page))
+    stream.write(head(_stream_headers(edge, request, room, page)) + _events(room, query, page))
     edge.welcome(stream)
     take_over(request, stream)
     if stream.closing is None:
@@ -326,9 +326,9 @@ def _stream_headers(edge: Edge, request: web.Request, room: Room, page: Onward) 
     return {**_headers(room, page), **door.cors(edge, request, _EXPOSED), **more}
 
 
-def _events(room: Room, asked: streams.Asked, page: Onward) -> bytes:
+def _events(room: Room, query: Query, page: Onward) -> bytes:
     told = durable.data(page.entries) if page.entries else b""
-    return told + durable.control(page.reached, _cursor(asked), page.reached == room.newest)
+    return told + durable.control(page.reached, _cursor(query), page.reached == room.newest)
 
 
 def _preflight() -> Mapping[str, str]:

@@ -5,15 +5,15 @@ import pytest
 from gateway.auth.asking import Asker
 from gateway.auth.breaker import Breaker
 from gateway.auth.denied import Denied
-from gateway.auth.site import KNOWN_BYTES, Asked, Site
+from gateway.auth.site import KNOWN_BYTES, Site, Visitor
 from gateway.config import Settings
 from gateway.metrics import Metrics
 from tests.support.site import Site as RealSite
 from tests.support.site import json_of
 
 
-def asked(cookie: str) -> Asked:
-    return Asked(cookie, "", "", "")
+def visitor(cookie: str) -> Visitor:
+    return Visitor(cookie, "", "", "")
 
 
 async def test_what_is_kept_is_bounded_and_the_oldest_goes_first() -> None:
@@ -25,11 +25,11 @@ async def test_what_is_kept_is_bounded_and_the_oldest_goes_first() -> None:
         asker = Asker(4)
         site = Site(asker, settings, metrics, real.url)
         for n in range(30):
-            await site.grant(asked(f"s={n}"))
+            await site.grant(visitor(f"s={n}"))
         assert len(real.asked) == 30 and 8 <= len(site._known) <= 12
-        await site.grant(asked("s=29"))
+        await site.grant(visitor("s=29"))
         assert len(real.asked) == 30, "the newest is kept"
-        await site.grant(asked("s=0"))
+        await site.grant(visitor("s=0"))
         assert len(real.asked) == 31, "the oldest is not"
         assert metrics.site_answers["kept"] == 1 and metrics.site_answers["user"] == 31
         assert b"s=29" not in repr(site._known).encode(), "no cookie is kept, only a keyed hash"
@@ -42,10 +42,10 @@ async def test_who_is_known_stays_no_longer_than_is_said() -> None:
         real.answer = json_of({"user": {"id": 7}})
         asker = Asker(4)
         site = Site(asker, Settings(site_url=real.url, site_cache_s=0, site_stale_s=0), Metrics(), real.url)
-        await site.grant(asked("s"))
+        await site.grant(visitor("s"))
         await real.close()
         with pytest.raises(Denied) as denied:
-            await site.grant(asked("s"))
+            await site.grant(visitor("s"))
         assert denied.value.reason == "site"
         await asker.close()
 

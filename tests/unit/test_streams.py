@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.core import appends, streams
 from gateway.core.entry import EntryId
-from gateway.core.streams import Asks, BadRequest, Live, Named, next_cursor, offset_of, parse_offset
+from gateway.core.streams import BadRequest, Live, Named, Wanted, next_cursor, offset_of, parse_offset
 from gateway.core.wires import BadMessage
 
 halves = st.integers(0, 2**64 - 1)
@@ -30,12 +30,12 @@ def test_any_other_text_is_no_offset(text: str) -> None:
 
 
 def test_a_query_asks_one_thing() -> None:
-    assert streams.asked([], [], []) == (Named.BEGINNING, None, None)
-    assert streams.asked(["now"], ["sse"], ["12", "13"]) == (Named.NOW, Live.EVENTS, 12)
-    assert streams.asked(["1-1"], ["long-poll"], ["x"]) == (EntryId(1, 1), Live.POLL, None)
+    assert streams.parse_query([], [], []) == (Named.BEGINNING, None, None)
+    assert streams.parse_query(["now"], ["sse"], ["12", "13"]) == (Named.NOW, Live.EVENTS, 12)
+    assert streams.parse_query(["1-1"], ["long-poll"], ["x"]) == (EntryId(1, 1), Live.POLL, None)
     for offsets, lives in ((["-1", "-1"], []), ([], ["sse"]), (["-1"], ["sse", "sse"]), (["-1"], ["SSE"]), ([""], [])):
         with pytest.raises(BadRequest):
-            streams.asked(offsets, lives, [])
+            streams.parse_query(offsets, lives, [])
 
 
 @given(st.integers(0, 2**50), st.one_of(st.none(), st.integers(0, 10**15)), st.integers(1, 180))
@@ -46,18 +46,18 @@ def test_a_cursor_never_comes_back_as_it_was(at_ms: int, asked: int | None, jitt
 
 
 @pytest.mark.parametrize(
-    ("headers", "asks"),
+    ("headers", "wanted"),
     [
-        ({}, Asks.USUAL),
-        ({"Stream-Closed": "false"}, Asks.USUAL),
-        ({"Stream-Closed": "TRUE"}, Asks.OTHER),
-        ({"Stream-TTL": "0"}, Asks.OTHER),
-        ({"Stream-Expires-At": "2030-01-01T00:00:00Z"}, Asks.OTHER),
-        ({"Stream-Forked-From": "/x"}, Asks.FORK),
+        ({}, Wanted.USUAL),
+        ({"Stream-Closed": "false"}, Wanted.USUAL),
+        ({"Stream-Closed": "TRUE"}, Wanted.OTHER),
+        ({"Stream-TTL": "0"}, Wanted.OTHER),
+        ({"Stream-Expires-At": "2030-01-01T00:00:00Z"}, Wanted.OTHER),
+        ({"Stream-Forked-From": "/x"}, Wanted.FORK),
     ],
 )
-def test_what_a_creator_wants(headers: dict[str, str], asks: Asks) -> None:
-    assert streams.configuration(headers.get) is asks
+def test_what_a_creator_wants(headers: dict[str, str], wanted: Wanted) -> None:
+    assert streams.configuration(headers.get) is wanted
 
 
 @pytest.mark.parametrize(
