@@ -1,13 +1,13 @@
 -- Moves read markers forward, and tells who listens. Never back: of two devices the one that read further counts.
 --
--- KEYS      per reader a hash: room -> id of the last entry read there, and `#` -> in how many calls a marker moved, by
+-- KEYS      per owner a hash: room -> id of the last entry read there, and `#` -> in how many calls a marker moved, by
 --           which who listens sees that he missed one
--- ARGV[1]   rooms of one reader; above it those go whose markers are oldest
+-- ARGV[1]   rooms of one owner; above it those go whose markers are oldest
 -- ARGV[2]   what follows a hash's key in the name of its channel
--- ARGV[3…]  per reader: seconds that the hash stays from now on, how many markers follow; per marker: room, id
+-- ARGV[3…]  per owner: seconds that the hash stays from now on, how many markers follow; per marker: room, id
 --           `<ms>-<n>`, the session that said so
 --
--- Returns per reader the error by which nothing of his moved; empty: all moved that could. And one more error where
+-- Returns per owner the error by which nothing of his moved; empty: all moved that could. And one more error where
 -- something that belongs to it was denied (by an ACL). On the channel of who moved comes the count of `#`, and behind
 -- it per marker a line `<room> <id> <session>`. No room has a space in its name.
 

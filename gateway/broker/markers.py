@@ -1,6 +1,6 @@
 """Read markers on the broker: moved forward there, asked for, and heard of where another node moved them.
 
-A marker is written some time after it was said, together with all others of the node: of what one reader says of one
+A marker is written some time after it was said, together with all others of the node: of what one owner says of one
 room meanwhile only the largest id goes out. While the broker is away they wait; a call that is sent twice moves nothing
 twice (broker_config/mark.lua).
 """
@@ -24,15 +24,15 @@ from gateway.metrics import Metrics
 
 # Seconds between two calls. Who scrolls moves a marker many times in it, and who waits for it is a person.
 GATHER_S = 0.25
-# Markers in one call, half a millisecond of the broker; and readers asked about in one round trip.
+# Markers in one call, half a millisecond of the broker; and owners asked about in one round trip.
 MARKERS_PER_CALL = 256
-# In how many calls a marker of the reader moved. No room has this name.
+# In how many calls a marker of the owner moved. No room has this name.
 MOVES = b"#"
 # As many as nobody ever sees.
 UNSEEN = -1
 
 
-class Reader:
+class Owner:
     """Whose markers they are, as far as this node has to do with them."""
 
     __slots__ = ("channel", "heard", "key", "moves", "stays_s")
@@ -51,7 +51,7 @@ class Reader:
 class Marker(NamedTuple):
     """Up to where somebody has read in a room, and by which session he said so."""
 
-    reader: Reader
+    owner: Owner
     room: RoomName
     id: EntryId
     session: str
@@ -71,23 +71,23 @@ class Markers:
         metrics.known("nonsense", ("marker",))
         self._script = Script("mark", lane)
         # By key: those for whom somebody listens.
-        self._listening: dict[bytes, Reader] = {}
-        # To be written, in the order in which they were first said: of one reader and room the largest.
+        self._listening: dict[bytes, Owner] = {}
+        # To be written, in the order in which they were first said: of one owner and room the largest.
         self._waiting: dict[tuple[bytes, RoomName], Marker] = {}
         self._put = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         # Readers of whose moves some may have gone unheard.
-        self._doubted: dict[Reader, None] = {}
+        self._doubted: dict[Owner, None] = {}
         self._doubts = asyncio.Event()
         # Told what moved, in the order in which it did; and of whom any marker may have moved.
-        self.on_moved: Callable[[Reader, list[Marker]], None] = lambda reader, moved: None
-        self.on_missed: Callable[[Reader], None] = lambda reader: None
+        self.on_moved: Callable[[Owner, list[Marker]], None] = lambda owner, moved: None
+        self.on_missed: Callable[[Owner], None] = lambda owner: None
 
-    def reader(self, user: str, stays_s: float) -> Reader:
+    def owner(self, user: str, stays_s: float) -> Owner:
         """A user; the same one for all who listen."""
         key = self._keys.read(user)
-        return self._listening.get(key) or Reader(key, self._keys.channel(key), stays_s)
+        return self._listening.get(key) or Owner(key, self._keys.channel(key), stays_s)
 
     # ---- writing ----
 
@@ -100,8 +100,8 @@ class Markers:
         return len(self._waiting)
 
     def put(self, marker: Marker) -> None:
-        """Write it soon, unless a later one of this reader and room is said before."""
-        place = marker.reader.key, marker.room
+        """Write it soon, unless a later one of this owner and room is said before."""
+        place = marker.owner.key, marker.room
         known = self._waiting.get(place)
         if known is None or marker.id > known.id:
             self._waiting[place] = marker
@@ -122,7 +122,7 @@ class Markers:
             await self._lane.up()
             batch = list(islice(self._waiting.values(), MARKERS_PER_CALL))
             for marker in batch:
-                del self._waiting[marker.reader.key, marker.room]
+                del self._waiting[marker.owner.key, marker.room]
             try:
                 await self._write(batch)
             except BrokerGone:
@@ -133,19 +133,19 @@ class Markers:
             await asyncio.sleep(GATHER_S)
 
     async def _write(self, batch: list[Marker]) -> None:
-        readers: dict[Reader, list[Marker]] = {}
+        owners: dict[Owner, list[Marker]] = {}
         for marker in batch:
-            readers.setdefault(marker.reader, []).append(marker)
+            owners.setdefault(marker.owner, []).append(marker)
         arguments: list[Arg] = [self._settings.read_rooms_max, self._keys.channel_tail]
-        for reader, markers in readers.items():
-            arguments += (int(reader.stays_s) or 1, len(markers))
+        for owner, markers in owners.items():
+            arguments += (int(owner.stays_s) or 1, len(markers))
             for marker in markers:
                 arguments += (marker.room, str(marker.id), marker.session)
-        keys = [reader.key for reader in readers]
+        keys = [owner.key for owner in owners]
         outcomes: list[bytes] = await self._script.ask(keys, *arguments)
         if len(outcomes) > len(keys):
             refusals.tell(outcomes.pop().decode(errors="replace"))
-        for markers, outcome in zip(readers.values(), outcomes, strict=True):
+        for markers, outcome in zip(owners.values(), outcomes, strict=True):
             if outcome:
                 _refuse(markers, outcome.decode(errors="replace"))
             else:
@@ -153,64 +153,64 @@ class Markers:
 
     # ---- hearing of them ----
 
-    def listen(self, reader: Reader) -> None:
+    def listen(self, owner: Owner) -> None:
         """Hear from now on what moves. The caller owes it `ignore`."""
-        self._listening[reader.key] = reader
-        self._doorbell.listen([reader.channel])
+        self._listening[owner.key] = owner
+        self._doorbell.listen([owner.channel])
 
-    def ignore(self, reader: Reader) -> None:
+    def ignore(self, owner: Owner) -> None:
         """Hear it no more."""
-        del self._listening[reader.key]
-        self._doubted.pop(reader, None)
-        self._doorbell.unsubscribe([reader.channel])
-        reader.heard.set()
+        del self._listening[owner.key]
+        self._doubted.pop(owner, None)
+        self._doorbell.unsubscribe([owner.channel])
+        owner.heard.set()
 
-    async def of(self, reader: Reader, rooms: Collection[RoomName]) -> dict[RoomName, EntryId]:
+    async def of(self, owner: Owner, rooms: Collection[RoomName]) -> dict[RoomName, EntryId]:
         """The markers of somebody for whom we listen, of those rooms that have one. What moves later is heard of.
 
         Waits for the broker as long as it takes: the caller brings a deadline. Raises BrokerRefused.
         """
-        self._doorbell.listen([reader.channel])  # of a channel that was refused the doorbell knows no more
-        await reader.heard.wait()
+        self._doorbell.listen([owner.channel])  # of a channel that was refused the doorbell knows no more
+        await owner.heard.wait()
         while True:
             await self._lane.up()
             try:
-                moves, *ids = await self._lane.ask_master("HMGET", reader.key, MOVES, *rooms)
+                moves, *ids = await self._lane.ask_master("HMGET", owner.key, MOVES, *rooms)
             except BrokerGone:
                 continue
             self._metrics.markers_asked += len(ids)
-            if reader.moves is None:
-                reader.moves = _number(moves)
+            if owner.moves is None:
+                owner.moves = _number(moves)
             known = ((room, _id(raw)) for room, raw in zip(rooms, ids, strict=True))
             return {room: id for room, id in known if id is not None}
 
     def ring(self, key: bytes, news: bytes) -> None:
         """Markers moved, or somebody says so."""
-        reader = self._listening.get(key)
-        if reader is None:
+        owner = self._listening.get(key)
+        if owner is None:
             return
         head, _, lines = news.partition(b"\n")
         try:
-            moved = [_moved(reader, line) for line in lines.decode().split("\n")]
+            moved = [_moved(owner, line) for line in lines.decode().split("\n")]
             moves = int(head)
         except ValueError:
             self._metrics.nonsense["marker"] += 1
             refusals.puzzle("marker", key, news)
             return
-        missed = reader.moves is not None and moves not in (reader.moves, reader.moves + 1)
-        reader.moves = moves
-        self.on_moved(reader, moved)
+        missed = owner.moves is not None and moves not in (owner.moves, owner.moves + 1)
+        owner.moves = moves
+        self.on_moved(owner, moved)
         if missed:
-            self.on_missed(reader)
+            self.on_missed(owner)
 
     def listens(self, key: bytes) -> None:
         """The channel is connected (again). What moved until now may have gone unheard."""
-        reader = self._listening.get(key)
-        if reader is None:
+        owner = self._listening.get(key)
+        if owner is None:
             return
-        reader.heard.set()
-        if reader.moves is not None:
-            self._doubted[reader] = None
+        owner.heard.set()
+        if owner.moves is not None:
+            self._doubted[owner] = None
             self._doubts.set()
 
     async def prove(self) -> None:
@@ -220,20 +220,20 @@ class Markers:
                 self._doubts.clear()
                 await self._doubts.wait()
             await self._lane.up()
-            readers = list(islice(self._doubted, MARKERS_PER_CALL))
-            for reader in readers:
-                del self._doubted[reader]
+            owners = list(islice(self._doubted, MARKERS_PER_CALL))
+            for owner in owners:
+                del self._doubted[owner]
             try:
-                counts = await self._lane.ask_master_all([("HGET", reader.key, MOVES) for reader in readers])
+                counts = await self._lane.ask_master_all([("HGET", owner.key, MOVES) for owner in owners])
             except BrokerGone:
-                self._doubted.update(dict.fromkeys(readers))
+                self._doubted.update(dict.fromkeys(owners))
                 continue
-            for reader, count in zip(readers, counts, strict=True):
+            for owner, count in zip(owners, counts, strict=True):
                 if isinstance(count, BrokerRefused):
                     refusals.tell(str(count))
-                elif _number(count) != reader.moves:
-                    reader.moves = _number(count)
-                    self.on_missed(reader)
+                elif _number(count) != owner.moves:
+                    owner.moves = _number(count)
+                    self.on_missed(owner)
 
 
 def _refuse(markers: Iterable[Marker], error: str) -> None:
@@ -260,7 +260,7 @@ def _id(raw: bytes | None) -> EntryId | None:
         return None
 
 
-def _moved(reader: Reader, line: str) -> Marker:
+def _moved(owner: Owner, line: str) -> Marker:
     """A line of mark.lua's news. Raises ValueError: it is none."""
     room, id, session = line.split(" ")
-    return Marker(reader, RoomName(room), parse_id(id), session)
+    return Marker(owner, RoomName(room), parse_id(id), session)

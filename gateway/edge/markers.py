@@ -33,16 +33,16 @@ async def read(connection: "Connection", context: Context, asked: list[v1.Read])
 
 
 def _put(connection: "Connection", context: Context, room: RoomName, id: EntryId, ref: Ref) -> None:
-    reader = context.readers.meet(connection)
+    owner = context.readers.meet(connection)
     context.metrics.markers_said += 1
-    if reader is None:  # there is nobody else to whom it would say anything
+    if owner is None:  # there is nobody else to whom it would say anything
         return
 
     def refused(reason: str) -> None:
         if connection.closing is None:
             connection.refuse("refused", f"{reason}: up to where you have read is not kept", ref, room)
 
-    context.broker.markers.put(Marker(reader, room, id, connection.id, refused))
+    context.broker.markers.put(Marker(owner, room, id, connection.id, refused))
 
 
 def _is_ahead(connection: "Connection", context: Context, room: RoomName, id: EntryId) -> bool:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from gateway.broker import refusals
 from gateway.broker.errors import BrokerRefused
-from gateway.broker.markers import Marker, Markers, Reader
+from gateway.broker.markers import Marker, Markers, Owner
 from gateway.config import Settings
 from gateway.core.entry import EntryId
 from gateway.core.names import RoomName
@@ -56,9 +56,9 @@ class Readers:
         self._settings = settings
         self._metrics = metrics
         markers.on_moved, markers.on_missed = self._tell, self._missed
-        self._readers: dict[Connection, Reader] = {}
-        self._connections: dict[Reader, set[Connection]] = {}
-        self._asking: dict[Reader, list[Known]] = {}
+        self._owners: dict[Connection, Owner] = {}
+        self._connections: dict[Owner, set[Connection]] = {}
+        self._asking: dict[Owner, list[Known]] = {}
         # To be told anew, of all their rooms.
         self._owed: dict[Connection, None] = {}
         self._owes = asyncio.Event()
@@ -68,55 +68,55 @@ class Readers:
 
     # ---- for one connection ----
 
-    def meet(self, connection: Connection) -> Reader | None:
+    def meet(self, connection: Connection) -> Owner | None:
         """Whose a connection is, which has not ended; None: its user is nobody. From the first time on it hears what
         moves, beginning with what is."""
-        reader = self._readers.get(connection)
-        if reader is None and connection.user.id:
-            reader = self._markers.reader(connection.user.id, self._stays_s(connection.user))
-            self._readers[connection] = reader
-            if reader not in self._connections:
-                self._connections[reader] = set()
-                self._markers.listen(reader)
-            self._connections[reader].add(connection)
+        owner = self._owners.get(connection)
+        if owner is None and connection.user.id:
+            owner = self._markers.owner(connection.user.id, self._stays_s(connection.user))
+            self._owners[connection] = owner
+            if owner not in self._connections:
+                self._connections[owner] = set()
+                self._markers.listen(owner)
+            self._connections[owner].add(connection)
             self._owe(connection)
-        return reader
+        return owner
 
     def forget(self, connection: Connection) -> None:
         """A connection ends. Idempotent."""
-        reader = self._readers.pop(connection, None)
+        owner = self._owners.pop(connection, None)
         self._owed.pop(connection, None)
-        if reader is not None:
-            self._connections[reader].remove(connection)
-            if not self._connections[reader]:
-                del self._connections[reader]
-                self._markers.ignore(reader)
+        if owner is not None:
+            self._connections[owner].remove(connection)
+            if not self._connections[owner]:
+                del self._connections[owner]
+                self._markers.ignore(owner)
 
     @asynccontextmanager
     async def asking(self, connection: Connection, rooms: Collection[RoomName]) -> AsyncIterator[Known]:
         """What the user of a connection, which has not ended, has read in these. To be told before it is left."""
         known = Known(rooms)
-        reader = self.meet(connection)
-        if reader is None or not rooms:
+        owner = self.meet(connection)
+        if owner is None or not rooms:
             yield known
             return
-        asking = self._asking.setdefault(reader, [])
+        asking = self._asking.setdefault(owner, [])
         asking.append(known)
-        known.loading = asyncio.create_task(self._load(connection, reader, known), name="markers")
+        known.loading = asyncio.create_task(self._load(connection, owner, known), name="markers")
         try:
             yield known
         finally:
             known.loading.cancel()
             asking.remove(known)
             if not asking:
-                del self._asking[reader]
+                del self._asking[owner]
 
-    async def _load(self, connection: Connection, reader: Reader, known: Known) -> None:
+    async def _load(self, connection: Connection, owner: Owner, known: Known) -> None:
         try:
             async with asyncio.timeout(self._settings.broker_timeout_s):
-                known.move((await self._markers.of(reader, known.rooms)).items())
+                known.move((await self._markers.of(owner, known.rooms)).items())
         except TimeoutError:
-            if connection in self._readers:
+            if connection in self._owners:
                 self._owe(connection)
         except BrokerRefused as exc:  # it would refuse it again
             refusals.tell(str(exc))
@@ -151,11 +151,11 @@ class Readers:
                 if self.concerns(connection, room):  # still
                     self._write(connection, v1.read(room, id))
 
-    def _tell(self, reader: Reader, moved: list[Marker]) -> None:
-        for known in self._asking.get(reader, ()):
+    def _tell(self, owner: Owner, moved: list[Marker]) -> None:
+        for known in self._asking.get(owner, ()):
             known.move((marker.room, marker.id) for marker in moved)
         frames = [(marker, v1.read(marker.room, marker.id)) for marker in moved]
-        for connection in list(self._connections.get(reader, ())):
+        for connection in list(self._connections.get(owner, ())):
             if self._full(connection):
                 self._owe(connection)
                 continue
@@ -167,8 +167,8 @@ class Readers:
         connection.write(frame)
         self._metrics.markers_told += 1
 
-    def _missed(self, reader: Reader) -> None:
-        for connection in self._connections.get(reader, ()):
+    def _missed(self, owner: Owner) -> None:
+        for connection in self._connections.get(owner, ()):
             self._owe(connection)
 
     def _owe(self, connection: Connection) -> None:

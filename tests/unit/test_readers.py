@@ -67,8 +67,8 @@ def house() -> House:
 @pytest.mark.parametrize(("user", "stays_s"), [(ANN, 86_400), (GUEST, 600)])
 async def test_a_guest_s_markers_go_with_the_rooms(house: House, user: User, stays_s: float) -> None:
     """Anybody may be as many guests as he likes: nothing of one stays for longer than a room that nobody uses."""
-    reader = house.readers.meet(phone_of(user))
-    assert reader is not None and reader.stays_s == stays_s
+    owner = house.readers.meet(phone_of(user))
+    assert owner is not None and owner.stays_s == stays_s
 
 
 async def test_nobody_is_listened_for_in_vain(house: House) -> None:
@@ -88,15 +88,15 @@ async def test_what_moves_while_it_is_asked_for_is_in_the_answer(house: House) -
     """The broker answered before, the news was here before that answer, and the connection is in no room yet."""
     answers = asyncio.Queue[dict[Any, EntryId]]()
 
-    def of(reader: object, rooms: object) -> Coroutine[Any, Any, dict[Any, EntryId]]:
+    def of(owner: object, rooms: object) -> Coroutine[Any, Any, dict[Any, EntryId]]:
         return answers.get()
 
     house.markers.of = of  # type: ignore[method-assign,assignment]
     phone = phone_of(ANN)
-    reader = house.readers.meet(phone)
-    assert reader is not None
+    owner = house.readers.meet(phone)
+    assert owner is not None
     async with house.readers.asking(phone, [ROOM]) as known:
-        house.markers.on_moved(reader, [Marker(reader, ROOM, LATE, "other")])
+        house.markers.on_moved(owner, [Marker(owner, ROOM, LATE, "other")])
         answers.put_nowait({ROOM: EARLY})
         await known.loaded()
         assert known.markers == {ROOM: LATE}
