@@ -11,10 +11,11 @@ from itertools import islice
 from typing import NamedTuple
 
 from gateway.broker import refusals
+from gateway.broker.connection import Arg
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.keys import Keys
-from gateway.broker.lane import Arg, Lane
+from gateway.broker.lane import Lane
 from gateway.broker.publish import PASSING
 from gateway.broker.script import Script
 from gateway.config import Settings

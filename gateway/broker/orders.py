@@ -11,10 +11,11 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.broker import refusals
+from gateway.broker.connection import Arg
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.keys import Keys
-from gateway.broker.lane import Arg, Lane
+from gateway.broker.lane import Lane
 from gateway.broker.publish import Refusal
 from gateway.broker.publisher import Publisher
 from gateway.broker.script import Script

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from gateway.broker.connection import Arg
 from gateway.broker.errors import Fault, fault_of
-from gateway.broker.lane import Arg
 from gateway.core.wires import Ref
 
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import broker_config
 from broker_config.retention import ONCE_S, Retention
 from gateway.broker import refusals
+from gateway.broker.connection import Arg
 from gateway.broker.errors import BrokerGone, BrokerRefused, Fault, fault_of
 from gateway.broker.fair_queue import FairQueue
 from gateway.broker.keys import Keys
-from gateway.broker.lane import Arg, Lane
+from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
 from gateway.broker.publish import Answer, Bundle, KeyedCondition, Publish, Refusal, refusal_of
 from gateway.clock import Clock

@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import broker_config
+from gateway.broker.connection import Arg
 from gateway.broker.errors import BrokerRefused, Fault, fault_of
-from gateway.broker.lane import Arg, Lane
+from gateway.broker.lane import Lane
 
 
 class Script:

@@ -10,10 +10,11 @@ from typing import Any
 import hiredis
 import pytest
 
+from gateway.broker.connection import Connection
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
-from gateway.broker.lane import Connection, Lane
+from gateway.broker.lane import Lane
 from gateway.metrics import Metrics
 from tests.support.until import BUDGET_S, until
 
@@ -437,7 +438,7 @@ async def test_what_was_asked_is_answered_before_a_connection_is_left(server: Se
 async def test_who_stopped_waiting_keeps_no_connection_that_is_left(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.broker.lane.GIVE_UP_S", 3600)
+    monkeypatch.setattr("gateway.broker.connection.GIVE_UP_S", 3600)
     async with connected(server) as (connection, peer):
         asked = connection.ask("GET", "a")
         await peer.command()
@@ -451,7 +452,7 @@ async def test_who_stopped_waiting_keeps_no_connection_that_is_left(
 async def test_a_server_that_does_not_answer_is_left_all_the_same(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.broker.lane.GIVE_UP_S", 0.05)
+    monkeypatch.setattr("gateway.broker.connection.GIVE_UP_S", 0.05)
     async with connected(server) as (connection, peer):
         asked = connection.ask("GET", "a")
         await peer.command()
