@@ -5,12 +5,9 @@ Composes the lanes with their owners: publisher, reader (and whoever keeps its g
 
 import asyncio
 import math
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
-
-import structlog
 
 from gateway.broker import refusals
 from gateway.broker.control import Control
@@ -20,7 +17,7 @@ from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed, Follower
 from gateway.broker.groups import Groups, settled
 from gateway.broker.keys import Keys
-from gateway.broker.lane import Lane
+from gateway.broker.lanes import Lanes
 from gateway.broker.markers import Markers
 from gateway.broker.orders import Orders
 from gateway.broker.pace import Pace
@@ -39,19 +36,6 @@ from gateway.core.entry import START, EntryId, entry_id, epoch_of
 from gateway.core.names import RoomName
 from gateway.metrics import Metrics
 
-# A connection is silent when an answer takes so much of probe_s: before the probe, which can't tell which one it is.
-SILENT_SHARE = 0.75
-# Seconds between two looks at the sentinels. One that was deposed in order goes on taking writes until it is told
-# (8 s), and all of them are lost.
-WATCH_S = 0.5
-
-# Reasons told of one absence; whatever goes on changing beyond that is told by `/readyz`.
-REASONS_MAX = 10
-
-_NUMBER_OR_LANE = re.compile(r"\d+|the \w+ lane")
-
-log = structlog.get_logger()
-
 
 class Broker:
     """One node's road to Redis. `run` keeps it; `withdraw` ends it in order."""
@@ -59,41 +43,27 @@ class Broker:
     def __init__(self, node: str, url: str, settings: Settings, clock: Clock, metrics: Metrics) -> None:
         self.endpoint = Endpoint(url, settings.broker_timeout_s)
         self._keys = keys = Keys(settings.key_prefix, self.endpoint.db)
-        self._node = node
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        # By lane, or by what nothing works without: why it is down.
-        self._down: dict[str, str] = {}
-        # The reasons told since the broker was last there, without their numbers and lanes.
-        self._told: set[str] = set()
         self._heartbeat: asyncio.Task[None] | None = None
-
-        silent_s = settings.probe_s * SILENT_SHARE
-        self._lanes = tuple(
-            Lane(name, node, self.endpoint, settings.broker_timeout_s, silent_s, self._lane_changed)
-            for name in ("publish", "read", "doorbell", "page")
-        )
-        self._publish_lane, self._read_lane, self._bell_lane, page_lane = self._lanes
-        metrics.known("broker_reconnects", ("registry", *(lane.name for lane in self._lanes)))
-        self._groups = Groups(node, keys, self._read_lane, metrics)
+        self._lanes = lanes = Lanes(node, self.endpoint, settings, metrics)
+        self._groups = Groups(node, keys, lanes.read, metrics)
         self._reader = Reader(
-            self._read_lane,
-            self._bell_lane,
+            lanes.read,
+            lanes.doorbell,
             self._groups,
             # Half as long: bells come as publishes were gathered, and what waited once need not wait again.
             Pace(settings.gather_s / 2, settings.gather_max_s),
             metrics,
             entry_bytes_max=settings.message_bytes_max,
         )
-        self._doorbell = Doorbell(self._bell_lane, self._ring, self._listens, metrics, settings.broker_timeout_s)
-        self.publisher = Publisher(node, keys, self._publish_lane, clock, settings, metrics)
+        self._doorbell = Doorbell(lanes.doorbell, self._ring, self._listens, metrics, settings.broker_timeout_s)
+        self.publisher = Publisher(node, keys, lanes.publish, clock, settings, metrics)
         self._registry = Registry(
-            node, keys, self._read_lane, clock, settings.node_ttl_s, on_forgotten=self._reader.distrust
+            node, keys, lanes.read, clock, settings.node_ttl_s, on_forgotten=self._reader.distrust
         )
-        self._read_lane.on_up = self._read_lane_up
-        for lane in self._lanes:
-            lane.on_demoted = self._demoted
+        lanes.read.on_up = self._read_lane_up
         self._probe = Probe(
             node,
             keys.probe(node),
@@ -101,25 +71,26 @@ class Broker:
             clock,
             settings.probe_s,
             settings.message_bytes_max,
-            whole=lambda: all(lane.is_up for lane in self._lanes),
-            reconnect=self._drop_lanes,
+            whole=lambda: lanes.whole,
+            reconnect=lanes.drop,
         )
+        # A connection is back, or hears the probe's bells again: nobody need wait for the next turn to know.
+        self._mended = asyncio.Event()
+        lanes.on_up, lanes.on_down = self._mended.set, self._probe.doubt
         # Whether probes go out: nobody reads them before the node follows their log, or after it withdrew.
         self._probing = False
         self._withdrawing = False
-        # A connection is back, or hears the probe's bells again: nobody need wait for the next turn to know.
-        self._mended = asyncio.Event()
-        orders = Orders(node, keys, page_lane, self.publisher, settings)
+        orders = Orders(node, keys, lanes.page, self.publisher, settings)
         self.control = Control(keys.orders, orders, self.clock_offset_s, settings, metrics)
-        self.reads = Reads(page_lane, settings.pages_max, metrics)
+        self.reads = Reads(lanes.page, settings.pages_max, metrics)
         followed = self._reader.feeds.__contains__
-        self.tops = Tops(keys, self._doorbell, page_lane, followed, settings, metrics)
-        self.markers = Markers(keys, self._doorbell, page_lane, settings, metrics)
+        self.tops = Tops(keys, self._doorbell, lanes.page, followed, settings, metrics)
+        self.markers = Markers(keys, self._doorbell, lanes.page, settings, metrics)
         self._sweep = Sweep(
             self._reader,
             self._groups,
             self._registry,
-            self._read_lane,
+            lanes.read,
             metrics,
             settings,
             full=lambda: self._probe.refused is Refusal.FULL,
@@ -135,7 +106,7 @@ class Broker:
     @property
     def away(self) -> str | None:
         """Why there is no connection, the latest reasons; None: there is."""
-        return "; ".join(dict.fromkeys(self._down.values())) or None
+        return self._lanes.away
 
     @property
     def refusing(self) -> Refusal | None:
@@ -209,9 +180,9 @@ class Broker:
         """Put the cursors at the logs' ends; at 0-0 where there is no log. What is no log is refused."""
         commands = [("XREVRANGE", feed.key, "+", "-", "COUNT", 1) for feed in feeds]
         while True:
-            await self._read_lane.up()
+            await self._lanes.read.up()
             with suppress(BrokerGone):
-                replies = await self._read_lane.ask_master_all(commands)
+                replies = await self._lanes.read.ask_master_all(commands)
                 break
         refused: dict[Feed, BrokerRefused] = {}
         for feed, newest in zip(feeds, replies, strict=True):
@@ -243,11 +214,11 @@ class Broker:
 
     async def has(self, feed: Feed, id: EntryId) -> bool:
         """Whether the log has an entry of this id. Raises BrokerGone, BrokerRefused."""
-        return bool(await self._read_lane.ask_master("XRANGE", feed.key, str(id), str(id)))
+        return bool(await self._lanes.read.ask_master("XRANGE", feed.key, str(id), str(id)))
 
     async def end(self, feed: Feed) -> EntryId:
         """The newest id of the log as it is now; START: it has none. Raises BrokerGone, BrokerRefused."""
-        newest = await self._read_lane.ask_master("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
+        newest = await self._lanes.read.ask_master("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
         return entry_id(newest[0][0]) if newest else START
 
     def ring(self, feed: Feed) -> None:
@@ -261,11 +232,11 @@ class Broker:
 
     async def run(self, keep: Callable[[str, Coroutine[Any, Any, None]], "asyncio.Task[None]"]) -> None:
         """Start everything, until cancelled; `keep` owns the tasks."""
-        for lane in self._lanes:
+        for lane in self._lanes.all:
             keep(f"lane {lane.name}", lane.run())
         keep("proof", self._prove())
         if self.endpoint.moves:
-            keep("sentinels", self._watch())
+            keep("sentinels", self._lanes.watch())
         keep("publisher", self.publisher.run())
         keep("publish deadlines", self.publisher.expire())
         # No group may be made before others know that its node lives.
@@ -293,18 +264,6 @@ class Broker:
             await self._attach((feed,))
         await self.control.load()
 
-    async def _watch(self) -> None:
-        """Give up a server that is master no longer by the sentinels; where it is gone, wait no longer for the next."""
-        while True:
-            await asyncio.sleep(WATCH_S)
-            try:
-                address = await self.endpoint.master()
-            except BrokerGone:  # a lane that needs them says so
-                continue
-            for lane in self._lanes:
-                if lane.address != address:
-                    lane.give_up(f"{lane.address} is not the master any more: {address} is")
-
     async def _prove(self) -> None:
         """Prove each connection, then the road that they make together: every so often, and when one is back."""
         while True:
@@ -312,7 +271,7 @@ class Broker:
             # reset loses it; bells are told once.
             for _ in range(2):
                 await asyncio.sleep(0)
-            for lane in self._lanes:
+            for lane in self._lanes.all:
                 if not lane.prove(self._clock.now()):
                     self._metrics.probe_timeouts += 1
                     self._probe.doubt()
@@ -328,18 +287,13 @@ class Broker:
             self._registry.up()
         self._reader.up()
 
-    def _demoted(self, reason: str) -> None:
-        """The server is a replica now. Connections that only read would stay with it for ever, and never be told."""
-        for lane in self._lanes:
-            lane.give_up(reason)
-
     async def _insist(self, name: str, step: Callable[[], Awaitable[None]]) -> None:
         """Do what nothing works without, however long the broker refuses it."""
         while True:
-            await self._read_lane.up()
+            await self._lanes.read.up()
             try:
                 await step()
-                self._lane_changed(name, None)
+                self._lanes.changed(name, None)
                 return
             except BrokerGone:  # the lane says so
                 pass
@@ -347,9 +301,9 @@ class Broker:
                 if exc.code in PASSING:
                     # Who comes may come and read; no group can be made either, and so none be taken for a dead node's.
                     refusals.tell(str(exc))
-                    self._lane_changed(name, None)
+                    self._lanes.changed(name, None)
                     return
-                self._lane_changed(name, str(exc))
+                self._lanes.changed(name, str(exc))
             await asyncio.sleep(self._settings.heartbeat_s / 5)
 
     async def withdraw(self) -> None:
@@ -369,27 +323,3 @@ class Broker:
     async def close(self) -> None:
         """Close the connections to the sentinels. The tasks end with their owner."""
         await self.endpoint.close()
-
-    def _drop_lanes(self, reason: str) -> None:
-        self._metrics.probe_timeouts += 1
-        for lane in self._lanes:
-            lane.drop(reason)
-
-    def _lane_changed(self, name: str, down: str | None) -> None:
-        """One line per change of state or of its reason, whichever lane meets it: retries must not fill the disk."""
-        if down is None:
-            self._down.pop(name, None)
-            self._mended.set()
-            if not self._down and self._told:
-                self._told.clear()
-                log.info("broker is back", broker=str(self.endpoint))
-            return
-        self._metrics.broker_reconnects[name] += 1
-        self._probe.doubt()
-        self._down[name] = down
-        kind = _NUMBER_OR_LANE.sub("#", down)
-        if kind in self._told or len(self._told) == REASONS_MAX:
-            return
-        event = "broker is still away, for another reason" if self._told else "broker is away: trying again"
-        self._told.add(kind)
-        log.warning(event, broker=str(self.endpoint), lane=name, reason=down)
