@@ -71,7 +71,3 @@ class Grant(NamedTuple):
     # when it was asked.
     issued_at: float | None = None
     token_id: str | None = None
-
-
-# Everybody, everywhere: what one is let in with where nobody is asked who they are.
-OPEN = Grant(NOBODY, Rights({"*": "rwp"}))

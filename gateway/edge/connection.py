@@ -14,7 +14,7 @@ from gateway.core.closes import Close
 from gateway.core.entry import entry_id
 from gateway.core.inbound import Frame, Opcode
 from gateway.core.names import BadRoomName, RoomName, room_name
-from gateway.core.user import OPEN, Grant
+from gateway.core.user import Grant
 from gateway.core.wires import Asked, BadMessage, Ping, Ref, Said, Wire, v1
 from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES, Intake
@@ -39,7 +39,7 @@ class Connection(Listener):
         peer: str,
         wire: Wire,
         room: RoomName | None,
-        grant: Grant = OPEN,
+        grant: Grant,
     ) -> None:
         super().__init__(context, transport, path, peer, wire, room, grant)
         # Publishes sent to the broker and not answered yet; who reads the socket waits for `window`.

@@ -14,7 +14,7 @@ from gateway.broker.publish import Refusal
 from gateway.core.closes import Close
 from gateway.core.names import RoomName
 from gateway.core.rights import Rights
-from gateway.core.user import OPEN, Grant, User
+from gateway.core.user import Grant, User
 from gateway.core.wires import Ref, Wire
 from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES
@@ -50,7 +50,7 @@ class Listener(ABC, asyncio.BufferedProtocol):
         peer: str,
         wire: Wire,
         room: RoomName | None,
-        grant: Grant = OPEN,
+        grant: Grant,
     ) -> None:
         # Under which it publishes; clients and logs call it the session.
         self.id = secrets.token_urlsafe(9)

@@ -19,10 +19,10 @@ from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event
 from gateway.core.paging import Page
-from gateway.core.user import OPEN
 from gateway.core.wires import SSE, V1, BadMessage, sse, v1
 from gateway.metrics import GAUGES, LABELLED, LABELLED_GAUGES
 from gateway.node import Node
+from tests.support.grants import OPEN
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")

@@ -23,6 +23,7 @@ from gateway.rooms.room import Room
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail, TailBudget
 from gateway.rooms.walks import Walks
+from tests.support.grants import OPEN
 from tests.support.until import until
 
 STALL_S = 5.0
@@ -57,7 +58,7 @@ def connected(transport: Stuck, wire: Wire = V1) -> Connection:
     hub = SimpleNamespace(leave=lambda session: session.room.leave(session))
     nobody = cast(Any, None)
     context = Context("n", Settings(), nobody, cast(Any, hub), nobody, nobody, Clock(), Metrics(), nobody, nobody)
-    return Connection(context, cast(Any, transport), "/", "-", wire, room_name("r"))
+    return Connection(context, cast(Any, transport), "/", "-", wire, room_name("r"), OPEN)
 
 
 def joined(connection: Connection, room: Room, cursor: EntryId) -> Session:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from gateway.core.wires import SSE
 from gateway.edge.stream import USER_TIMEOUT, EventStream
+from tests.support.grants import OPEN
 
 
 class Transport:
@@ -19,7 +20,7 @@ class Transport:
 
 
 def stream(sock: socket.socket) -> EventStream:
-    return EventStream(cast(Any, SimpleNamespace()), cast(Any, Transport(sock)), "/", "-", SSE, None)
+    return EventStream(cast(Any, SimpleNamespace()), cast(Any, Transport(sock)), "/", "-", SSE, None, OPEN)
 
 
 def test_the_kernel_gives_up_a_peer_that_acknowledges_nothing() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.entry import Entry, EntryId, Gap
-from gateway.core.user import OPEN
 from gateway.core.wires import PLAIN, SSE, V1, BadMessage, Ping, Ref, Said, Wire, named, v1
+from tests.support.grants import OPEN
 
 readable = st.characters(codec="utf-8")
 texts = st.text(readable)
