@@ -78,7 +78,7 @@ def _make(settings: Settings, options: argparse.Namespace) -> int:
             claims["info"] = json.loads(options.info)
         except ValueError:
             raise SettingsError("--info is no JSON") from None
-    User(options.user, options.name or options.user[:100], json.dumps(claims.get("info")).encode())
+    User(options.user, options.name or None, json.dumps(claims.get("info")).encode())
     if settings.token_audience is not None:
         claims["aud"] = settings.token_audience
     if settings.token_issuer is not None:

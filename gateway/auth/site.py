@@ -158,8 +158,7 @@ class Site:
             raise Unanswered(f"it answers {status}", away=status in AWAY)
         try:
             said = _decode(body)
-            id = str(said.user.id)
-            user = User(id, id[:100] if said.user.name is None else said.user.name, msgspec.json.encode(said.user.info))
+            user = User(str(said.user.id), said.user.name, msgspec.json.encode(said.user.info))
             rights = self._rights if said.rooms is None else Rights(said.rooms)
         except (msgspec.MsgspecError, BadUser, BadRights, ValueError, RecursionError) as exc:
             raise Unanswered(f"its answer is not {{user, rooms, expires_at}}: {exc}") from None

@@ -92,8 +92,7 @@ class Tokens:
     def _grant(self, claims: dict[str, Any]) -> Grant:
         try:
             said = msgspec.convert(claims, _Claims, strict=True)
-            info = msgspec.json.encode(said.info)
-            user = User(said.sub, said.sub[:100] if said.name is None else said.name, info)
+            user = User(said.sub, said.name, msgspec.json.encode(said.info))
             rights = self._rights if said.rooms is None else Rights(said.rooms)
         except (msgspec.MsgspecError, BadUser, BadRights, *_BROKEN) as exc:
             raise Denied("token_claims", f"the token's claims: {exc}") from None
