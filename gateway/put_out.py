@@ -18,7 +18,10 @@ from gateway.broker.errors import BrokerRefused
 from gateway.broker.orders import Given, NoSpace, without_a_node
 from gateway.config import NODE_BROKER_URL, Settings, SettingsError
 from gateway.core.names import BadRoomName, room_name
-from gateway.core.orders import ID_CHARS_MAX, Issued, Kick, Order, Target, Token
+from gateway.core.orders import Issued, Kick, Order, Target, Token
+
+# Of a user's id, a token's, and of who gave the order.
+WHO_CHARS_MAX = 256
 
 
 class Failed(Exception):
@@ -76,8 +79,8 @@ def _revoke(given: Mapping[str, Any], settings: Settings) -> Ask:
 
 
 def _id(what: str, text: str) -> str:
-    if not 0 < len(text) <= ID_CHARS_MAX or not text.isprintable():
-        raise SettingsError(f"{what} is an id of 1 to {ID_CHARS_MAX} characters that can be printed")
+    if not 0 < len(text) <= WHO_CHARS_MAX or not text.isprintable():
+        raise SettingsError(f"{what} is an id of 1 to {WHO_CHARS_MAX} characters that can be printed")
     return text
 
 
@@ -125,7 +128,7 @@ def _by() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user has no name
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"[:ID_CHARS_MAX]
+    return f"{user}@{socket.gethostname()}"[:WHO_CHARS_MAX]
 
 
 def _told(given: Given, settings: Settings) -> str:

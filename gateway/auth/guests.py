@@ -14,7 +14,7 @@ COOKIE = "hiroba_guest"
 # A year: as long as browsers keep a cookie at most (RFC 6265bis: 400 days).
 COOKIE_S = 365 * 86_400
 # Longer than most names, and short enough to stand before a line.
-NAME_CHARS_MAX = 40
+NICKNAME_CHARS_MAX = 40
 
 _PROFILE = get_profile("NicknameCasePreserved")
 _BROKEN = (jwt.PyJWTError, msgspec.MsgspecError, BadUser, ValueError, TypeError, OverflowError, RecursionError)
@@ -57,12 +57,12 @@ class Guests:
 
 def _nickname(name: str) -> str:
     """As RFC 8266 has nicknames: nothing that is not seen, no space but single ones between words."""
-    if len(name) > 4 * NAME_CHARS_MAX:
-        raise BadUser(f"a name has at most {NAME_CHARS_MAX} characters")
+    if len(name) > 4 * NICKNAME_CHARS_MAX:
+        raise BadUser(f"a name has at most {NICKNAME_CHARS_MAX} characters")
     try:
         known: str = _PROFILE.enforce(name)
     except UnicodeEncodeError:
         raise BadUser("that can't be a name: letters, digits, marks and spaces between them") from None
-    if len(known) > NAME_CHARS_MAX:
-        raise BadUser(f"a name has at most {NAME_CHARS_MAX} characters")
+    if len(known) > NICKNAME_CHARS_MAX:
+        raise BadUser(f"a name has at most {NICKNAME_CHARS_MAX} characters")
     return known

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-# Of a user's id, a token's, and of who gave the order.
-ID_CHARS_MAX = 256
-
 
 class Kick(msgspec.Struct, frozen=True, array_like=True, tag="kick"):
     """A user is put out and cannot come back: of one room, or of all."""
