@@ -125,6 +125,17 @@ def cors(edge: Edge, request: web.Request, exposed: str = "Retry-After") -> Mapp
     return {**vary, **allowed, "Access-Control-Expose-Headers": exposed}
 
 
+def preflight(methods: str, taken: str) -> Mapping[str, str]:
+    """What a page of another origin is told before its script asks, beside `cors`: with which methods and headers it
+    may."""
+    return {
+        "Allow": methods,
+        "Access-Control-Allow-Methods": methods,
+        "Access-Control-Allow-Headers": taken,
+        "Access-Control-Max-Age": "7200",
+    }
+
+
 # ---- who it is ----
 
 # Of a WebSocket, for pages whose script can set no header: offered beside hiroba.v1 (docs/protocol.md).

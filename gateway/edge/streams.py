@@ -80,7 +80,7 @@ async def _answer(edge: Edge, writing: Appends, request: web.Request, peer: str)
     name = door.room_of(edge, request.match_info["room"])
     door.check_origin(edge, request)
     if request.method == "OPTIONS":
-        return web.Response(status=204, headers=_preflight())
+        return web.Response(status=204, headers=door.preflight(_METHODS, _TAKEN))
     if request.method not in METHODS:
         raise Refused(405, "method", "a room is read and written, not deleted", Allow=_METHODS)
     if request.method in ("POST", "PUT"):
@@ -329,12 +329,3 @@ def _stream_headers(edge: Edge, request: web.Request, room: Room, page: Onward) 
 def _events(room: Room, query: Query, page: Onward) -> bytes:
     told = durable.data(page.entries) if page.entries else b""
     return told + durable.control(page.reached, _cursor(query), page.reached == room.newest)
-
-
-def _preflight() -> Mapping[str, str]:
-    return {
-        "Allow": _METHODS,
-        "Access-Control-Allow-Methods": _METHODS,
-        "Access-Control-Allow-Headers": _TAKEN,
-        "Access-Control-Max-Age": "7200",
-    }
