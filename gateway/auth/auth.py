@@ -39,16 +39,17 @@ class Auth:
         except BadKey as exc:
             raise SettingsError(f"token_keys: {exc}") from None
         self._asker = Asker(CONNECTIONS_MAX + settings.site_requests_max)
-        jwks: Jwks | None = None
+        self._jwks: Jwks | None = None
         if settings.token_jwks_url is not None:
             url, cache_s, timeout_s = (
                 settings.token_jwks_url,
                 settings.token_jwks_cache_s,
                 settings.token_jwks_timeout_s,
             )
-            jwks = Jwks(self._asker, url, cache_s, timeout_s)
+            self._jwks = Jwks(self._asker, url, cache_s, timeout_s)
         # None: no token is looked at.
-        self._tokens = Tokens(settings, keys, jwks) if keys or jwks is not None else None
+        takes = keys or self._jwks is not None
+        self._tokens = Tokens(settings, keys, self._jwks) if takes else None
         # None: it is not asked.
         self._site: Site | None = None
         if settings.site_url is not None:
@@ -91,4 +92,6 @@ class Auth:
     async def close(self) -> None:
         if self._site is not None:
             await self._site.close()
+        if self._jwks is not None:
+            await self._jwks.close()
         await self._asker.close()

@@ -25,26 +25,35 @@ class Jwks:
         self._cache_s = cache_s
         self._timeout_s = timeout_s
         self._keys: list[Key] | None = None
-        # By the monotonic clock: of the last answer, and of the last question.
+        # By the monotonic clock: of the last answer, and of the end of the last question.
         self._known_at = float("-inf")
         self._asked_at = float("-inf")
-        self._asking = asyncio.Lock()
+        # The question under way: all who need its answer wait for it, and for no other.
+        self._asking: asyncio.Task[None] | None = None
         self._failed = False
 
     async def keys(self, *, missing: bool = False) -> list[Key]:
         """Those that there are. `missing`: one was not among them, so they may have changed. Raises Denied `keys`."""
         if missing or time.monotonic() - self._known_at > self._cache_s:
-            known_at = self._known_at
-            async with self._asking:
-                # Others may have asked while this one waited; and what was just asked is not asked again.
-                if self._known_at == known_at and time.monotonic() - self._asked_at > ASK_AGAIN_S:
-                    await self._ask()
+            if self._asking is None and time.monotonic() - self._asked_at > ASK_AGAIN_S:
+                self._asking = asyncio.create_task(self._ask(), name="ask for keys")
+                self._asking.add_done_callback(self._asked)
+            # Where it was silent last time, nobody waits for it who may go on by what is known.
+            if self._asking is not None and (missing or self._keys is None or not self._failed):
+                await asyncio.shield(self._asking)
         if self._keys is None:
             raise Denied("keys", "the keys that tokens are held against can't be had at present: try again later")
         return self._keys
 
+    async def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def _asked(self, _: object) -> None:
+        self._asking, self._asked_at = None, time.monotonic()
+
     async def _ask(self) -> None:
-        self._asked_at = time.monotonic()
         try:
             status, body = await self._asker.get(self._url, {}, self._timeout_s)
             if status != 200:

@@ -1,12 +1,14 @@
 """Keys at a URL: exchanged, withdrawn, gone, wrong; and how often somebody can make a node ask."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.auth import jwks
 from gateway.auth.asking import Asker
 from gateway.auth.denied import Denied
 from gateway.auth.jwks import Jwks
@@ -135,3 +137,31 @@ async def test_without_a_key_nobody_comes_in(start_node: NodeFactory, site: Site
     assert await node.metric("hiroba_handshakes_refused_total", reason="keys") == 1
     await crowd.join(node, "r", headers={"Authorization": f"Bearer {token()}"})
     assert len([line for line in node.lines() if "can't be had" in line]) == 1
+
+
+async def test_a_url_that_hangs_holds_nobody_up_for_longer_than_one_question(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come meanwhile: not one question each, one behind the other. And who may go on by keys that are
+    known waits only the first time."""
+    monkeypatch.setattr(jwks, "ASK_AGAIN_S", 0.1)
+    asker = Asker(1)
+    keys = Jwks(asker, site.url, 0.0, 0.5)
+
+    async def took_s(*, missing: bool = False) -> float:
+        began_at = time.monotonic()
+        await asyncio.gather(*(keys.keys(missing=missing) for _ in range(20)))
+        return time.monotonic() - began_at
+
+    try:
+        await keys.keys()
+        site.answer = hang
+        await asyncio.sleep(0.2)
+        assert 0.4 < await took_s() < 1.0
+        await asyncio.sleep(0.2)
+        assert await took_s() < 0.3, "these keys are known"
+        assert await took_s(missing=True) < 1.0
+        assert len(site.asked) == 3
+    finally:
+        await keys.close()
+        await asker.close()
