@@ -235,6 +235,8 @@ async def _write(edge: Edge, writing: Appends, request: web.Request, name: RoomN
     edge.came()
     try:
         grant = await door.admit(edge, request, name)
+        await door.within(edge, edge.context.broker.control.known())
+        door.check_orders(edge, grant, name)  # by all that stands: nobody waits for the room here
         if "w" not in grant.rights.of(name):
             raise Refused(403, "forbidden", "this user may not write in that room")
         if request.method == "PUT":

@@ -22,6 +22,7 @@ from tests.cluster.test_control_log import back, cut_off
 from tests.conftest import NodeFactory
 from tests.support.broker import Broker
 from tests.support.client import Client, Crowd
+from tests.support.durable import append
 from tests.support.events import listen
 from tests.support.node import Node, environment
 from tests.support.orders import give, know, lift
@@ -220,6 +221,29 @@ async def test_a_node_that_starts_knows_who_is_out(
 
     assert await until(lambda: answered(pass_of("ann")), "its door opens") == 403
     assert await answered(pass_of("bob")) == 401
+
+
+@pytest.mark.denied
+async def test_nobody_writes_by_http_on_a_node_that_does_not_know_who_is_out(
+    crowd: Crowd, broker: Broker, start_node: NodeFactory
+) -> None:
+    """As nobody comes in: the road for messages may be there before."""
+    await give(broker, Kick("ann"))
+    async with broker.client() as redis:
+        await redis.execute_command("ACL", "SETUSER", "gateway", "-zrange")
+        node = await start_node(ready=False, handshake_timeout_s=1, **SETTINGS)
+
+        async def answered() -> int:
+            try:
+                return (await append(crowd, node, "lobby", "hi", headers=pass_of("ann"))).status
+            except aiohttp.ClientConnectorError:
+                return 0
+
+        assert await until(answered, "its door opens") == 503
+        assert await answered() == 503
+        await redis.execute_command("ACL", "SETUSER", "gateway", "+zrange")
+        await node.wait_ready()
+        assert await answered() == 403
 
 
 async def test_a_revoked_token_refreshes_nothing(nodes: tuple[Node, Node], crowd: Crowd, broker: Broker) -> None:
