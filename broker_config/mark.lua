@@ -24,6 +24,7 @@ local function later(id, than)
   local ms, n = (than or ''):match('^(%d+)-(%d+)$')
   if not ms then return true end -- there was none, or a stranger's
   local own_ms, own_n = id:match('^(%d+)-(%d+)$')
+  if not own_ms then return false end -- a stranger's is older than any
   if own_ms == ms then return above(own_n, n) end
   return above(own_ms, ms)
 end

@@ -1,5 +1,6 @@
 """Read markers: up to where a user has read, the same for all his connections, on whatever node they are."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -247,6 +248,26 @@ async def test_a_user_s_markers_are_bounded_and_the_oldest_go(broker: Broker, st
             await until_kept(redis, "ann", room, ids[room])
         assert await kept(redis, "ann") == {"c": ids["c"], "d": ids["d"], "e": ids["e"], "#": "5"}
     assert await joined(await come(crowd, node, "ann"), "a", "e") == {"a": None, "e": ids["e"]}
+
+
+@redis_only
+async def test_what_a_stranger_left_among_markers_goes_before_any(
+    broker: Broker, start: NodeFactory, crowd: Crowd
+) -> None:
+    """And costs no other reader of the same call his."""
+    node = await start(read_rooms_max=3)
+    ann, bob = await come(crowd, node, "ann", *"abc"), await come(crowd, node, "bob", "a")
+    ids = {room: (await said(ann, room))[0] for room in "abc"}
+    async with broker.client() as redis:
+        for room in "ab":
+            await read(ann, room, ids[room])
+            await until_kept(redis, "ann", room, ids[room])
+        await redis.hset(Keys("hiroba", 0).read("ann"), mapping={"odd": "nonsense", "more": "1-"})
+        await asyncio.gather(read(ann, "c", ids["c"]), read(bob, "a", ids["a"]))
+        await until_kept(redis, "ann", "c", ids["c"])
+        await until_kept(redis, "bob", "a", ids["a"])
+        assert (await kept(redis, "ann")).keys() == {"#", *"abc"}
+        assert (await ann.ask("ping"))["type"] == "pong" and "error" not in {frame["type"] for frame in ann.heard}
 
 
 ODD = ["a b", "{7}", "ann\n#", "ann db1", "東京", "%", "x" * 128]
