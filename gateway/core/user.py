@@ -26,8 +26,9 @@ class User:
     __slots__ = ("guest", "id", "info", "json", "name")
 
     def __init__(self, id: str, name: str | None, info: bytes = b"null", *, guest: bool = False) -> None:
-        """`name` None: as the id. `info`: JSON, whatever the site wants its pages to know. Raises BadUser."""
-        name = _BREAKS.sub("", id[:NAME_CHARS_MAX] if name is None else name)
+        """`name` None, or empty as Django has it of who gave none: as the id. `info`: JSON, whatever the site wants its
+        pages to know. Raises BadUser."""
+        name = _BREAKS.sub("", name or id[:NAME_CHARS_MAX])
         if not 0 < len(id) <= ID_CHARS_MAX:
             raise BadUser(f"a user's id has 1 to {ID_CHARS_MAX} characters")
         if guest != id.startswith(GUEST):

@@ -50,6 +50,17 @@ async def test_who_is_known_stays_no_longer_than_is_said() -> None:
         await asker.close()
 
 
+async def test_who_has_no_name_at_the_site_is_called_by_their_id() -> None:
+    """Django's get_full_name() of somebody who gave none is empty: no reason to keep them out."""
+    async with RealSite() as real:
+        asker = Asker(4)
+        site = Site(asker, Settings(site_url=real.url, site_cache_s=0), Metrics(), real.url)
+        for name in (None, ""):
+            real.answer = json_of({"user": {"id": 7, "name": name}})
+            assert (await site.grant(visitor(f"s={name}"))).user.name == "7"
+        await asker.close()
+
+
 def test_a_breaker_opens_after_failures_in_a_row_and_tries_again() -> None:
     """One that succeeds between them begins the count anew; one trial at a time, and its failure waits again."""
     breaker = Breaker(3, 2.0)
