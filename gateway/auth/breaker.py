@@ -20,7 +20,7 @@ class Breaker:
         return self._failures >= self._failures_max
 
     def may_ask(self, now: float) -> bool:
-        """Whether the caller may; it owes `succeeded` or `failed` then."""
+        """Whether the caller may; it owes `succeeded`, `failed` or `learned_nothing` then."""
         if not self.open:
             return True
         if now - self._asked_at < self._retry_s:
@@ -39,3 +39,7 @@ class Breaker:
         self._failures += 1
         self._asked_at = now
         return self.open and not was_open
+
+    def learned_nothing(self) -> None:
+        """It was the question's fault: the next one may ask at once, or one client could keep an open one open."""
+        self._asked_at = float("-inf")

@@ -140,6 +140,7 @@ class Site:
         except Unanswered as exc:
             self._answers["failed"] += 1
             if not exc.away:
+                self._breaker.learned_nothing()
                 log.error("the site's answer can't be used", why=exc.args[0])
             elif self._breaker.failed(time.monotonic()):
                 log.error("the site does not say who comes", why=exc.args[0], known=len(self._known))

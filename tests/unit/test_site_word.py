@@ -1,15 +1,17 @@
 """The site's word as a node keeps it: how much, how long; and when a breaker lets somebody ask."""
 
+import asyncio
+
 import pytest
 
 from gateway.auth.asking import Asker
 from gateway.auth.breaker import Breaker
 from gateway.auth.denied import Denied
-from gateway.auth.site import KNOWN_BYTES, Site, Visitor
+from gateway.auth.site import FAILURES_MAX, KNOWN_BYTES, RETRY_S, Site, Visitor
 from gateway.config import Settings
 from gateway.metrics import Metrics
 from tests.support.site import Site as RealSite
-from tests.support.site import json_of
+from tests.support.site import json_of, text_of
 
 
 def visitor(cookie: str) -> Visitor:
@@ -58,6 +60,30 @@ async def test_who_has_no_name_at_the_site_is_called_by_their_id() -> None:
         for name in (None, ""):
             real.answer = json_of({"user": {"id": 7, "name": name}})
             assert (await site.grant(visitor(f"s={name}"))).user.name == "7"
+        await asker.close()
+
+
+async def test_one_client_keeps_no_breaker_open() -> None:
+    """Whoever asks while it is open, again and again, with a cookie on which the site stumbles, takes nobody's turn."""
+    async with RealSite() as real:
+        real.answer = text_of("", 503)
+        asker = Asker(4)
+        site = Site(asker, Settings(site_url=real.url, site_cache_s=0), Metrics(), real.url)
+
+        async def denied(cookie: str) -> bool:
+            try:
+                await site.grant(visitor(cookie))
+            except Denied:
+                return True
+            return False
+
+        assert [await denied(f"s={n}") for n in range(FAILURES_MAX)] == [True] * FAILURES_MAX
+        assert await denied("s"), "it is left in peace"
+        await asyncio.sleep(RETRY_S + 0.1)
+        real.answer = json_of({}, 500)
+        assert await denied("odd")
+        real.answer = json_of({"user": {"id": 7}})
+        assert not await denied("s")
         await asker.close()
 
 
