@@ -33,6 +33,7 @@ from gateway.urls import masked
 ORDER = "order"
 # Tells apart, in the renderers, what was logged by `access`.
 _HTTP, _WEBSOCKET, _SSE, _STREAM = "http", "websocket", "sse", "stream"
+_ACCESS = (_HTTP, _WEBSOCKET, _SSE, _STREAM)
 _SHOWN = {_WEBSOCKET: "WebSocket", _SSE: "SSE"}
 
 
@@ -112,7 +113,7 @@ def _bounded(repeats: Repeats) -> Processor:
     somebody's."""
 
     def bounded(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        return event if event.get("event") in (_HTTP, _WEBSOCKET, _SSE, ORDER) else repeats(logger, method, event)
+        return event if event.get("event") in (*_ACCESS, ORDER) else repeats(logger, method, event)
 
     return bounded
 

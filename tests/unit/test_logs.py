@@ -388,3 +388,12 @@ def test_no_order_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
     for n in range(50):
         structlog.get_logger().info(logs.ORDER, user=f"u{n}", by="operator")
     assert len(capfd.readouterr().err.splitlines()) == 50
+
+
+def test_no_connection_is_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    """Of any kind: each line is somebody's."""
+    for_machines()
+    for say in (access.ws, access.sse, access.stream):
+        for n in range(LINES_MAX + 5):
+            say("DISCONNECT", f"/{n}", PEER)
+    assert capfd.readouterr().err.count("DISCONNECT") == 3 * (LINES_MAX + 5)
