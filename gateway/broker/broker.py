@@ -204,7 +204,10 @@ class Broker:
         answer: Answer,
     ) -> None:
         """Queue several messages for a room's log, all or none, as `Publisher.offer_bundle` has it."""
-        keyed = KeyedCondition(math.ceil(self._settings.producer_ttl_s))
+        kept_s = self._settings.producer_ttl_s
+        if condition.producer is not None and not condition.producer.id:
+            kept_s = min(kept_s, self._settings.room_idle_s)  # behind its log's end a room may be created again
+        keyed = KeyedCondition(math.ceil(kept_s))
         if condition.producer is not None:
             id, epoch, seq = condition.producer
             keyed = keyed._replace(producer=self._keys.producer(room, id), epoch=epoch, seq=seq)

@@ -171,6 +171,20 @@ async def test_two_who_create_a_room_at_once_speak_once(shared_node: Node, crowd
     assert (await ask(crowd, shared_node, "both")).messages == ["first"]
 
 
+@redis_only
+async def test_a_room_that_expired_can_be_created_again(start_node: NodeFactory, crowd: Crowd) -> None:
+    """What it is created with is said, not held for what was said before."""
+    node = await start_node(retention_s=1, room_idle_s=1, sweep_s=0.5, linger_s=0.1)
+    assert (await ask(crowd, node, "again", "PUT", headers=JSON, body=b'"first"')).status == 201
+
+    async def expired() -> bool:
+        return (await ask(crowd, node, "again", "HEAD")).next == f"{0:020}-{0:020}"
+
+    await until(expired, "nobody used it", 15, every_s=2.5)
+    assert (await ask(crowd, node, "again", "PUT", headers=JSON, body=b'"second"')).status == 201
+    assert (await ask(crowd, node, "again")).messages == ["second"]
+
+
 # ---- limits ----
 
 
