@@ -77,6 +77,17 @@ async def test_what_a_server_does_not_know_is_refused_in_words(start_node: NodeF
         assert [event["state"] for event in alice.events("state", "lobby")] == ["connected"]
 
 
+async def test_half_of_an_emoji_holds_nothing_back(start_node: NodeFactory) -> None:
+    """It is no text, and no log can have it: its item says so, and the later ones go on."""
+    node = await start_node()
+    async with Person(node.url()) as alice:
+        await alice.join("lobby")
+        for message in ("before", "half \ud83d", "after"):
+            alice.do("send", room="lobby", message=message)
+        await alice.reads("lobby", ["before", "after"])
+        await until(lambda: alice.events("outbox", "lobby")[-1:] == [[["half \ud83d", "failed"]]], "it failed")
+
+
 async def test_it_pages_back_to_the_beginning_of_a_room(start_node: NodeFactory) -> None:
     """What came by itself and what was asked for are the whole room; what can't be asked for rejects with its code."""
     node = await start_node(messages_per_s=0)

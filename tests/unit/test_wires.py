@@ -139,6 +139,24 @@ def test_half_of_a_surrogate_pair_is_named_and_what_to_send_instead(wire: Wire, 
     assert refused.value.args[0] == f"{half} is half of a surrogate pair: send both halves, or the character itself"
 
 
+@pytest.mark.parametrize(
+    ("ref", "heard"),
+    [
+        ("7", 7),
+        ('"a😀"', "a😀"),
+        (r'"\ud83d\ude00"', "😀"),
+        (r'"\\ud83d"', r"\ud83d"),
+        (r'"\ud83d"', None),
+        ("9" * 65, None),
+    ],
+)
+def test_who_sent_half_of_a_surrogate_pair_is_told_with_which_request(ref: str, heard: object) -> None:
+    """Or its client would wait for an answer for ever, and hold back what was said later."""
+    with pytest.raises(BadMessage, match="surrogate") as refused:
+        V1.parse(rf'{{"type": "message", "message": {{"\ud800": "x\udc00"}}, "ref": {ref}}}')
+    assert refused.value.ref == heard
+
+
 @both
 @pytest.mark.parametrize("said", [r'"\ud83d\ude00"', r'"\\ud800"', '"😀"'])
 def test_a_whole_pair_is_text_and_is_not_blamed_for_other_mistakes(wire: Wire, said: str) -> None:

@@ -9,7 +9,19 @@ from gateway.core import frames
 from gateway.core.entry import Entry, EntryId, Gap, parse_id
 from gateway.core.paging import Page
 from gateway.core.user import Grant
-from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, bad_json, named, pair
+from gateway.core.wires.wire import (
+    REPLACEMENT,
+    Asked,
+    BadMessage,
+    Ping,
+    Ref,
+    Request,
+    Said,
+    bad_json,
+    made_whole,
+    named,
+    pair,
+)
 
 # One string or integer of the client's choice, so long or with so many digits; longer ones would be an echo amplifier.
 REF_CHARS_MAX = 64
@@ -138,12 +150,23 @@ def _bad_frame(text: str, exc: Exception) -> BadMessage:
     try:
         typed = _decode_typed(text)
     except (msgspec.MsgspecError, RecursionError) as worse:
-        return bad_json(text, worse)
+        bad = bad_json(text, worse)
+        bad.ref = _ref_beside_halves(text)
+        return bad
     if len(str(typed.ref)) > REF_CHARS_MAX:
         return _long_ref()
     if typed.type not in _TYPES:
         return BadMessage(f"this node knows no type {typed.type[:50]!r}", typed.ref)
     return BadMessage(str(exc), typed.ref)
+
+
+def _ref_beside_halves(text: str) -> Ref:
+    """Of a frame in which nothing is wrong but halves of surrogate pairs: who sent it has to know which one it was."""
+    try:
+        ref = _decode_typed(made_whole(text)).ref
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return None if REPLACEMENT in str(ref) or len(str(ref)) > REF_CHARS_MAX else ref
 
 
 # An entry as a message's frame and a page have it.

@@ -76,9 +76,9 @@ class Wire:
         return self.subprotocol is not None
 
 
-# Escapes that are whole characters, and what is then left of a surrogate pair (RFC 8259 §7).
-_WHOLE = re.compile(r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
-_HALF = re.compile(r"\\ud[89a-f][0-9a-f]{2}", re.IGNORECASE)
+# Escapes that are whole characters, or else half of a surrogate pair (RFC 8259 §7).
+_ESCAPED = re.compile(r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(?P<half>\\ud[89a-f][0-9a-f]{2})", re.IGNORECASE)
+REPLACEMENT = "\ufffd"
 
 
 def bad_json(text: str, exc: Exception) -> BadMessage:
@@ -86,9 +86,16 @@ def bad_json(text: str, exc: Exception) -> BadMessage:
     if isinstance(exc, RecursionError):
         return BadMessage("JSON nested too deep")
     # msgspec calls this truncated, or says nothing of the half that is missing.
-    if isinstance(exc, msgspec.DecodeError) and (half := _HALF.search(_WHOLE.sub(" ", text))):
-        return BadMessage(f"{half[0]} is half of a surrogate pair: send both halves, or the character itself")
+    if isinstance(exc, msgspec.DecodeError):
+        for escaped in _ESCAPED.finditer(text):
+            if half := escaped["half"]:
+                return BadMessage(f"{half} is half of a surrogate pair: send both halves, or the character itself")
     return BadMessage(str(exc))
+
+
+def made_whole(text: str) -> str:
+    """With a replacement character for each half of a surrogate pair."""
+    return _ESCAPED.sub(lambda escaped: REPLACEMENT if escaped["half"] else escaped[0], text)
 
 
 # Of a room and an entry of it, `message` and `shared` of Wire.
