@@ -10,6 +10,7 @@ import uvloop
 
 from tests.support import process, watched
 from tests.support.broker import Broker, BrokerOptions
+from tests.support.client import Crowd
 from tests.support.node import Node
 
 # A node's words where its user may not do something; a test that provokes them is marked `denied`.
@@ -106,3 +107,10 @@ async def start_node(broker: Broker, tmp_path: Path) -> AsyncIterator[NodeFactor
     yield start
     for node in nodes:
         node.process.kill_now()
+
+
+@pytest.fixture
+async def crowd() -> AsyncIterator[Crowd]:
+    """`ann = await crowd.join(node, "room", "plain", history=5)`."""
+    async with Crowd() as everybody:
+        yield everybody

@@ -25,12 +25,6 @@ pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
 STREAMS = Path(__file__).parents[1] / "conformance" / "streams"
 
 
-@pytest.fixture
-async def crowd() -> AsyncIterator[Crowd]:
-    async with Crowd() as everybody:
-        yield everybody
-
-
 class Script:
     """client.js, doing one thing."""
 

@@ -11,6 +11,7 @@ from tests.conftest import NodeFactory
 from tests.support import process
 from tests.support.broker import Broker, BrokerOptions
 from tests.support.node import Metrics, Node
+from tests.support.proxy import Proxy
 from tests.support.until import until
 
 # Times of a node that a test can wait for; the order between them is that of the defaults.
@@ -36,6 +37,32 @@ async def quick_node(start_node: NodeFactory) -> NodeFactory:
 
     async def start(**settings: object) -> Node:
         return await start_node(**{**QUICK, **settings})
+
+    return start
+
+
+@pytest.fixture
+async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
+    async with Proxy(broker.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def far_node(quick_node: NodeFactory, proxy: Proxy, broker: Broker) -> NodeFactory:
+    """A node whose road to the broker leads through the proxy: it can be cut off, or led elsewhere."""
+
+    async def start(**settings: object) -> Node:
+        return await quick_node(broker_url=broker.url_at("127.0.0.1", proxy.port), **settings)
+
+    return start
+
+
+@pytest.fixture
+async def lasting_node(far_node: NodeFactory) -> NodeFactory:
+    """The same, taken for dead by nobody while it is cut off."""
+
+    async def start(**settings: object) -> Node:
+        return await far_node(**{"node_ttl_s": 60, **settings})
 
     return start
 

@@ -1,7 +1,6 @@
 """What all nodes must hear: every one of them hears it, also after it was cut off, and whatever befalls the broker."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import suppress
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from gateway.broker.keys import Keys
 from gateway.broker.orders import NoSpace
 from gateway.core.orders import Issued, Kick, Token
-from tests.cluster.conftest import QUICK, redis_only
+from tests.cluster.conftest import redis_only
 from tests.cluster.test_which_history import replicate
 from tests.conftest import BrokerFactory, NodeFactory
 from tests.support.broker import Broker
@@ -20,23 +19,6 @@ from tests.support.until import until
 
 KEYS = Keys("hiroba", 0)
 ANN, BOB, EVE = Kick("ann"), Kick("bob", "lobby"), Token("t-1")
-
-
-@pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(broker.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def far_node(start_node: NodeFactory, proxy: Proxy, broker: Broker) -> NodeFactory:
-    """A node that can be cut off, or led elsewhere."""
-
-    async def start(**settings: object) -> Node:
-        url = broker.url_at("127.0.0.1", proxy.port)
-        return await start_node(broker_url=url, **{**QUICK, "node_ttl_s": 60, **settings})
-
-    return start
 
 
 async def cut_off(node: Node, proxy: Proxy) -> None:
@@ -90,10 +72,10 @@ async def test_an_order_ends_by_itself(quick_node: NodeFactory, broker: Broker) 
 
 @redis_only
 async def test_a_node_that_was_cut_off_goes_on_where_it_was(
-    far_node: NodeFactory, quick_node: NodeFactory, broker: Broker, proxy: Proxy
+    lasting_node: NodeFactory, quick_node: NodeFactory, broker: Broker, proxy: Proxy
 ) -> None:
     """By the log, and the sooner of the two: nobody is let in before the set was looked at."""
-    near, far = await quick_node(), await far_node()
+    near, far = await quick_node(), await lasting_node()
     await give(broker, ANN)
     await know([near, far], 1)
     await cut_off(far, proxy)
@@ -111,10 +93,10 @@ async def test_a_node_that_was_cut_off_goes_on_where_it_was(
 
 @redis_only
 async def test_a_node_that_fell_off_the_log_reads_what_stands(
-    far_node: NodeFactory, quick_node: NodeFactory, broker: Broker, proxy: Proxy
+    lasting_node: NodeFactory, quick_node: NodeFactory, broker: Broker, proxy: Proxy
 ) -> None:
     """It knows what was given meanwhile and what was lifted, though the log holds nothing of it any more."""
-    near, far = await quick_node(), await far_node(sweep_s=60)
+    near, far = await quick_node(), await lasting_node(sweep_s=60)
     await give(broker, ANN)
     await know([near, far], 1)
     await cut_off(far, proxy)
@@ -172,10 +154,10 @@ async def test_a_flush_is_seen_though_somebody_gives_an_order_right_behind_it(
 
 @redis_only
 async def test_an_order_that_a_failover_lost_is_given_again_by_who_heard_it(
-    far_node: NodeFactory, start_broker: BrokerFactory, broker: Broker, proxy: Proxy
+    lasting_node: NodeFactory, start_broker: BrokerFactory, broker: Broker, proxy: Proxy
 ) -> None:
     """The new master lacks the last one; a node that had not heard it hears it now."""
-    here, paused = await asyncio.gather(far_node(), far_node())
+    here, paused = await asyncio.gather(lasting_node(), lasting_node())
     other = await start_broker(kind=broker.options.kind)
     await give(broker, ANN)
     await know([here, paused], 1)
@@ -189,7 +171,7 @@ async def test_an_order_that_a_failover_lost_is_given_again_by_who_heard_it(
     paused.cont()
     await know([here, paused], 2)
     await give(other, EVE)
-    await know([here, paused, await far_node()], 3)
+    await know([here, paused, await lasting_node()], 3)
 
 
 @redis_only

@@ -1,33 +1,17 @@
 """One connection of a node falls silent in one direction while all others work: it is found, said, and made anew."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.cluster.chat import Chat, balanced, say
 from tests.cluster.conftest import redis_only
 from tests.conftest import NodeFactory
-from tests.support.broker import Broker
 from tests.support.node import Node
 from tests.support.proxy import Proxy
 from tests.support.until import until
 
 LANES = ("publish", "read", "doorbell", "page")
-
-
-@pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(broker.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def far_node(quick_node: NodeFactory, proxy: Proxy, broker: Broker) -> NodeFactory:
-    async def start(**settings: object) -> Node:
-        return await quick_node(broker_url=broker.url_at("127.0.0.1", proxy.port), **settings)
-
-    return start
 
 
 async def unready(node: Node) -> bool:

@@ -1,7 +1,6 @@
 """Requests that a dead connection delivers late, brokers and roads that freeze: told as it was, done at most once."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -23,22 +22,6 @@ async def probe_timeout(node: Node) -> bool:
 
 async def unready(node: Node) -> bool:
     return not await node.is_ready()
-
-
-@pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(broker.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def far_node(quick_node: NodeFactory, proxy: Proxy, broker: Broker) -> NodeFactory:
-    """A node whose road to the broker leads through the proxy."""
-
-    async def start(**settings: object) -> Node:
-        return await quick_node(broker_url=broker.url_at("127.0.0.1", proxy.port), **settings)
-
-    return start
 
 
 async def deliver(link: Link, broker: Broker) -> bytes:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import aiohttp
@@ -37,18 +36,6 @@ REVOKED, KICKED = 4001, 4003
 SETTINGS = {**QUICK, "node_ttl_s": 60, "sweep_s": 60, "token_keys": f"HS256:{SECRET}", "guests": True}
 
 pytestmark = redis_only
-
-
-@pytest.fixture
-async def crowd() -> AsyncIterator[Crowd]:
-    async with Crowd() as everybody:
-        yield everybody
-
-
-@pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(broker.port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -112,12 +112,6 @@ async def kept(redis: Redis, user: str, room: str, id: str) -> None:
         return bool(await redis.hget(key(user), room) == id.encode())
 
     await until(there, f"the broker keeps {id} of {user} in {room}")
-
-
-@pytest.fixture
-async def crowd() -> AsyncIterator[Crowd]:
-    async with Crowd() as everybody:
-        yield everybody
 
 
 # ---- against a model ----

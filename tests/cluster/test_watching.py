@@ -1,9 +1,7 @@
 """Watching through faults of the broker: whatever becomes of the doorbell, a top is the log's last id in the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-
-import pytest
+from collections.abc import Awaitable
 
 from tests.cluster.chat import Chat, key, say
 from tests.cluster.conftest import redis_only
@@ -14,18 +12,6 @@ from tests.support.node import Node
 from tests.support.proxy import Proxy
 
 ROOM = "square"
-
-
-@pytest.fixture
-async def crowd() -> AsyncIterator[Crowd]:
-    async with Crowd() as everybody:
-        yield everybody
-
-
-@pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(broker.port) as proxy:
-        yield proxy
 
 
 def far_node(start: NodeFactory, proxy: Proxy, broker: Broker, **settings: object) -> Awaitable[Node]:

@@ -4,13 +4,12 @@ Ids, counts and the server's name are no proof of which history a log is in; its
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
 
 from tests.cluster.chat import GAP_CLOSE, Chat, Heard, Id, Member, Told, balanced, chat_on, key, say
-from tests.cluster.conftest import QUICK, redis_only
+from tests.cluster.conftest import redis_only
 from tests.conftest import BrokerFactory, NodeFactory
 from tests.node.test_slow_readers import deaf, flood, numbers
 from tests.support.broker import PASSWORDS, Broker
@@ -21,23 +20,6 @@ from tests.support.until import until
 
 ROOM = "square"
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture
-async def proxy(broker: Broker) -> AsyncIterator[Proxy]:
-    async with Proxy(broker.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-async def far_node(start_node: NodeFactory, proxy: Proxy, broker: Broker) -> NodeFactory:
-    """A node that knows one address, wherever that leads."""
-
-    async def start(**settings: object) -> Node:
-        url = broker.url_at("127.0.0.1", proxy.port)
-        return await start_node(broker_url=url, **{**QUICK, "node_ttl_s": 60, **settings})
-
-    return start
 
 
 async def clock_ahead(chat: Chat, room: str, by_ms: int) -> Heard:
@@ -68,10 +50,10 @@ async def changed(*nodes: Node) -> None:
 @pytest.mark.parametrize("said", [1, 5, 9])
 @pytest.mark.parametrize("ahead_ms", [-HOUR_MS, 0, HOUR_MS], ids=["clock ahead", "clocks agree", "clock behind"])
 async def test_an_empty_server_in_the_place_of_another_is_told_to_who_comes_back_to_it(
-    far_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, proxy: Proxy, said: int, ahead_ms: int
+    lasting_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, proxy: Proxy, said: int, ahead_ms: int
 ) -> None:
     """Its clock is behind, or not. Nobody can know what the former had beside: a gap of unknown size, then all."""
-    here, paused = await asyncio.gather(far_node(), far_node())
+    here, paused = await asyncio.gather(lasting_node(), lasting_node())
     old = [await clock_ahead(chat, ROOM, ahead_ms)]
     speaker, witness = await chat.join(here, ROOM), await chat.join(paused, ROOM)
     plain = await chat.join(paused, ROOM, "plain")
@@ -116,10 +98,10 @@ async def test_an_empty_server_in_the_place_of_another_is_told_to_who_comes_back
 
 @redis_only
 async def test_a_fresh_node_takes_no_id_of_another_history_for_one_of_its_own(
-    far_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, proxy: Proxy
+    lasting_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, proxy: Proxy
 ) -> None:
     """The new log has ids on both sides of it, and even the count fits."""
-    old_node = await far_node()
+    old_node = await lasting_node()
     await clock_ahead(chat, ROOM, HOUR_MS)
     speaker = await chat.join(old_node, ROOM)
     old = await say(speaker, "old 2", "old 3", "old 4")
@@ -128,7 +110,7 @@ async def test_a_fresh_node_takes_no_id_of_another_history_for_one_of_its_own(
         proxy.lead_to(other.port)
         proxy.cut()
         await old_node.kill()
-        node = await far_node()
+        node = await lasting_node()
         member = await new_chat.join(node, ROOM)
         before = await say(member, *(f"new {n}" for n in range(1, 5)))
         assert before[-1].id.n == old[-1].id.n and before[-1].id < old[-1].id
@@ -173,10 +155,10 @@ async def server_name(broker: Broker) -> str:
 @pytest.mark.parametrize("ahead_ms", [0, HOUR_MS], ids=["clock runs", "clock behind"])
 @pytest.mark.parametrize("said", [pytest.param(1, marks=pytest.mark.long), 3, pytest.param(6, marks=pytest.mark.long)])
 async def test_a_master_that_took_the_history_of_one_that_lacks_its_last_is_told_exactly(
-    far_node: NodeFactory, start_broker: BrokerFactory, broker: Broker, chat: Chat, said: int, ahead_ms: int
+    lasting_node: NodeFactory, start_broker: BrokerFactory, broker: Broker, chat: Chat, said: int, ahead_ms: int
 ) -> None:
     """Made a replica, and master again: the same server by name, run_id and address, and three messages are gone."""
-    here, paused = await asyncio.gather(far_node(), far_node())
+    here, paused = await asyncio.gather(lasting_node(), lasting_node())
     other = await start_broker(kind=broker.options.kind)
     if ahead_ms:
         await clock_ahead(chat, ROOM, ahead_ms)
@@ -218,10 +200,10 @@ async def test_a_master_that_took_the_history_of_one_that_lacks_its_last_is_told
 
 @redis_only
 async def test_of_two_tears_in_a_row_both_are_told(
-    far_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, broker: Broker, proxy: Proxy
+    lasting_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, broker: Broker, proxy: Proxy
 ) -> None:
     """One after the other while a node was away; those who come back are told what they lost at each."""
-    here, paused = await asyncio.gather(far_node(), far_node())
+    here, paused = await asyncio.gather(lasting_node(), lasting_node())
     brokers = [broker, await start_broker(), await start_broker()]
     speaker, witness = await chat.join(here, ROOM), await chat.join(paused, ROOM)
     ever = await say(speaker, "one", "two")
@@ -260,10 +242,10 @@ async def test_of_two_tears_in_a_row_both_are_told(
 
 @redis_only
 async def test_bells_of_another_installation_on_the_server_are_not_believed(
-    far_node: NodeFactory, chat: Chat, broker: Broker
+    lasting_node: NodeFactory, chat: Chat, broker: Broker
 ) -> None:
     """Pub/sub knows no database numbers: what rings is not in our log, and none of our entries is gone."""
-    node = await far_node()
+    node = await lasting_node()
     speaker, plain = await chat.join(node, ROOM), await chat.join(node, ROOM, "plain")
     ever = await say(speaker, "one", "two")
     await plain.hears("one", "two")
@@ -304,10 +286,12 @@ async def test_bells_of_another_installation_on_the_server_are_not_believed(
 
 @redis_only
 async def test_who_falls_off_a_log_whose_ids_are_below_what_is_gone_is_sent_away(
-    far_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, proxy: Proxy
+    lasting_node: NodeFactory, start_broker: BrokerFactory, chat: Chat, proxy: Proxy
 ) -> None:
     """A hole before it came is no loss of a plain reader's. Judged by ids of the former log, all holes were that."""
-    node = await far_node(tail_bytes_max=100_000, retention_bytes_max=1_000_000, retention_entries_min=0, close_s=0.5)
+    node = await lasting_node(
+        tail_bytes_max=100_000, retention_bytes_max=1_000_000, retention_entries_min=0, close_s=0.5
+    )
     await clock_ahead(chat, ROOM, HOUR_MS)
     speaker = await chat.join(node, ROOM)
     await say(speaker, "old 2", "old 3")

@@ -1,23 +1,15 @@
-"""What the tests of one or two real nodes share: a crowd of clients, and a node that serves a whole module."""
+"""What the tests of one or two real nodes share: a node that serves a whole module."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.support import process
 from tests.support.broker import Broker, BrokerOptions
-from tests.support.client import Crowd
 from tests.support.node import Node
 
 redis_only = pytest.mark.parametrize("broker", ["redis"], indirect=True)
-
-
-@pytest.fixture
-async def crowd() -> AsyncIterator[Crowd]:
-    """`ann = await crowd.join(node, "room", "plain", history=5)`."""
-    async with Crowd() as everybody:
-        yield everybody
 
 
 @pytest.fixture(scope="module")
