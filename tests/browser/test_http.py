@@ -103,7 +103,7 @@ async def test_the_language_is_the_browser_s_choice(site: str, header: str, lang
         http.get(f"{site}/chat/lobby/", headers={"Accept-Language": header}) as answer,
     ):
         assert answer.headers["Content-Language"] == lang
-        assert answer.headers["Vary"] == "Accept-Language"
+        assert answer.headers["Vary"] == "Accept-Language, Cookie"
         assert f'<html lang="{lang}">' in await answer.text()
 
 

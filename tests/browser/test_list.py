@@ -242,6 +242,7 @@ async def test_two_browsers_and_their_lists(node: Node, window: WindowFactory, s
     await choose(alice, "広場")
     await say(bob, "Good morning! Is this the square?")
     await say(alice, "It is. おはようございます。")
+    await shows(alice, "Good morning! Is this the square?\nIt is. おはようございます。\n")  # and so she has read it
     await choose(alice, "lobby")
     await say(alice, "Nobody here yet.")
     for n in range(12):

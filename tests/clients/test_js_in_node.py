@@ -206,6 +206,10 @@ async def test_what_is_read_on_one_device_is_read_on_the_other_and_said_once_a_s
             told = {"on": "read", "event": {"type": "read", "room": room, "id": ids[-1]}}
             await until(lambda told=told: told in laptop.heard, f"{room} is read")  # type: ignore[misc]
             if room != "広場":
+                await until(
+                    lambda room=room, id=ids[-1]: {"id": id} in laptop.events("read", room),  # type: ignore[misc]
+                    "the room says so, too",
+                )
                 assert laptop.events("read", room)[-1] == {"id": ids[-1]}
                 laptop.do("unread", room=room)
                 assert await laptop.hears("unread", room) == 0
