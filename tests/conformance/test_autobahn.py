@@ -23,6 +23,7 @@ from gateway.edge.context import Context
 from gateway.edge.takeover import take_over
 from gateway.metrics import Metrics
 from gateway.rooms.hub import Keep
+from tests.support.grants import OPEN
 from tests.support.ports import free_port
 
 # Performance cases: 9.* and 12.*, 13.* send up to a thousand messages of up to 16 MB each; a part of them is enough
@@ -89,7 +90,7 @@ def _echo_app() -> web.Application:
         deflates = handshake.deflate_offered(request.headers.get("Sec-WebSocket-Extensions", ""))
         assert request.transport is not None
         wire = DEFLATING[PLAIN] if deflates else PLAIN
-        connection = Echo(context, request.transport, "/", "-", wire, cast(Any, None))
+        connection = Echo(context, request.transport, "/", "-", wire, None, OPEN)
         request.transport.write(handshake.switching(request.headers["Sec-WebSocket-Key"], None, deflates))
         return take_over(request, connection)
 
