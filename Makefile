@@ -4,6 +4,9 @@
 PY := .venv/bin/python
 # More for pytest: make test PYTEST='-k resume -x'
 PYTEST :=
+# Where Python writes no bytecode (PYTHONDONTWRITEBYTECODE), each of a thousand nodes would compile us for a third of a
+# second.
+COMPILE := $(PY) -m compileall -q broker_config deploy gateway loadtest tests
 BENCH :=
 NODES := 2
 STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-exporter \
@@ -33,12 +36,14 @@ secrets: .venv/installed ## random passwords for the broker's users in .env, onc
 # idle). More would make the budgets of tests, set on two cores, wait for each other. In the order of the directories: the
 # unit tests, of which none waits, come last and leave no worker alone with a long file.
 test: .venv/installed packages ## every test but the long ones
+	@$(COMPILE)
 	@$(PY) -m pytest -m 'not long' -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 kubernetes: ## a Kubernetes control plane for test-long, built by Go of its modules (once; half an hour)
 	@sh tests/deploy/kubernetes/build.sh
 
 test-long: .venv/installed packages ## the long tests
+	@$(COMPILE)
 	@$(PY) -m pytest -m long $(PYTEST)
 
 check: .venv/installed ## format, lint, types, import contracts, unit tests
