@@ -88,7 +88,7 @@ async def by_nginx(broker: Broker, directory: Path) -> Door:
     return Door(nodes, f"http://127.0.0.1:{port}/chat/", serves)
 
 
-@pytest.mark.parametrize("open_door", [by_haproxy, by_nginx])
+@pytest.mark.parametrize("open_door", [by_haproxy, pytest.param(by_nginx, marks=pytest.mark.long)])
 async def test_an_event_source_loses_nothing_over_a_kill_and_a_drain(
     broker: Broker, tmp_path: Path, window: WindowFactory, open_door: Callable[[Broker, Path], Awaitable[Door]]
 ) -> None:

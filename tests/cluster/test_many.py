@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.cluster.chat import Chat, balanced
 from tests.cluster.conftest import redis_only
 from tests.conftest import NodeFactory
@@ -10,6 +12,7 @@ NODES = ROOMS = 10
 SAID = 15
 
 
+@pytest.mark.long
 @redis_only
 async def test_ten_nodes_tell_the_same_story(quick_node: NodeFactory, chat: Chat) -> None:
     """Speakers sit on different nodes in each room; ten processes at once are slow to start on a small machine."""

@@ -73,6 +73,7 @@ async def test_nginx_shares_out_clients_and_passes_by_a_node_that_drains(
     await server.stop()
 
 
+@pytest.mark.long
 async def test_a_channels_site_keeps_its_pages_and_its_sockets_go_to_hiroba(
     start_node: NodeFactory, tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def grandchildren(process: Process) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_the_stack_comes_up_is_scraped_and_goes_down(tmp_path: Path) -> None:
     first = free_ports(9 + 2 * NODES)

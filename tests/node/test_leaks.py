@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 
+import pytest
 from redis.asyncio import Redis
 
 from tests.conftest import NodeFactory
@@ -48,6 +49,7 @@ async def come_and_go(node: Node, numbers: "itertools.count[int]", rooms: int, t
         await raw.over
 
 
+@pytest.mark.long
 async def test_ten_thousand_silent_sessions_leave_no_key(broker: Broker, start_node: NodeFactory) -> None:
     node = await start_node(linger_s=0.2, log_level="warning")
     before = await levels(node)
