@@ -157,6 +157,27 @@ def test_who_sent_half_of_a_surrogate_pair_is_told_with_which_request(ref: str, 
     assert refused.value.ref == heard
 
 
+@pytest.mark.parametrize(
+    ("rest", "heard"),
+    [
+        ('"ref": 7', 7),
+        (r'"ref": "]\"}"', ']"}'),
+        ('"ref": {"ref": 7}', None),
+        ('"room": "a", "other": [{"ref": 8}], "ref": 9', 9),
+        ('"ref": "unclosed', None),
+        ('"ref": 7}}', None),
+    ],
+)
+def test_who_nests_too_deep_is_told_in_which_request(rest: str, heard: object) -> None:
+    nested = "[" * 5_000 + '{"ref": 1, "]": "[\\\\"}' + "]" * 5_000
+    with pytest.raises(BadMessage, match="nested too deep") as refused:
+        V1.parse(f'{{"type": "message", "message": {nested}, {rest}}}')
+    assert refused.value.ref == heard
+    with pytest.raises(BadMessage, match="nested too deep") as refused:
+        V1.parse(f'{{"type": "message", "message": {nested}, "x": "{16_384 * chr(120)}", {rest}}}')
+    assert refused.value.ref is None, "nobody waits for the search in a long one"
+
+
 @both
 @pytest.mark.parametrize("said", [r'"\ud83d\ude00"', r'"\\ud800"', '"😀"'])
 def test_a_whole_pair_is_text_and_is_not_blamed_for_other_mistakes(wire: Wire, said: str) -> None:

@@ -98,6 +98,25 @@ def made_whole(text: str) -> str:
     return _ESCAPED.sub(lambda escaped: REPLACEMENT if escaped["half"] else escaped[0], text)
 
 
+# A string, to the end of the text if need be, so that nothing is looked at twice; or what opens and closes a value.
+_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
+
+
+def flattened(text: str) -> str:
+    """The JSON object that it is, without what is nested in it: null stands there."""
+    kept, depth, start = list[str](), 0, 0
+    for found in _NESTING.finditer(text):
+        if found[0] in ("{", "["):
+            if depth == 1:
+                kept += (text[start : found.start()], "null")
+            depth += 1
+        elif found[0] in ("}", "]"):
+            depth -= 1
+            if depth == 1:
+                start = found.end()
+    return "".join((*kept, text[start:]))
+
+
 # Of a room and an entry of it, `message` and `shared` of Wire.
 Message = Callable[[bytes, Entry], bytes]
 
