@@ -358,16 +358,20 @@ class Room:
 
     def _write_on(self, session: Session, entries: list[Entry]) -> int:
         """Write the chunk that follows the session's cursor, from these entries if nobody made it yet. How many."""
-        place = self._place(session)
+        place, began_at = self._place(session), session.cursor
         chunk = self._walks.chunk(place)
         if session not in self.behind or (chunk is None and not entries):
             return 0  # it left, or was forgotten, while this walk waited for its turn
+        made = chunk is None
         if chunk is None:
             chunk = chunk_of(session.wire, self._named, entries)
-            if len(self.behind) > 1:
-                self._walks.share(place, chunk)
         session.connection.write(chunk.frames)
         session.cursor = chunk.reached
+        others_come = any(other.cursor <= began_at for other in self.behind)
+        if made and others_come:
+            self._walks.share(place, chunk)
+        elif not made and not others_come:
+            self._walks.drop(place)
         session.sent_entries += chunk.entries
         session.sent_bytes += len(chunk.frames)
         self._metrics.delivered += chunk.entries

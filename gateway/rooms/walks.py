@@ -76,14 +76,15 @@ class Walks:
         self._places.setdefault(place[0], set()).add(place)
         self.bytes += _size(chunk)
         while self.bytes > self._bytes_max:
-            self._drop(next(iter(self._chunks)))
+            self.drop(next(iter(self._chunks)))
 
     def forget(self, log: object) -> None:
         """This log is another now, or nobody's."""
         for place in list(self._places.get(log, ())):
-            self._drop(place)
+            self.drop(place)
 
-    def _drop(self, place: Place) -> None:
+    def drop(self, place: Place) -> None:
+        """Nobody comes this way any more."""
         self.bytes -= _size(self._chunks.pop(place))
         places = self._places[place[0]]
         places.discard(place)
