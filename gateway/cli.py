@@ -12,9 +12,10 @@ from typing import Any, NoReturn, get_args
 
 from pydantic.fields import FieldInfo
 
-from gateway import __version__, config_show
-from gateway.config import SECRETS, SECTIONS, Settings, SettingsError, as_text, masked
-from gateway.config_load import as_flag, as_variable, load, unknown
+from gateway import __version__
+from gateway.settings import show
+from gateway.settings.load import as_flag, as_variable, load, unknown
+from gateway.settings.model import SECRETS, SECTIONS, Settings, SettingsError, as_text, masked
 
 COMMANDS = {
     "up": "run node processes on one port, with a broker of their own unless one is named",
@@ -65,7 +66,7 @@ def _run(argv: list[str]) -> int:
     asked = {name: given.pop(name) for name in OF_PUT_OUT if name in given}
     example, markdown = given.pop("example", False), given.pop("markdown", False)
     if (example or markdown) and not wrong:
-        sys.stdout.write(config_show.example() if example else config_show.markdown())
+        sys.stdout.write(show.example() if example else show.markdown())
         return 0
     if command == "node":
         if "nodes" in given:
@@ -73,7 +74,7 @@ def _run(argv: list[str]) -> int:
         given["nodes"] = 1
     loaded = load(given, file, wrong)
     if command == "config":
-        sys.stdout.write(config_show.values(loaded))
+        sys.stdout.write(show.values(loaded))
         return 0
     if command in PUT_OUT:
         return _put_out(command, asked, loaded.settings)
@@ -97,7 +98,7 @@ def _serve(command: str, settings: Settings) -> int:
         from gateway.node import run
     else:
         settings.require_distinct_ports()
-        from gateway.supervisor import run
+        from gateway.process.supervisor import run
     return run(settings)
 
 

@@ -19,20 +19,22 @@ import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from gateway import __version__, logs, metrics, ports
+from gateway import __version__
 from gateway.auth.auth import Auth
 from gateway.broker.broker import Broker
 from gateway.broker.publish import Refusal
-from gateway.clock import Clock
-from gateway.config import NODE_BROKER_URL, Settings
-from gateway.drain import drain
 from gateway.edge.app import Door, ops_app, public_app
 from gateway.edge.context import Context
 from gateway.edge.edge import VISITS_SPARE, Edge
-from gateway.ports import BACKLOG, PortTaken
+from gateway.process import ports
+from gateway.process.drain import drain
+from gateway.process.ports import BACKLOG, PortTaken
 from gateway.rooms.hub import Hub
 from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
+from gateway.settings.model import NODE_BROKER_URL, Settings
+from gateway.telemetry import logs, metrics
+from gateway.telemetry.clock import Clock
 
 # Python's own collector walks every connection again and again: half of the CPU in small rooms. Rarely is enough.
 GC_THRESHOLDS = (50_000, 20, 50)

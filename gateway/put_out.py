@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from gateway import logs
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerRefused
 from gateway.broker.orders import Given, NoSpace, without_a_node
-from gateway.config import NODE_BROKER_URL, Settings, SettingsError
 from gateway.core.names import BadRoomName, room_name
 from gateway.core.orders import Issued, Kick, Order, Target, Token
+from gateway.settings.model import NODE_BROKER_URL, Settings, SettingsError
+from gateway.telemetry import logs
 
 # Of a user's id, a token's, and of who gave the order.
 WHO_CHARS_MAX = 256

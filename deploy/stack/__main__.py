@@ -14,9 +14,9 @@ from pathlib import Path
 from broker_config import users
 from deploy.stack import parts
 from deploy.stack.run import Certificates, Ports, Stack, StackError
-from gateway import logs
 from gateway.broker.embedded import EmbeddedBrokerError
-from gateway.config import Settings
+from gateway.settings.model import Settings
+from gateway.telemetry import logs
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from broker_config import home
 from deploy.stack import parts
 from deploy.stack.parts import HOST, NodeAt, Part
 from gateway.broker.embedded import find_server
-from gateway.child import Kept, spawn
+from gateway.process.child import Kept, spawn
 
 START_S = 30.0
 # How often a load test is looked for.

@@ -10,10 +10,10 @@ from gateway.auth.jwks import Jwks
 from gateway.auth.keys import BadKey, keys_of
 from gateway.auth.site import Site, Visitor
 from gateway.auth.tokens import Tokens
-from gateway.config import Settings, SettingsError
 from gateway.core.rights import Rights
 from gateway.core.user import Grant
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings, SettingsError
+from gateway.telemetry.metrics import Metrics
 
 # Of the URL's keys: one question at a time.
 CONNECTIONS_MAX = 4

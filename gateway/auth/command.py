@@ -20,10 +20,10 @@ from jwt.exceptions import PyJWTError
 from gateway.auth.auth import Auth, Credentials
 from gateway.auth.denied import Denied
 from gateway.auth.keys import ALGORITHMS, BadKey, keys_of
-from gateway.config import Settings, SettingsError
 from gateway.core.rights import BadRights, Rights
 from gateway.core.user import BadUser, User
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings, SettingsError
+from gateway.telemetry.metrics import Metrics
 
 Load = Callable[[str | None], Settings]
 

@@ -16,10 +16,10 @@ import structlog
 from gateway.auth.asking import Asker, Unanswered
 from gateway.auth.breaker import Breaker
 from gateway.auth.denied import Denied
-from gateway.config import Settings
 from gateway.core.rights import BadRights, Rights
 from gateway.core.user import BadUser, Grant, User
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 # Failures in a row after which the site is left in peace, and for how long.
 FAILURES_MAX = 5

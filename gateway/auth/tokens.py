@@ -18,9 +18,9 @@ from jwt.exceptions import (
 from gateway.auth.denied import Denied
 from gateway.auth.jwks import Jwks
 from gateway.auth.keys import ALGORITHMS, Key
-from gateway.config import Settings
 from gateway.core.rights import BadRights, Rights
 from gateway.core.user import BadUser, Grant, User
+from gateway.settings.model import Settings
 
 # What of PyJWT's means which reason; the rest is claims that can't be.
 _REASONS: tuple[tuple[type[Exception], str], ...] = (

@@ -29,12 +29,12 @@ from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry
 from gateway.broker.sweep import Sweep
 from gateway.broker.tops import Tops
-from gateway.clock import Clock
-from gateway.config import Settings
 from gateway.core.appends import Condition
 from gateway.core.entry import START, EntryId, entry_id, epoch_of
 from gateway.core.names import RoomName
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.clock import Clock
+from gateway.telemetry.metrics import Metrics
 
 
 class Broker:

@@ -17,13 +17,13 @@ from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
 from gateway.broker.orders import Orders
-from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.orders import KINDS, BadOrder, Order, Standing, began, decode
 from gateway.core.user import Grant
-from gateway.logs import ORDER
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.logs import ORDER
+from gateway.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from typing import Any
 from gateway.broker import refusals
 from gateway.broker.errors import BrokerGone, BrokerRefused, missing_rule
 from gateway.broker.lane import Lane
-from gateway.metrics import Metrics
+from gateway.telemetry.metrics import Metrics
 
 # Channels in one call.
 CHANNELS_PER_CALL = 512

@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from broker_config import home
-from gateway.child import Backoff, Kept, spawn
+from gateway.process.child import Backoff, Kept, spawn
 
 # Bytes of a path in sockaddr_un, without its closing zero: unix(7); 104 with it on BSD and macOS.
 SOCKET_PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103

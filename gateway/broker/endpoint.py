@@ -15,14 +15,14 @@ from gateway.broker.dial import Dial
 from gateway.broker.errors import BrokerGone, BrokerRefused, closed_meanwhile, missing_rule
 from gateway.broker.refusals import tell
 from gateway.broker.sentinel import Sentinels
-from gateway.urls import is_sentinel_url, sentinel_url
+from gateway.settings.urls import is_sentinel_url, sentinel_url
 
 # Of the options of TLS those that no log is shown: a secret, and a whole file.
 _UNSHOWN = ("ssl_password", "ssl_ca_data")
 
 
 class Endpoint:
-    """One broker's address. `url` was checked (gateway/urls.py)."""
+    """One broker's address. `url` was checked (gateway/settings/urls.py)."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         named = sentinel_url(url) if is_sentinel_url(url) else None

@@ -15,7 +15,7 @@ from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.core.entry import START, EntryId, entry_id, epoch_in
 from gateway.core.history import NOWHERE, Event, Place, Question, may_be_one
-from gateway.metrics import Metrics
+from gateway.telemetry.metrics import Metrics
 
 log = structlog.get_logger()
 

@@ -9,8 +9,8 @@ import structlog
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone
 from gateway.broker.lane import Lane
-from gateway.config import Settings
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 # A connection is silent when an answer takes so much of probe_s: before the probe, which can't tell which one it is.
 SILENT_SHARE = 0.75

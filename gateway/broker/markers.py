@@ -18,10 +18,10 @@ from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.broker.publish import PASSING
 from gateway.broker.script import Script
-from gateway.config import Settings
 from gateway.core.entry import EntryId, parse_id
 from gateway.core.names import RoomName
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 # Seconds between two calls. Who scrolls moves a marker many times in it, and who waits for it is a person.
 GATHER_S = 0.25

@@ -19,11 +19,11 @@ from gateway.broker.lane import Lane
 from gateway.broker.publish import Refusal
 from gateway.broker.publisher import Publisher
 from gateway.broker.script import Script
-from gateway.clock import Clock
-from gateway.config import Settings
 from gateway.core.orders import BadOrder, Order, Target, decode_target, encode
 from gateway.core.wires import Ref
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.clock import Clock
+from gateway.telemetry.metrics import Metrics
 
 # Orders in one call: a millisecond of the broker.
 ORDERS_PER_CALL = 256

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection
 from gateway.broker.feed import Feed
 from gateway.broker.publish import Refusal
 from gateway.broker.publisher import Publisher
-from gateway.clock import Clock
 from gateway.core.entry import START, Entry, EntryId, Gap, decode_bell
 from gateway.core.wires import Ref
+from gateway.telemetry.clock import Clock
 
 # Probes per probe_s: one may be lost without the road being doubted.
 PROBES_PER_PERIOD = 5

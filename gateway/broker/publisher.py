@@ -18,10 +18,10 @@ from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
 from gateway.broker.publish import Answer, Bundle, KeyedCondition, Publish, Refusal, refusal_of
-from gateway.clock import Clock
-from gateway.config import Settings
 from gateway.core.wires import Ref
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.clock import Clock
+from gateway.telemetry.metrics import Metrics
 
 ENTRIES_PER_CALL = 1024
 BYTES_PER_CALL = 1_048_576

@@ -18,7 +18,7 @@ from gateway.broker.lane import Lane
 from gateway.broker.pace import Pace
 from gateway.core.entry import START, Entry, Gap, decode, epoch_of
 from gateway.core.history import Event, State
-from gateway.metrics import Metrics
+from gateway.telemetry.metrics import Metrics
 
 # A reply holds at most about this much: COUNT is per stream, so rooms and COUNT are chosen by what the rooms lately
 # held; a room of which nothing is known counts as one of the largest messages.

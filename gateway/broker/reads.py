@@ -11,7 +11,7 @@ from gateway.broker.script import Script
 from gateway.core.contiguity import doubted, first_id, former, place, told
 from gateway.core.entry import START, Entry, EntryId, Gap, decode, entry_id
 from gateway.core.paging import Back, Page
-from gateway.metrics import Metrics
+from gateway.telemetry.metrics import Metrics
 
 # The most that one page holds. Who reads asks for less where messages are large.
 PAGE_ENTRIES = 128

@@ -18,7 +18,7 @@ from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.groups import settled
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
-from gateway.clock import Clock
+from gateway.telemetry.clock import Clock
 
 # No node is silent for so many seconds: nobody dies.
 NEVER_S = 1_000_000_000

@@ -16,7 +16,7 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from gateway.broker.dial import Dial
 from gateway.broker.errors import closed_meanwhile
 from gateway.broker.pool import Pool
-from gateway.urls import SentinelUrl
+from gateway.settings.urls import SentinelUrl
 
 # One sentinel's time for its answer: so many parts of the budget for a whole connect. A machine that died often took
 # the master and a sentinel along, and that one is waited for at every connect.

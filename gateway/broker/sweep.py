@@ -16,9 +16,9 @@ from gateway.broker.groups import Groups, settled
 from gateway.broker.lane import Lane
 from gateway.broker.reader import Reader
 from gateway.broker.registry import Registry
-from gateway.config import Settings
 from gateway.core.entry import entry_id
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 SLICES = 10
 # Logs looked at closely (groups of the dead, lag) per slice: XINFO costs more than a read.

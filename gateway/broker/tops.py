@@ -16,10 +16,10 @@ from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.broker.script import Script
-from gateway.config import Settings
 from gateway.core.entry import START, EntryId, decode_bell, entry_id
 from gateway.core.names import RoomName
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 # Logs in one call of newest.lua: half a millisecond of the broker.
 LOGS_PER_CALL = 256

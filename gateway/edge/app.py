@@ -11,7 +11,7 @@ from gateway.edge import door, guests, pages, sse, streams, ws
 from gateway.edge.context import Context
 from gateway.edge.edge import Edge
 from gateway.edge.visits import KEEPALIVE_S, Visits
-from gateway.logs import access
+from gateway.telemetry.logs import access
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

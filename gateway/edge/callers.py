@@ -5,9 +5,9 @@ from ipaddress import IPv6Address, IPv6Network
 
 from aiohttp import web
 
-from gateway.config import Settings
 from gateway.core.forwarded import as_address, listed
 from gateway.core.origins import OPAQUE, ORIGIN_CHARS_MAX, Origin, parse_origin
+from gateway.settings.model import Settings
 
 # Addresses and pages whose judgement is remembered: proxies and sites are few, unless somebody plays with us.
 REMEMBERED_MAX = 1024

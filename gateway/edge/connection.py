@@ -20,8 +20,8 @@ from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES, Intake
 from gateway.edge.listener import Listener
 from gateway.edge.requests import Requests
-from gateway.logs import access
 from gateway.rooms.session import Session
+from gateway.telemetry.logs import access
 
 
 class Connection(Listener):

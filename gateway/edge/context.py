@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from gateway.auth.auth import Auth
 from gateway.broker.broker import Broker
-from gateway.clock import Clock
-from gateway.config import Settings
-from gateway.metrics import Metrics
 from gateway.rooms.hub import Hub, Keep
 from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
+from gateway.settings.model import Settings
+from gateway.telemetry.clock import Clock
+from gateway.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)

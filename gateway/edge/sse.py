@@ -13,8 +13,8 @@ from gateway.edge.door import Refused
 from gateway.edge.edge import Edge
 from gateway.edge.stream import EventStream, head
 from gateway.edge.takeover import Upgraded, take_over
-from gateway.logs import access
 from gateway.rooms.hub import Place
+from gateway.telemetry.logs import access
 
 METHODS = "GET, HEAD, OPTIONS"
 # Every `label` of a Refused here.

@@ -17,8 +17,8 @@ from gateway.core.names import RoomName
 from gateway.core.wires import Ref, sse
 from gateway.edge.listener import Listener
 from gateway.edge.pages import SECURITY_HEADERS
-from gateway.logs import access
 from gateway.rooms.session import Session
+from gateway.telemetry.logs import access
 
 # How long what was sent may stay unacknowledged (tcp(7); Linux). Nobody answers a comment, so only TCP knows.
 USER_TIMEOUT: int | None = getattr(sockets, "TCP_USER_TIMEOUT", None)

@@ -28,10 +28,10 @@ from gateway.edge.edge import Edge
 from gateway.edge.stream import EventStream, head
 from gateway.edge.takeover import Upgraded, take_over
 from gateway.edge.visits import Visit
-from gateway.logs import access
 from gateway.rooms.hub import Place
 from gateway.rooms.paging import Onward
 from gateway.rooms.room import Room
+from gateway.telemetry.logs import access
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT")
 _METHODS = ", ".join(METHODS)

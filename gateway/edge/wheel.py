@@ -8,12 +8,12 @@ import asyncio
 import itertools
 from collections.abc import Iterable
 
-from gateway.clock import Clock
-from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.edge.listener import Listener
-from gateway.metrics import Metrics
 from gateway.rooms import session
+from gateway.settings.model import Settings
+from gateway.telemetry.clock import Clock
+from gateway.telemetry.metrics import Metrics
 
 # The wheel turns by one slot this many times per ping_s.
 TURNS_PER_PING = 25

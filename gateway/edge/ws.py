@@ -14,9 +14,9 @@ from gateway.edge.connection import Connection
 from gateway.edge.door import Refused
 from gateway.edge.edge import Edge
 from gateway.edge.takeover import Upgraded, take_over
-from gateway.logs import access
 from gateway.rooms.hub import Place
-from gateway.urls import masked
+from gateway.settings.urls import masked
+from gateway.telemetry.logs import access
 
 log = structlog.get_logger()
 

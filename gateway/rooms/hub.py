@@ -10,16 +10,16 @@ import structlog
 from gateway.broker.broker import Broker
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
-from gateway.config import Settings
 from gateway.core.entry import EntryId, Gap
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref
-from gateway.metrics import Metrics
 from gateway.rooms.paging import Paging
 from gateway.rooms.room import Room, State
 from gateway.rooms.session import Connection, Session
 from gateway.rooms.tail import Tail, TailBudget
 from gateway.rooms.walks import Walks
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 # What walks may keep for each other, as a share of tail_bytes_max; the tails have the rest.
 WALKS_SHARE = 1 / 8

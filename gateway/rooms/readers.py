@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager
 from gateway.broker import refusals
 from gateway.broker.errors import BrokerRefused
 from gateway.broker.markers import Marker, Markers, Owner
-from gateway.config import Settings
 from gateway.core.entry import EntryId
 from gateway.core.names import RoomName
 from gateway.core.user import User
 from gateway.core.wires import v1
-from gateway.metrics import Metrics
 from gateway.rooms.session import Connection
 from gateway.rooms.watch import Watchers
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 # Who could not be told is told after so long.
 AGAIN_S = 1.0

@@ -20,10 +20,10 @@ from gateway.core.closes import Close
 from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.names import RoomName
 from gateway.core.wires import Wire, named
-from gateway.metrics import Metrics
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail
 from gateway.rooms.walks import WALK_BYTES, Place, Walks, chunk_of
+from gateway.telemetry.metrics import Metrics
 
 # What is read first of a log whose messages may be of any size.
 PAGE_ENTRIES_FIRST = 16

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Collection, Mapping, Set
 
 from gateway.broker.tops import Top, Tops
-from gateway.config import Settings
 from gateway.core.entry import EntryId
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref, v1
-from gateway.metrics import Metrics
 from gateway.rooms.session import Connection
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 # A connection is told at most once in so many seconds.
 TOLD_EVERY_S = 1.0

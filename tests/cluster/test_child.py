@@ -13,8 +13,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.child import Backoff, Kept, end, exit_text, spawn
-from gateway.hurry import unless
+from gateway.process.child import Backoff, Kept, end, exit_text, spawn
+from gateway.process.hurry import unless
 from tests.support.process import alive
 from tests.support.until import until
 

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.broker.keys import Keys
-from gateway.repeats import LINES_MAX
+from gateway.telemetry.repeats import LINES_MAX
 from tests.cluster.chat import Chat, Member, key
 from tests.cluster.conftest import QUICK, redis_only
 from tests.conftest import BrokerFactory, NodeFactory

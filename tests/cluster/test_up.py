@@ -281,8 +281,8 @@ async def test_a_long_data_path_works(tmp_path: Path) -> None:
 
 INHERITED = """
 import sys
-from gateway.config_load import load
-from gateway.supervisor import run
+from gateway.settings.load import load
+from gateway.process.supervisor import run
 sys.exit(run(load({}).settings, balances=False))
 """
 

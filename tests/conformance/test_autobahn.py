@@ -13,16 +13,16 @@ import kosoku
 import pytest
 from aiohttp import WSMsgType, web
 
-from gateway.clock import Clock
-from gateway.config import Settings
 from gateway.core import frames, handshake, inbound
 from gateway.core.inbound import Frame, Opcode
 from gateway.core.wires import DEFLATING, PLAIN
 from gateway.edge.connection import Connection
 from gateway.edge.context import Context
 from gateway.edge.takeover import take_over
-from gateway.metrics import Metrics
 from gateway.rooms.hub import Keep
+from gateway.settings.model import Settings
+from gateway.telemetry.clock import Clock
+from gateway.telemetry.metrics import Metrics
 from tests.support.grants import OPEN
 from tests.support.ports import free_port
 

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from deploy.stack.parts import DEPLOY, WEBHOOK
-from gateway.config import Settings
+from gateway.settings.model import Settings
 from tests.support.certs import make_certs
 from tests.support.haproxy import FALL, INTER_S, RISE
 from tests.support.need import need_tool

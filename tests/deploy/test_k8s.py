@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from deploy.k8s import rules
-from gateway.config import Settings
+from gateway.settings.model import Settings
 from tests.deploy import kustomize
 from tests.deploy.compose import OVERLAY, ROOT
 from tests.deploy.kustomize import Resource, Unrendered, render

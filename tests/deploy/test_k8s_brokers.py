@@ -10,7 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from gateway.urls import check_broker_url
+from gateway.settings.urls import check_broker_url
 from tests.deploy.kustomize import Resource, Unrendered, render
 from tests.deploy.manifests import K8S, URLS, broken_copy, check, one
 

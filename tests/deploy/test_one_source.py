@@ -16,9 +16,9 @@ import yaml
 from broker_config import users
 from deploy.stack import parts
 from deploy.stack.run import Ports
-from gateway.config import Settings, SettingsError
-from gateway.drain import HURRY_S
 from gateway.node import CONNECTIONS_MAX, DESCRIPTORS_SPARE
+from gateway.process.drain import HURRY_S
+from gateway.settings.model import Settings, SettingsError
 from loadtest import cli as loadtest
 from tests.deploy import sources
 from tests.deploy.compose import FILE, OVERLAY, ROOT, SECRETS, Service, services
@@ -206,7 +206,7 @@ def test_grafana_finds_everything(compose: dict[str, Service]) -> None:
 
 
 def drain_s() -> float:
-    """From SIGTERM to the end of a node, at most: gateway/drain.py's steps."""
+    """From SIGTERM to the end of a node, at most: gateway/process/drain.py's steps."""
     s = SETTINGS
     return s.lb_wait_s + s.drain_s + s.close_s + HURRY_S + s.publish_timeout_s
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from deploy.stack.parts import DEPLOY
-from gateway.config import Settings
 from gateway.edge.visits import NOTSENT_BYTES
 from gateway.node import BACKLOG, DESCRIPTORS_SPARE
+from gateway.settings.model import Settings
 from tests.deploy.queries import alerts
 from tests.deploy.test_prometheus_rules import known
 

@@ -7,7 +7,7 @@ import re
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import metrics
+from gateway.telemetry import metrics
 from tests.conftest import NodeFactory
 from tests.node.conftest import redis_only
 from tests.support.client import Crowd

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from gateway import ports
+from gateway.process import ports
 from tests.support.ports import free_port
 
 

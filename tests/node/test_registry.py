@@ -9,7 +9,7 @@ from gateway.broker.endpoint import Endpoint
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
 from gateway.broker.registry import Registry
-from gateway.clock import Clock
+from gateway.telemetry.clock import Clock
 from tests.conftest import BrokerFactory
 from tests.support.broker import PASSWORDS
 from tests.support.until import until

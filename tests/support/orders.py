@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from gateway.broker.orders import Given, without_a_node
-from gateway.config import Settings
 from gateway.core.orders import Target
+from gateway.settings.model import Settings
 from tests.support.broker import Broker
 from tests.support.node import Node
 from tests.support.until import BUDGET_S, until

@@ -10,7 +10,7 @@ import pytest
 
 from gateway import __version__
 from gateway.cli import main
-from gateway.config import SECRETS, Settings
+from gateway.settings.model import SECRETS, Settings
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "hunter2-geheim"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import clock as clocks
-from gateway.clock import PAUSE_S, TICK_S, Clock
+from gateway.telemetry import clock as clocks
+from gateway.telemetry.clock import PAUSE_S, TICK_S, Clock
 from tests.support.until import until
 
 

@@ -12,10 +12,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway import config_show
-from gateway.config import SECTIONS, Settings, SettingsError, as_text, masked
-from gateway.config_load import as_flag, as_variable, load
-from gateway.urls import sentinel_url
+from gateway.settings import show
+from gateway.settings.load import as_flag, as_variable, load
+from gateway.settings.model import SECTIONS, Settings, SettingsError, as_text, masked
+from gateway.settings.urls import sentinel_url
 
 ROOT = Path(__file__).parents[2]
 FIELDS = list(Settings.model_fields)
@@ -457,7 +457,7 @@ def test_names_that_others_script_are_there() -> None:
 
 
 def test_the_example_file_parses_to_the_defaults() -> None:
-    example = config_show.example()
+    example = show.example()
     assert tomllib.loads(example) == {}
     uncommented = re.sub(r"^#(?=\w)", "", example, flags=re.M)
     values = tomllib.loads(uncommented)
@@ -470,7 +470,7 @@ def test_the_example_file_parses_to_the_defaults() -> None:
 
 def test_the_table_of_what_is_set_shows_value_and_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HIROBA_BROKER_URL", f"redis://app:{PASSWORD}@h/0")
-    shown = config_show.values(load({"drain_s": "7.5"}))
+    shown = show.values(load({"drain_s": "7.5"}))
     rows = [re.split(r"  +", line) for line in shown.splitlines()]
     assert ["drain_s", "7.5", "flag"] in rows and ["port", "8000", "default"] in rows
     assert ["broker_url", "redis://app:***@h/0", "environment"] in rows
@@ -479,7 +479,7 @@ def test_the_table_of_what_is_set_shows_value_and_origin(monkeypatch: pytest.Mon
 
 def test_the_page_about_settings_is_the_codes() -> None:
     page = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
-    assert page == config_show.markdown(), "stale: hiroba config --markdown > docs/settings.md"
+    assert page == show.markdown(), "stale: hiroba config --markdown > docs/settings.md"
     assert all(f"| `{name}` |" in page for name in FIELDS)
 
 

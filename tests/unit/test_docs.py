@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 from prometheus_client import Metric
 
-from gateway import logs
 from gateway.auth.denied import REASONS
 from gateway.broker.publish import Refusal
-from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event
 from gateway.core.paging import Page
 from gateway.core.wires import SSE, V1, BadMessage, sse, v1
-from gateway.metrics import GAUGES, LABELLED, LABELLED_GAUGES
 from gateway.node import Node
+from gateway.settings.model import Settings
+from gateway.telemetry import logs
+from gateway.telemetry.metrics import GAUGES, LABELLED, LABELLED_GAUGES
 from tests.support.grants import OPEN
 
 ROOT = Path(__file__).parents[2]
@@ -218,7 +218,9 @@ def test_metrics() -> None:
 
 def test_every_reading_of_the_code_is_scraped() -> None:
     """The page is made from a scrape; this looks at the source, in case a scrape leaves something out."""
-    source = "".join((ROOT / "gateway" / name).read_text(encoding="utf-8") for name in ("node.py", "metrics.py"))
+    source = "".join(
+        (ROOT / "gateway" / name).read_text(encoding="utf-8") for name in ("node.py", "telemetry/metrics.py")
+    )
     assert set(re.findall(r'"(hiroba_[a-z_]+)"', source)) == {metric.name for metric in scrape()}
 
 

@@ -19,7 +19,7 @@ from gateway.broker.lane import Lane
 from gateway.broker.reads import Raw, Reads
 from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event, History, Place, Question, State
-from gateway.metrics import Metrics
+from gateway.telemetry.metrics import Metrics
 
 
 @pytest.mark.parametrize("state", State)

@@ -7,16 +7,16 @@ from typing import Any, cast
 
 import pytest
 
-from gateway import clock as clocks
-from gateway.clock import TICK_S, Clock
-from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.core.inbound import Frame
 from gateway.core.wires import PLAIN
 from gateway.edge import intake as intakes
 from gateway.edge.context import Context
 from gateway.edge.intake import Intake
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry import clock as clocks
+from gateway.telemetry.clock import TICK_S, Clock
+from gateway.telemetry.metrics import Metrics
 from tests.support.raw import frame
 from tests.support.until import until
 

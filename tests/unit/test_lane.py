@@ -15,7 +15,7 @@ from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.lane import Lane
-from gateway.metrics import Metrics
+from gateway.telemetry.metrics import Metrics
 from tests.support.until import BUDGET_S, until
 
 

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from gateway import logs
-from gateway.config import Settings
-from gateway.logs import access
-from gateway.repeats import LINES_MAX
+from gateway.settings.model import Settings
+from gateway.telemetry import logs
+from gateway.telemetry.logs import access
+from gateway.telemetry.repeats import LINES_MAX
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "hunter2-geheim"
@@ -136,7 +136,7 @@ def test_only_the_level_asked_for_is_written(use: Callable[[str], None], lines: 
 
 def calls_of_log() -> Iterator[tuple[str, str, str]]:
     """Where, at what level and in what words each `log.` call of the node speaks; `#` for what it fills in."""
-    for path in sorted({*(ROOT / "gateway").rglob("*.py")} - {ROOT / "gateway" / "logs.py"}):
+    for path in sorted({*(ROOT / "gateway").rglob("*.py")} - {ROOT / "gateway" / "telemetry" / "logs.py"}):
         for call in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
                 continue
@@ -259,7 +259,7 @@ def run(script: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProce
 
 def test_a_crash_is_one_line_without_local_variables_and_passwords() -> None:
     script = (
-        "from gateway import logs; from gateway.config import Settings\n"
+        "from gateway.telemetry import logs; from gateway.settings.model import Settings\n"
         f"settings = Settings(broker_url={URL!r}, log_format='json')\n"
         "logs.setup(settings)\n"
         "def fail():\n"
@@ -278,7 +278,7 @@ def test_a_crash_is_one_line_without_local_variables_and_passwords() -> None:
 
 def test_auto_is_console_on_a_terminal_and_json_elsewhere() -> None:
     script = (
-        "import structlog; from gateway import logs; from gateway.config import Settings\n"
+        "import structlog; from gateway.telemetry import logs; from gateway.settings.model import Settings\n"
         "logs.setup(Settings()); structlog.get_logger().warning('hello', n=1)\n"
     )
     assert json.loads(run(script).stderr)["event"] == "hello"
@@ -295,7 +295,7 @@ def test_auto_is_console_on_a_terminal_and_json_elsewhere() -> None:
 def long_lines() -> str:
     """A process whose lines are as long as a stranger can make them: a request line may have 8,190 bytes."""
     return (
-        "import sys; from gateway import logs; from gateway.config import Settings\n"
+        "import sys; from gateway.telemetry import logs; from gateway.settings.model import Settings\n"
         "logs.setup(Settings(log_format='json'), sys.argv[1])\n"
         "for _ in range(300): logs.access.http('GET', '/部屋/' + sys.argv[1] * 8_000, 404, 0.0, '-')\n"
     )
@@ -371,7 +371,7 @@ def test_a_long_traceback_keeps_its_ends(use: Callable[[], None], lines: Lines) 
 
 def test_an_exception_that_nobody_can_catch_is_one_line_too() -> None:
     script = (
-        "from gateway import logs; from gateway.config import Settings\n"
+        "from gateway.telemetry import logs; from gateway.settings.model import Settings\n"
         "logs.setup(Settings(log_format='json'))\n"
         "class Odd:\n"
         "    def __del__(self): raise OSError('gone')\n"

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from gateway.edge import door, sse, ws
-from gateway.metrics import Metrics, registry
+from gateway.telemetry.metrics import Metrics, registry
 
 
 def test_a_known_label_is_there_before_it_is_counted() -> None:

@@ -9,7 +9,16 @@ from prometheus_client import Histogram as TheirHistogram
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import COUNTERS, GAUGES, HISTOGRAMS, LABELLED, LABELLED_GAUGES, Histogram, Metrics, registry
+from gateway.telemetry.metrics import (
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    LABELLED,
+    LABELLED_GAUGES,
+    Histogram,
+    Metrics,
+    registry,
+)
 
 KINDS = (COUNTERS, GAUGES, LABELLED, LABELLED_GAUGES, HISTOGRAMS)
 DECLARED = {row[0]: kind for kind in KINDS for row in kind}

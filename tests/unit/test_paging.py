@@ -13,8 +13,8 @@ from gateway.broker.lane import Lane
 from gateway.broker.reads import PAGE_ENTRIES, Raw, Reads
 from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.paging import ENTRY_BYTES, Back, Page
-from gateway.metrics import Metrics
 from gateway.rooms.tail import Tail, TailBudget
+from gateway.telemetry.metrics import Metrics
 from tests.unit.test_entry import fields
 from tests.unit.test_histories import Server, Stored, World, check, steps
 

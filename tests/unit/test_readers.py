@@ -9,13 +9,13 @@ import pytest
 
 from gateway.broker.keys import Keys
 from gateway.broker.markers import Marker, Markers
-from gateway.config import Settings
 from gateway.core.entry import EntryId
 from gateway.core.names import room_name
 from gateway.core.user import NOBODY, User
-from gateway.metrics import Metrics
 from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 
 ANN, GUEST = User("ann", "Ann"), User("guest:1", "Gus", guest=True)
 ROOM = room_name("room")

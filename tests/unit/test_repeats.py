@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.repeats import KINDS_MAX, LINES_MAX, PERIOD_S, Repeats
+from gateway.telemetry.repeats import KINDS_MAX, LINES_MAX, PERIOD_S, Repeats
 
 
 class Watch:

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.config import Settings
 from gateway.core.wires import v1
 from gateway.edge import requests
 from gateway.edge.requests import Requests
+from gateway.settings.model import Settings
 
 
 async def test_what_is_asked_as_the_last_answer_is_given_is_done_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from redis.asyncio.sentinel import MasterNotFoundError
 
 from gateway.broker.dial import Dial
 from gateway.broker.sentinel import Sentinels
-from gateway.urls import sentinel_url
+from gateway.settings.urls import sentinel_url
 
 TIMEOUT_S = 20.0
 

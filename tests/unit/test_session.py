@@ -8,8 +8,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from gateway.broker.feed import Feed
-from gateway.clock import Clock
-from gateway.config import Settings
 from gateway.core import frames
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId
@@ -18,11 +16,13 @@ from gateway.core.wires import V1, Wire
 from gateway.edge.connection import Connection
 from gateway.edge.context import Context
 from gateway.edge.requests import Requests
-from gateway.metrics import Metrics
 from gateway.rooms.room import Room
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail, TailBudget
 from gateway.rooms.walks import Walks
+from gateway.settings.model import Settings
+from gateway.telemetry.clock import Clock
+from gateway.telemetry.metrics import Metrics
 from tests.support.grants import OPEN
 from tests.support.until import until
 

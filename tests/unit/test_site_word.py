@@ -6,8 +6,8 @@ from gateway.auth.asking import Asker
 from gateway.auth.breaker import Breaker
 from gateway.auth.denied import Denied
 from gateway.auth.site import FAILURES_MAX, KNOWN_BYTES, Site, Visitor
-from gateway.config import Settings
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.metrics import Metrics
 from tests.support.site import Site as RealSite
 from tests.support.site import json_of, text_of
 from tests.support.until import until

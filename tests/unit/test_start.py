@@ -7,9 +7,9 @@ from urllib.parse import quote
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from gateway.config import Settings
 from gateway.core.entry import EntryId
 from gateway.edge import ws
+from gateway.settings.model import Settings
 
 
 def start(query: str) -> tuple[EntryId | None, int]:

@@ -4,11 +4,11 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.clock import Clock
-from gateway.config import Settings
 from gateway.core.closes import Close
 from gateway.edge.wheel import SLOTS, TURNS_PER_PING, Wheel
-from gateway.metrics import Metrics
+from gateway.settings.model import Settings
+from gateway.telemetry.clock import Clock
+from gateway.telemetry.metrics import Metrics
 
 PING_S = 25.0
 TURN_S = PING_S / TURNS_PER_PING

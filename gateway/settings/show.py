@@ -9,13 +9,13 @@ from textwrap import wrap
 
 from pydantic.fields import FieldInfo
 
-from gateway.config import SECTIONS, Settings, as_text, for_people
-from gateway.config_load import Loaded
+from gateway.settings.load import Loaded
+from gateway.settings.model import SECTIONS, Settings, as_text, for_people
 
 _MARKDOWN_HEAD = """\
 # Settings
 
-Made by `hiroba config --markdown` from `gateway/config.py`; a test holds this page against the code.
+Made by `hiroba config --markdown` from `gateway/settings/model.py`; a test holds this page against the code.
 
 A setting is a flag (`--drain-s 5`), a variable (`HIROBA_DRAIN_S=5`) or a key of a TOML file (`drain_s = 5`),
 in this order of precedence. The file is what `--config` names, else `HIROBA_CONFIG`, else `./hiroba.toml`

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import structlog
 
-from gateway import __version__, logs, ports
+from gateway import __version__
 from gateway.broker.embedded import STOP_S, EmbeddedBroker, EmbeddedBrokerError
-from gateway.child import Kept, spawn
-from gateway.config import Settings, masked
-from gateway.hurry import unless
+from gateway.process import ports
+from gateway.process.child import Kept, spawn
+from gateway.process.hurry import unless
+from gateway.settings.model import Settings, masked
+from gateway.telemetry import logs
 
 # Only Linux spreads connections over the sockets that share a port (socket(7), SO_REUSEPORT); elsewhere the
 # nodes accept from one listening socket, which they inherit.

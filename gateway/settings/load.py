@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, TomlConfigSettingsSource
 
-from gateway.config import ENV_PREFIX, SECRETS, Settings, SettingsError, masked
+from gateway.settings.model import ENV_PREFIX, SECRETS, Settings, SettingsError, masked
 
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 CONFIG_FILE = Path("hiroba.toml")

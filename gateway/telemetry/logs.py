@@ -25,9 +25,9 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from gateway.config import Settings
-from gateway.repeats import Repeats
-from gateway.urls import masked
+from gateway.settings.model import Settings
+from gateway.settings.urls import masked
+from gateway.telemetry.repeats import Repeats
 
 # The event of the line that says what somebody ordered (broker/control.py).
 ORDER = "order"

@@ -8,9 +8,9 @@ import structlog
 
 from gateway.broker.broker import Broker
 from gateway.broker.errors import BrokerGone, BrokerRefused
-from gateway.config import Settings
 from gateway.edge.edge import Edge
-from gateway.hurry import unless
+from gateway.process.hurry import unless
+from gateway.settings.model import Settings
 
 # What a hurried node gives its clients to take the close frame, and the broker to forget it.
 HURRY_S = 0.5

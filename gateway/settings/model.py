@@ -1,7 +1,7 @@
 """Every setting of hiroba: its name, type, default, reason, said once and here.
 
 Flags, variables, TOML keys, `hiroba config`, the example file and docs/settings.md are all derived from the
-fields of `Settings`. Reading the sources is in `config_load.py`, showing them in `config_show.py`.
+fields of `Settings`. Reading the sources is in `load.py`, showing them in `show.py`.
 
 Units come last in names: `_s` seconds, `_bytes`, `_chars`, `_entries`. Limits name precedents, so that a
 reader can judge whether a number is usual.
@@ -18,8 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from broker_config import prefix
 from broker_config.retention import DEFAULT as RETENTION
 from gateway.core.rights import Rights
-from gateway.urls import check_base_path, check_broker_url, check_http_url, check_origin, check_token_key
-from gateway.urls import masked as masked
+from gateway.settings.urls import check_base_path, check_broker_url, check_http_url, check_origin, check_token_key
+from gateway.settings.urls import masked as masked
 
 ENV_PREFIX = "HIROBA_"
 
@@ -78,7 +78,7 @@ class Section(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is passed in: `Settings(port=0)` means that everywhere. `config_load.load` reads the
+        """Only what is passed in: `Settings(port=0)` means that everywhere. `load.load` reads the
         sources."""
         return (init_settings,)
 
