@@ -6,7 +6,7 @@
 import { Link } from "./link.js";
 
 // A join refused with one of these is asked again, within so long; with another one it is final.
-const LATER = new Set(["timeout", "unknown", "refused", "busy"]);
+const LATER = new Set(["timeout", "refused", "busy", "unknown"]);
 const LATER_MS = 5000;
 // Frames of no room, or of one that may be only watched.
 const TOLD = new Set(["tops", "read", "error"]);

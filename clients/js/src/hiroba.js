@@ -110,7 +110,7 @@ export class Hiroba extends Events {
 
   // A browser's own words about the network, and about a tab that was frozen or asleep.
   #listen() {
-    if (globalThis.document === undefined) return;
+    if (!globalThis.document) return;
     const { signal } = this.#events;
     addEventListener("offline", () => this.letGo(), { signal });
     addEventListener("online", () => this.hurry(), { signal });

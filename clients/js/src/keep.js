@@ -15,7 +15,7 @@ let database;
 
 // Both want a secure context: https, or localhost.
 export function canKeep() {
-  return globalThis.indexedDB !== undefined && globalThis.navigator?.locks !== undefined;
+  return globalThis.indexedDB && globalThis.navigator?.locks;
 }
 
 export class Keep {

@@ -24,7 +24,7 @@ const EXPIRED = 4001;
 // The ref of all whose answer nobody waits for; others count from 1.
 const WHISPER = 0;
 // The answer to what was asked of a connection that is gone.
-const LOST = { type: "error", code: "lost", text: "the connection is lost" };
+const LOST = { type: "error", code: "lost", text: "connection lost" };
 
 export class Link {
   #hear;

@@ -8,8 +8,6 @@ import { Outbox } from "./outbox.js";
 const TYPING_MS = 3000;
 // Between two that say how far somebody has read: who scrolls reads on.
 const READ_MS = 1000;
-// Frames that are events as they are.
-const AS_THEY_ARE = new Set(["members", "typing", "presence"]);
 
 export class Room extends Events {
   #connection = null;
@@ -92,6 +90,8 @@ export class Room extends Events {
 
   // The item in the outbox; null: the outbox is full, or the room was left.
   send(message) {
+    // What is typed next is another message.
+    this.#typedAt = -Infinity;
     return this.#ended ? null : this.#outbox.add(message);
   }
 
@@ -175,8 +175,8 @@ export class Room extends Events {
     if (frame.type === "message") this.#entry(frame);
     else if (frame.type === "gap") this.#gap(frame);
     else if (frame.type === "read") this.#readElsewhere(frame.id);
-    else if (AS_THEY_ARE.has(frame.type)) this.tell(frame.type, frame);
-    // Other types are a newer server's.
+    // All else is an event as it is, a newer server's too.
+    else this.tell(frame.type, frame);
   }
 
   away() {
@@ -275,7 +275,7 @@ export class Room extends Events {
   #answerTo(frame) {
     return new Promise((answered, failed) => {
       this.#ask(frame, (answer) => {
-        if (answer.type === "error") failed(Object.assign(new Error(answer.text), { code: answer.code }));
+        if (answer.type === "error") failed(Object.assign(new Error(answer.text), answer));
         else answered(answer);
       });
     });
