@@ -100,7 +100,8 @@ export interface RoomEvents {
   error: ErrorFrame;
   /** The user has read up to here, on another device. */
   read: { id: EntryId };
-  typing: { room: string; users: (User | string)[] };
+  /** Who types, the user of this connection left out; null: somebody without a name. Until the next, or for so long. */
+  typing: { room: string; users: (User | null)[]; for_s: number };
   members: { room: string; joined: User[]; left: User[]; count: number };
   presence: { room: string; members: User[]; count: number };
 }
@@ -139,6 +140,7 @@ declare class Room extends Events<RoomEvents> {
   history(page?: { before?: EntryId; limit?: number }): Promise<Page>;
   presence(): Promise<{ members: User[]; count: number }>;
   read(id?: EntryId | null): void;
+  /** Call it at each key: it is told every 3 s at most. */
   typing(): void;
   leave(): void;
 }
