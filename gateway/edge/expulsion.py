@@ -4,10 +4,11 @@ That nobody comes back while it stands is the door's business, and that of who j
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gateway.core.closes import Close
-from gateway.core.orders import Issued, Kick, Order, Token
+from gateway.core.names import RoomName
+from gateway.core.orders import Issued, Kick, Order, Target, Token
 from gateway.edge.context import Context
 from gateway.edge.listener import Listener
 from gateway.edge.wheel import Wheel
@@ -24,6 +25,7 @@ class Expulsion:
 
     def __init__(self, context: Context, wheel: Wheel) -> None:
         self._control = context.broker.control
+        self._watchers = context.watchers
         self._wheel = wheel
         self._keep = context.keep
         self._metrics = context.metrics
@@ -59,18 +61,20 @@ class Expulsion:
         tokens = {target.id for target in targets if isinstance(target, Token)}
         everybody |= "" in users
         kicks = {order.target: order.given / 1000 for order in heard if isinstance(order.target, Kick)}
+        rooms = _rooms((*targets, *self._control.standing.until) if everybody else targets)
         ended = 0
         for at, connection in enumerate(self._wheel.connections(), 1):
             grant = connection.grant
             if everybody or grant.user.id in users or grant.token_id in tokens:
-                ended += self._judge(connection, kicks)
+                ended += self._judge(connection, kicks, rooms.get(grant.user.id, ()))
             if at % LOOKED_AT_PER_TURN == 0 or ended >= ENDED_PER_TURN:
                 ended = 0
                 await asyncio.sleep(0)
 
-    def _judge(self, connection: Listener, kicks: Mapping[Kick, float]) -> int:
+    def _judge(self, connection: Listener, kicks: Mapping[Kick, float], rooms: Collection[RoomName]) -> int:
         """How many sessions and connections were ended. `kicks`: those just heard, and when they were given, Unix ms:
-        they count also where they are over by now, for who was there then."""
+        they count also where they are over by now, for who was there then. `rooms`: of which its user may be put out.
+        """
         if connection.closing is not None:
             return 0
         user, came_ms = connection.user.id, connection.opened_at_ms(self._control.now_ms())
@@ -82,10 +86,21 @@ class Expulsion:
             self._metrics.put_out += 1
             return 1
         ended = 0
-        for name, session in list(connection.sessions.items()):
+        for name in rooms:
             kicked = self._control.bars(connection.grant, name) or kicks.get(Kick(user, name), 0) > came_ms
             if kicked and connection.closing is None:
-                connection.dismiss(session, Close.KICKED)
-                ended += 1
+                self._watchers.unwatch(connection, (name,))
+                if name in connection.sessions:
+                    connection.dismiss(connection.sessions[name], Close.KICKED)
+                    ended += 1
         self._metrics.put_out += ended
         return ended
+
+
+def _rooms(targets: Iterable[Target]) -> Mapping[str, Collection[RoomName]]:
+    """Of which each user is put out."""
+    rooms: dict[str, set[RoomName]] = {}
+    for target in targets:
+        if isinstance(target, Kick) and target.room:
+            rooms.setdefault(target.user, set()).add(RoomName(target.room))
+    return rooms

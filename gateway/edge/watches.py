@@ -19,11 +19,11 @@ async def watch(connection: "Connection", context: Context, asked: list[v1.Watch
     """Each is answered by the tops of its rooms; by an error, behind them, where some of them can't be watched."""
     for request in asked:
         names, failed = await _names(context, request.rooms)
-        readable = [name for name in names if "r" in connection.rights.of(name)]
-        if len(readable) < len(names):
-            hidden = next(name for name in names if "r" not in connection.rights.of(name))
-            text = f"this user may not read {len(names) - len(readable)} of these rooms"
-            names, failed = readable, failed or _Failed("forbidden", text, hidden)
+        barred = {name: code for name in names if (code := _bars(connection, context, name)) is not None}
+        if barred:
+            names = [name for name in names if name not in barred]
+            one, code = next(iter(barred.items()))
+            failed = failed or _Failed(code, f"this user may not read {len(barred)} of these rooms", one)
         if connection.closing is not None:  # since it was told of the one before: nobody would forget what it watches
             return
         async with context.readers.asking(connection, names) as known:
@@ -55,6 +55,13 @@ class _Failed(NamedTuple):
     text: str
     # One of those that it is about; None: it is no room's name.
     room: RoomName | None = None
+
+
+def _bars(connection: "Connection", context: Context, name: RoomName) -> str | None:
+    """Why its growth is not for this user: an error's code; None: it is."""
+    if "r" not in connection.rights.of(name):
+        return "forbidden"
+    return None if context.broker.control.bars(connection.grant, name) is None else "kicked"
 
 
 async def _names(context: Context, rooms: list[str]) -> tuple[list[RoomName], _Failed | None]:
