@@ -4,7 +4,9 @@ there, and all of them hear it.
 
 import asyncio
 import getpass
+import json
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -22,6 +24,10 @@ from gateway.telemetry import logs
 
 # Of a user's id, a token's, and of who gave the order.
 WHO_CHARS_MAX = 256
+
+
+# Of bytes that are no UTF-8, as Python has them of a command line.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Failed(Exception):
@@ -79,8 +85,9 @@ def _revoke(given: Mapping[str, Any], settings: Settings) -> Ask:
 
 
 def _id(what: str, text: str) -> str:
-    if not 0 < len(text) <= WHO_CHARS_MAX or not text.isprintable():
-        raise SettingsError(f"{what} is an id of 1 to {WHO_CHARS_MAX} characters that can be printed")
+    """Any that a user, or a token, may have."""
+    if not 0 < len(text) <= WHO_CHARS_MAX or _SURROGATE.search(text):
+        raise SettingsError(f"{what} is an id: 1 to {WHO_CHARS_MAX} characters in UTF-8")
     return text
 
 
@@ -145,13 +152,18 @@ def _told(given: Given, settings: Settings) -> str:
 def _words(order: Order) -> str:
     target, stands = order.target, not order.lifted
     if isinstance(target, Kick):
-        return f"{target.user} {'is put out of' if stands else 'may come into'} {target.room or 'all rooms'}"
+        return f"{_printed(target.user)} {'is put out of' if stands else 'may come into'} {target.room or 'all rooms'}"
     if isinstance(target, Token):
-        return f"token {target.id} {'is' if stands else 'is not'} revoked"
-    whose = f"{target.user}'s" if target.user else "everybody's"
+        return f"token {_printed(target.id)} {'is' if stands else 'is not'} revoked"
+    whose = f"{_printed(target.user)}'s" if target.user else "everybody's"
     if not stands:
         return f"{whose} tokens are not revoked"
     return f"{whose} tokens issued before {_shown(order.until - target.life_s * 1000)} are revoked"
+
+
+def _printed(id: str) -> str:
+    """For a terminal, whatever is in it."""
+    return id if id.isprintable() else json.dumps(id)
 
 
 def _shown(ms: int) -> str:

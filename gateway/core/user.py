@@ -26,15 +26,16 @@ class User:
     __slots__ = ("guest", "id", "info", "json", "name")
 
     def __init__(self, id: str, name: str | None, info: bytes = b"null", *, guest: bool = False) -> None:
-        """`name` None, or empty as Django has it of who gave none: as the id. `info`: JSON, whatever the site wants its
-        pages to know. Raises BadUser."""
-        name = _BREAKS.sub("", name or id[:NAME_CHARS_MAX])
-        if not 0 < len(id) <= ID_CHARS_MAX:
-            raise BadUser(f"a user's id has 1 to {ID_CHARS_MAX} characters")
+        """`name` None, or empty as Django has it of who gave none: as the id. One that is too long is cut: people
+        choose their names, and must not be shut out by one. `info`: JSON, whatever the site wants its pages to know.
+        Raises BadUser."""
+        if not 0 < len(id) <= ID_CHARS_MAX or "\0" in id:  # no command line could name a NUL
+            raise BadUser(f"a user's id has 1 to {ID_CHARS_MAX} characters, none of them NUL")
+        name = _shown(name or "") or _shown(id)
         if guest != id.startswith(GUEST):
             raise BadUser(f"ids that begin with {GUEST} are of guests")
-        if not 0 < len(name) <= NAME_CHARS_MAX:
-            raise BadUser(f"a user's name has 1 to {NAME_CHARS_MAX} characters")
+        if not name:
+            raise BadUser("a user has a name, or at least an id, that can be seen")
         if len(info) > INFO_BYTES_MAX:
             raise BadUser(f"info has more than {INFO_BYTES_MAX} bytes")
         self.id = id
@@ -49,6 +50,10 @@ class User:
 
     def __repr__(self) -> str:
         return f"User({self.id!r})"
+
+
+def _shown(name: str) -> str:
+    return _BREAKS.sub("", name)[:NAME_CHARS_MAX].strip()
 
 
 def _nobody() -> User:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import socket
@@ -15,7 +16,8 @@ import pytest
 
 from deploy.pages import typed
 from gateway.broker.keys import Keys
-from gateway.core.orders import Issued, Kick, Target, Token
+from gateway.core.orders import Issued, Kick, Target, Token, decode_target
+from gateway.core.user import User
 from tests.cluster.conftest import QUICK, redis_only
 from tests.cluster.test_control_log import back, cut_off
 from tests.conftest import NodeFactory
@@ -132,6 +134,31 @@ async def test_a_kick_from_one_room_leaves_the_others(nodes: tuple[Node, Node], 
     await until(joins, "it may come again")
     await bob.say("hello")
     await many.hears("still here", "hello")
+
+
+async def test_who_is_kicked_watches_that_room_no_more(nodes: tuple[Node, Node], crowd: Crowd, broker: Broker) -> None:
+    """Its growth says that they talk in there, and when. The other rooms go on; so does watching when it is over."""
+    ann = await crowd.come(nodes[0], headers=pass_of("ann"))
+    bob = await crowd.join(nodes[1], "den", headers=pass_of("bob"))
+    await bob.ask("join", room="lobby")
+    await ann.ask("watch", rooms=["den", "lobby"])
+    await give(broker, Kick("ann", "den"))
+    await know(nodes, 1)
+    await until(lambda: watches(nodes[0], 1), "it watches one of the two")
+    for room in ("den", "lobby"):
+        await bob.ask("message", room=room, message="hi")
+    await ann.until(lambda: len(ann.of_type("tops")) > 1, "the other one grew")
+    assert ann.of_type("tops")[-1]["rooms"].keys() == {"lobby"}
+    await ann.ask("watch", rooms=["den", "lobby"])
+    (error,) = ann.of_type("error")
+    assert (error["code"], error["room"]) == ("kicked", "den")
+    await lift(broker, Kick("ann", "den"))
+    await know(nodes, 0)
+    assert "den" in (await ann.ask("watch", rooms=["den"]))["rooms"]
+
+
+async def watches(node: Node, rooms: int) -> bool:
+    return await node.metric("hiroba_rooms_watched") == rooms
 
 
 async def test_a_kick_from_all_rooms_ends_the_connection_for_its_time(
@@ -286,6 +313,24 @@ async def test_commands_put_out_and_take_back(nodes: tuple[Node, Node], crowd: C
         assert (told[0]["user"], told[0]["room"], told[1]["user"], told[2]["id"]) == ("bob", "lobby", "alice", "7f3c2a")
         assert all(line["by"].endswith(f"@{socket.gethostname()}") for line in told)
         assert [line["until"] is None for line in told] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize("user", ["zoë\u200d\ue000", "a\x1b[2J\nb", "x" * 128])
+async def test_any_id_that_a_user_may_have_can_be_named(broker: Broker, user: str) -> None:
+    """Whatever is in it: and what is printed of it clears no screen."""
+    User(user, None)
+    code, out, err = await hiroba("kick", user, broker=broker)
+    assert (code, err) == (0, "") and out.count("\n") == 1 and out.strip().isprintable()
+    async with broker.client() as client:
+        (member,) = [m for m in await client.zrange(KEYS.standing, 0, -1) if not m.startswith(b"@")]
+    assert decode_target(member) == Kick(user)
+
+
+async def test_what_is_no_id_is_refused_in_words(broker: Broker) -> None:
+    """Bytes that are no text can be on a command line, and in no token."""
+    for user in ("", "x" * 300, os.fsdecode(b"\xff")):
+        code, out, err = await hiroba("kick", user, broker=broker)
+        assert (code, out) == (2, "") and "USER is an id" in err and "Traceback" not in err
 
 
 async def test_a_command_says_what_it_could_not_do(broker: Broker) -> None:

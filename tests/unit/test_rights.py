@@ -71,14 +71,15 @@ def test_what_is_no_right_is_refused_whole(given: dict[str, str]) -> None:
     [
         ("", "x", b"null", False),
         ("x" * 129, "x", b"null", False),
-        ("7", "x" * (NAME_CHARS_MAX + 1), b"null", False),
+        ("a\0b", "x", b"null", False),
+        ("\n", None, b"null", False),
         ("7", "x", b"1" * (INFO_BYTES_MAX + 1), False),
         ("7", "\ud800", b"null", False),
         ("guest:7", "x", b"null", False),
         ("7", "x", b"null", True),
     ],
 )
-def test_who_is_no_user(id: str, name: str, info: bytes, guest: bool) -> None:
+def test_who_is_no_user(id: str, name: str | None, info: bytes, guest: bool) -> None:
     """Above all: no user has a guest's id, no guest a user's."""
     with pytest.raises(BadUser):
         User(id, name, info, guest=guest)
@@ -93,5 +94,10 @@ def test_a_user_is_told_without_what_only_pages_of_the_site_know() -> None:
 def test_a_name_can_not_end_a_line_nor_turn_it() -> None:
     """A page writes it before what somebody says: it must not look like what somebody else says."""
     assert User("7", "Ann\nBob: hi\u202e\u2028!").name == "AnnBob: hi!"
-    with pytest.raises(BadUser):
-        User("7", "\u202e\n")
+    assert User("7", "\u202e\n").name == "7"
+
+
+def test_a_name_that_is_too_long_shuts_nobody_out() -> None:
+    """At a site people write their own, and hear only that the site can't say who they are."""
+    assert User("7", "x" * (NAME_CHARS_MAX + 1)).name == "x" * NAME_CHARS_MAX
+    assert User("7", "  ").name == "7"
