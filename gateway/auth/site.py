@@ -102,8 +102,10 @@ class Site:
         return _result(await asyncio.shield(asking))
 
     def _key_of(self, visitor: Visitor) -> bytes:
+        """Of what the site may know them by: who brings neither, by the address."""
         keyed = hashlib.blake2b(key=self._key, digest_size=24)
-        for part in (visitor.cookie, visitor.authorization):
+        nameless = not (visitor.cookie or visitor.authorization)
+        for part in (visitor.cookie, visitor.authorization, visitor.address if nameless else ""):
             keyed.update(part.encode(errors="surrogateescape") + b"\0")
         return keyed.digest()
 

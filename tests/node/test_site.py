@@ -122,6 +122,23 @@ async def test_who_comes_back_at_once_is_asked_about_once(start_node: NodeFactor
     assert len(site.asked) == 2
 
 
+async def test_who_brings_nothing_is_known_by_their_address(start_node: NodeFactory, site: Site, crowd: Crowd) -> None:
+    """A site may let an office in by its address: what it says of one is not said of all who bring no cookie."""
+    node = await on(start_node, site, trusted_proxies="127.0.0.1/32")
+
+    async def by_address(request: web.Request) -> web.StreamResponse:
+        office = request.headers["X-Forwarded-For"] == "192.0.2.7"
+        return await (json_of(ANN) if office else json_of({}, 401))(request)
+
+    site.answer = by_address
+    office, elsewhere = {"X-Forwarded-For": "192.0.2.7"}, {"X-Forwarded-For": "192.0.2.8"}
+    assert (await crowd.refused(node, "r", headers=elsewhere))[0] == 401
+    await crowd.join(node, "r", headers=office)
+    assert (await crowd.refused(node, "r", headers=elsewhere))[0] == 401
+    await crowd.join(node, "r", headers=office)
+    assert len(site.asked) == 2, "of each the site's word is kept"
+
+
 async def storm(crowd: Crowd, node: Node, people: int) -> list[int]:
     """All come as fast as they can, each with a cookie of their own; the statuses of their handshakes."""
     connecting = asyncio.Semaphore(100)  # the kernel's queue is no part of this
@@ -173,6 +190,7 @@ FAULTS = {
     "id is a list": json_of({"user": {"id": [7]}}),
     "a guest's id": json_of({"user": {"id": "guest:1"}}),
     "much info": json_of({"user": {"id": 7, "info": "x" * 2_000}}),
+    "an id of nothing": json_of({"user": {"id": ""}}),
     "no such right": json_of({"user": {"id": 7}, "rooms": {"*": "rz"}}),
     "expires at a text": json_of({"user": {"id": 7}, "expires_at": "soon"}),
 }
