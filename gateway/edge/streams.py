@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from gateway.broker.errors import BrokerRefused
 from gateway.core import streams
 from gateway.core.closes import Close
 from gateway.core.entry import START, EntryId
@@ -175,6 +176,8 @@ async def _poll(edge: Edge, request: web.Request, room: Room, grant: Grant, page
                     await room.top_moved()
     except TimeoutError:
         pass
+    except BrokerRefused:
+        raise door.busy("broker", "the broker refuses to tell what the room has") from None
     finally:
         visit.on_lost = None
         edge.entering.discard(deadline)

@@ -4,6 +4,8 @@ import asyncio
 import signal
 from typing import Any
 
+import pytest
+
 from tests.conftest import NodeFactory
 from tests.node.conftest import redis_only
 from tests.support.broker import Broker
@@ -212,6 +214,29 @@ async def test_a_long_poll_in_vain_is_answered_within_ping_s_and_counts_no_more(
     again = await ask(crowd, node, "r", offset=answer.next, live="long-poll", cursor=cursor)
     assert again.status == 204 and int(again.headers["Stream-Cursor"]) > cursor, "no cache answers for ever"
     assert await node.metric("hiroba_connections") == 0
+
+
+@redis_only
+@pytest.mark.denied
+async def test_a_long_poll_that_the_broker_refuses_is_told_when_to_come_again(
+    broker: Broker, start_node: NodeFactory, crowd: Crowd
+) -> None:
+    """What was said has to be read from the log, for the node keeps nothing of it; and there it may not."""
+    node = await start_node(tail_bytes_max=1)
+    ann = await crowd.join(node, "r")
+    poll = asyncio.create_task(ask(crowd, node, "r", offset="now", live="long-poll"))
+
+    async def waits() -> bool:
+        return await node.metric("hiroba_wire_connections", wire="poll") == 1
+
+    await until(waits, "it waits")
+    async with broker.client() as redis:
+        await redis.execute_command("ACL", "SETUSER", "gateway", "-xrange")
+        await ann.say("hi")
+        answer = await poll
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "2"), answer
+        await redis.execute_command("ACL", "SETUSER", "gateway", "+xrange")
+    assert (await ask(crowd, node, "r", offset="-1")).messages == ["hi"]
 
 
 @redis_only
