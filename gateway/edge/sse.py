@@ -47,7 +47,8 @@ async def _chat(edge: Edge, request: web.Request, peer: str) -> web.StreamRespon
         headers = {**door.cors(edge, request), **door.preflight(METHODS, _TAKEN)}
         return web.Response(status=204, headers=headers)
     history = door.history_of(edge, request)
-    if request.method == "HEAD":
+    if request.method == "HEAD":  # told what a GET would be told, and let in nowhere
+        await door.admit(edge, request, name)
         return _whole(edge, request, b"")
     edge.came()
     try:

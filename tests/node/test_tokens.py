@@ -85,6 +85,15 @@ async def test_a_stream_takes_a_token_too(shared_node: Node) -> None:
         assert (await asked(shared_node, path.replace("chat/s", "chat/closed"), bearer(ours())))[0] == 403
 
 
+async def test_a_head_tells_who_may_not_come_in_what_a_get_would(shared_node: Node) -> None:
+    """Else a stranger is told that a stream is there for them, and of a token nothing."""
+    for path in ("/sse/chat/s/", "/streams/chat/s"):
+        closed = path.replace("chat/s", "chat/closed")
+        for url, headers, status in ((path, {}, 401), (closed, bearer(ours()), 403), (path, bearer(ours()), 200)):
+            async with aiohttp.ClientSession() as http, http.head(shared_node.url(url), headers=headers) as answer:
+                assert answer.status == status, url
+
+
 async def test_plain_goes_on_as_ever_and_is_told_no_user(shared_node: Node, crowd: Crowd) -> None:
     """The tutorial's page, with its site's cookie: what it hears has no key more."""
     old = await crowd.join(shared_node, "plain", "plain", headers={"Cookie": f"hiroba_token={ours()}"})
