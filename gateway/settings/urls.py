@@ -20,8 +20,11 @@ _NO_PAGES = {"ws", "wss", "file", "ftp"}
 _USERINFO = re.compile(r"://(?:(?!://)\S)*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:sentinel_|ssl_)?password=)[^&#\s]*", re.IGNORECASE)
 
-# A JWT (all begin with `{"` in base64url), and a secret as `token_keys` has it.
+# A JWT as libraries make it (it begins with `{"` in base64url), and a secret as `token_keys` has it.
 _SECRET = re.compile(r"(eyJ)[\w-]+\.[\w.-]*|(HS256:)(?!@)[^,\s'\"\]]+")
+# One that begins in another way, with a space say: three parts, of which HS256 has the shortest signature.
+_SIGNED = re.compile(r"(?<![\w-])[\w-]{12,}+\.[\w-]{12,}+\.[\w-]{43,}", re.ASCII)
+_SIGNED_CHARS_MIN = 12 + 1 + 12 + 1 + 43
 
 
 def masked(text: str) -> str:
@@ -31,6 +34,8 @@ def masked(text: str) -> str:
     whole. Costs one scan: a userinfo ends at white space or at the next `://` (`check_broker_url` refuses
     both inside one), so no input makes it quadratic.
     """
+    if len(text) >= _SIGNED_CHARS_MIN and "." in text:
+        text = _SIGNED.sub("***", text)
     if "eyJ" in text or "HS256:" in text:
         text = _SECRET.sub(lambda found: f"{found[1] or found[2]}***", text)
     if "://" not in text:

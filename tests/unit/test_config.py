@@ -1,5 +1,6 @@
 """Settings: every field from every source, precedence, errors in words, the pages made from the fields."""
 
+import base64
 import json
 import os
 import re
@@ -364,6 +365,18 @@ def test_a_url_is_shown_without_its_password(text: str, shown: str) -> None:
     assert masked(text) == shown
 
 
+@pytest.mark.parametrize("space", ["", " ", "\n", "\t\r\n  "])
+def test_a_token_is_masked_however_its_head_begins(space: str) -> None:
+    """Libraries write `{"` first; JSON allows spaces, before and behind the brace."""
+    for head in (f'{space}{{"alg":"HS256"}}', f'{{{space}"alg":"HS256"}}'):
+        parts = (head.encode(), b'{"sub":"7","exp":9999999999}', b"\xff" * 32)
+        said = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+        for text in (f"/ws/{said}/", f"hiroba.token.{said}, hiroba.v1", f"token={said}&a=b"):
+            assert not any(part in masked(text) for part in said.split(".")), masked(text)
+    host = "gateway-0.gateway-headless.chat-production.svc.cluster.local"
+    assert masked(host) == host
+
+
 @given(st.text(st.characters(codec="utf-8").filter(lambda char: not char.isspace()), min_size=1))
 def test_no_password_survives_masking(password: str) -> None:
     assume("://" not in f":{password}")  # refused as a broker's URL, see WRONG
@@ -394,7 +407,15 @@ def test_a_url_of_sentinels_is_read() -> None:
 @pytest.mark.timeout(20)
 def test_no_input_makes_masking_slow() -> None:
     """Clients choose paths that are logged; a quadratic scan of these would take hours."""
-    for text in ("a://" * 250_000, "://" + "a" * 1_000_000, "?password=" * 100_000 + "://", "@://" * 250_000):
+    for text in (
+        "a://" * 250_000,
+        "://" + "a" * 1_000_000,
+        "?password=" * 100_000 + "://",
+        "@://" * 250_000,
+        "a." * 500_000,
+        "a" * 999_999 + ".",
+        ("a" * 20 + ".") * 50_000,
+    ):
         masked(text)
 
 
