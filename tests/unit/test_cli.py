@@ -63,7 +63,7 @@ WRONG = [
     (["revoke", "ann", "--issued-before", "2999-01-01"], "hiroba: --issued-before '2999-01-01' is still to come"),
     (["revoke", "ann", "--issued-before", "1"], "hiroba: tokens issued before 1 have all expired"),
     (["revoke", "--token", "j", "--issued-before", "1"], "hiroba: --issued-before is said of a user's tokens"),
-    (["kick", ""], "hiroba: USER is an id of 1 to 256 characters that can be printed\n"),
+    (["kick", ""], "hiroba: USER is an id: 1 to 256 characters in UTF-8\n"),
     (["kick", "ann", "--room", "a b"], "hiroba: --room 'a b': a room name holds"),
     (["kick", "ann", "--for-s", "0"], "hiroba: --for-s is a number of seconds above 0; --lift takes a kick back\n"),
     (["kick", "ann", "--port", "1"], "hiroba: hiroba kick takes no --port; `hiroba kick --help` lists what there is\n"),
