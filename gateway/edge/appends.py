@@ -10,12 +10,9 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
-import aiohttp
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.broker.publish import Refusal
 from gateway.core import appends
@@ -26,7 +23,7 @@ from gateway.core.names import RoomName
 from gateway.core.streams import BadRequest, offset_of
 from gateway.core.user import Grant, User
 from gateway.core.wires import BadMessage
-from gateway.edge import door
+from gateway.edge import bodies, door
 from gateway.edge.door import Refused
 from gateway.edge.edge import Edge
 
@@ -36,10 +33,6 @@ REASONS = (
     "type", "encoding", "json", "empty", "too_long", "too_many", "slow", "broken", "rate", "appends", "producer",
     "stale", "gap", "sequence", "unsupported", "timeout", "unknown", "refused",
 )  # fmt: skip
-# How a body ends that does not come whole.
-_NOT_WHOLE = (aiohttp.ClientError, HttpProcessingError, web.RequestPayloadError, ConnectionError)
-# Of one that is not taken, so much is read: sixteen of what may be.
-PASSED_BYTES_MAX = 16 * 1024 * 1024
 # The id of the producer that what a PUT brings belongs to: no client has an empty one.
 _CREATION = Condition(Producer(b"", 0, 0))
 
@@ -88,34 +81,22 @@ class Appends:
                 door.check_orders(self._edge, grant, name)  # it may have come slowly
                 return condition.producer, await self._done(name, grant.user, taken, condition)
         except Refused:
-            await self._let_pass(request)
+            await bodies.let_pass(request, self.settings.close_s)
             raise
 
     # ---- what it brings ----
 
     async def _body(self, request: web.Request, held: "_Held") -> bytes:
         """Within handshake_timeout_s, and of all together at most append_queue_bytes_max."""
-        body = bytearray()
+        bytes_max = self.settings.append_bytes_max
         try:
-            async with asyncio.timeout(self.settings.handshake_timeout_s):
-                async for piece in request.content.iter_any():
-                    body += piece
-                    if len(body) > self.settings.append_bytes_max:
-                        raise _too_long(self.settings.append_bytes_max)
-                    held.grow(len(body))
+            return await bodies.read(request, bytes_max, self.settings.handshake_timeout_s, held.grow)
+        except bodies.TooLong:
+            raise _too_long(bytes_max) from None
         except TimeoutError:
             raise Refused(408, "slow", "the body did not come within handshake_timeout_s") from None
-        except _NOT_WHOLE:
+        except bodies.NOT_WHOLE:
             raise Refused(400, "broken", "the body is not whole") from None
-        return bytes(body)
-
-    async def _let_pass(self, request: web.Request) -> None:
-        """Read what is left of a body that is not taken: who still sends when we close is reset, and hears nothing."""
-        passed = 0
-        with suppress(*_NOT_WHOLE, TimeoutError):
-            async with asyncio.timeout(self.settings.close_s):
-                while passed < PASSED_BYTES_MAX and (piece := await request.content.readany()):
-                    passed += len(piece)
 
     def _taken(self, body: bytes, creates: bool) -> Taken | None:
         settings = self.settings
