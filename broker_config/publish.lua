@@ -3,18 +3,19 @@
 --
 -- KEYS[1]   the once key of the calling node: its last call's number and what that call returned
 -- KEYS[2…]  the logs that the call appends to, and what is known of their writers: of a producer epoch, sequence
---           number and id of its last bundle; a room's last Stream-Seq
+--           number and id of its last bundle; of a request that came with a key of its own a mark of what it was, `-`
+--           and the id of its bundle; a room's last Stream-Seq
 -- ARGV[1…6] call number; 1 if it was sent before, and the once key must be there (else 0); retention in one text:
 --           seconds, entries min, bytes min, entries max, bytes max; idle seconds, and how often that is renewed; once
 --           key's seconds
 -- ARGV[7]   what follows a log's key in the name of its doorbell's channel
 -- ARGV[8…]  per entry: index into KEYS, sender, user (JSON; empty: nobody with a name), message
 --           per bundle: `*`, index of the log, sender, user; index of its producer's key (0: it has none), epoch,
---           sequence number; index of the room's Stream-Seq (0: it has none), that; seconds for which both are kept;
---           how many messages, and they
+--           sequence number, or of its request's key, mark, `-`; index of the room's Stream-Seq (0: it has none), that;
+--           seconds for which both are kept; how many messages, and they
 --
 -- Returns one line per entry: its id `<ms>-<n>`, or `!` and the error; one per bundle, of which all is appended or
--- nothing: the id of its last entry, `!` and the error, or `=` and what its producer is told; and one more, `?` and a
+-- nothing: the id of its last entry, `!` and the error, or `=` and what who sent it is told; and one more, `?` and a
 -- sentence, where the server does not trim as it should; and one more, `-` and an error, where all is appended that can
 -- be, and something that belongs to it was denied (by an ACL). A number that was answered before returns the saved
 -- lines and appends nothing; a lower one is an error (STALE). So is a call that was sent before when the once key is
@@ -261,6 +262,11 @@ local function append_bundle(at)
   local function judged(key, epoch, seq)
     local last = redis.pcall('GET', key)
     if type(last) == 'table' then return '!' .. last.err end
+    if seq == '-' then -- a request: it was appended, or another one with its key was
+      local mark, id = (last or ''):match('^(%x+) %- (%S+)$')
+      return id and (mark == epoch and '=repeated 0 ' .. id or '=other') or nil
+    end
+    epoch, seq = tonumber(epoch), tonumber(seq)
     local last_epoch, last_seq, id = (last or ''):match('^(%d+) (%d+) (%S+)$')
     if not id then return seq > 0 and '=gap 0' or nil end
     last_epoch, last_seq = tonumber(last_epoch), tonumber(last_seq)
@@ -286,7 +292,7 @@ local function append_bundle(at)
   local epoch, seq, sequence_key, sequence = ARGV[at + 5], ARGV[at + 6], tonumber(ARGV[at + 7]), ARGV[at + 8]
   local kept_s, first = ARGV[at + 9], at + 11
   local behind = first + tonumber(ARGV[at + 10])
-  local told = producer > 0 and judged(KEYS[producer], tonumber(epoch), tonumber(seq))
+  local told = producer > 0 and judged(KEYS[producer], epoch, seq)
     or sequence_key > 0 and judged_sequence(KEYS[sequence_key], sequence)
   if told then
     lines[#lines + 1] = told

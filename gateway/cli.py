@@ -22,6 +22,7 @@ COMMANDS = {
     "node": "run one node: what a container runs",
     "broker": "make a broker what hiroba wants, or say where it is not",
     "token": "make a token for a user, or say what one is and whether it is good",
+    "keys": "make, list and revoke keys of the HTTP API",
     "config": "print every setting, its value and where it came from",
     "kick": "put a user out, of one room or of all, for a time",
     "revoke": "make tokens good no more: a user's, one, everybody's",
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
             return _broker(argv[1:])
         if argv[:1] == ["token"]:
             return _token(argv[1:])
+        if argv[:1] == ["keys"]:
+            return _keys(argv[1:])
         return _run(argv)
     except SettingsError as exc:
         print(f"hiroba: {exc}", file=sys.stderr)
@@ -112,6 +115,12 @@ def _token(argv: list[str]) -> int:
     from gateway.auth.command import main as token
 
     return token(argv, lambda config: load({}, config).settings)
+
+
+def _keys(argv: list[str]) -> int:
+    from gateway.keys import main as keys
+
+    return keys(argv, lambda flags, config: load(flags, config).settings)
 
 
 def _loadtest(argv: list[str]) -> int:

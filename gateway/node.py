@@ -39,8 +39,8 @@ from gateway.telemetry.clock import Clock
 # Python's own collector walks every connection again and again: half of the CPU in small rooms. Rarely is enough.
 GC_THRESHOLDS = (50_000, 20, 50)
 CONNECTIONS_MAX = 15_000
-# HTTP connections of the ops port: probes and scrapes, which come and go.
-OPS_VISITS_MAX = 32
+# HTTP connections of the ops port: probes and scrapes, which come and go, and the pools of those who use the API.
+OPS_VISITS_MAX = 256
 # Descriptors that are no WebSocket's: HTTP connections of both ports, and 96 for listeners, broker, files.
 DESCRIPTORS_SPARE = VISITS_SPARE + OPS_VISITS_MAX + 96
 

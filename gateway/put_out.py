@@ -103,7 +103,7 @@ def _moment(text: str) -> float:
 
 
 async def _give(ask: Ask, settings: Settings) -> str:
-    url = _url(settings)
+    url = broker_of(settings)
     within_s = settings.broker_timeout_s + settings.publish_timeout_s
     why = "no answer"
 
@@ -115,14 +115,14 @@ async def _give(ask: Ask, settings: Settings) -> str:
         try:
             async with asyncio.timeout(within_s):
                 target, until_ms, for_s, lift = ask
-                work = orders.lift(target, _by()) if lift else orders.give(target, until_ms, for_s, _by())
+                work = orders.lift(target, who()) if lift else orders.give(target, until_ms, for_s, who())
                 return _told(await work, settings)
         except TimeoutError:
             place = Endpoint(url, settings.broker_timeout_s)
             raise Failed(f"{place} did not take the order within {within_s:g} s ({why}): give it again") from None
 
 
-def _url(settings: Settings) -> str:
+def broker_of(settings: Settings) -> str:
     """The broker named, else the one that `hiroba up` runs in this directory, else a node's default."""
     socket_ = settings.data / "valkey.sock"
     if settings.broker_url is None and socket_.is_socket():
@@ -130,7 +130,8 @@ def _url(settings: Settings) -> str:
     return settings.broker_url or NODE_BROKER_URL
 
 
-def _by() -> str:
+def who() -> str:
+    """Who types this, as logs have it."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user has no name

@@ -10,11 +10,13 @@ from contextlib import suppress
 from typing import Any
 
 from gateway.broker import refusals
+from gateway.broker.answers import Answers
+from gateway.broker.api_keys import ApiKeys
 from gateway.broker.control import Control
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
 from gateway.broker.errors import BrokerGone, BrokerRefused
-from gateway.broker.feed import Feed, Follower
+from gateway.broker.feed import NOBODY, Feed, Follower
 from gateway.broker.groups import Groups, settled
 from gateway.broker.keys import Keys
 from gateway.broker.lanes import Lanes
@@ -32,6 +34,7 @@ from gateway.broker.tops import Tops
 from gateway.core.appends import Condition
 from gateway.core.entry import START, EntryId, entry_id, epoch_of
 from gateway.core.names import RoomName
+from gateway.core.paging import Page
 from gateway.settings.model import Settings
 from gateway.telemetry.clock import Clock
 from gateway.telemetry.metrics import Metrics
@@ -86,6 +89,8 @@ class Broker:
         followed = self._reader.feeds.__contains__
         self.tops = Tops(keys, self._doorbell, lanes.page, followed, settings, metrics)
         self.markers = Markers(keys, self._doorbell, lanes.page, settings, metrics)
+        self.api_keys = ApiKeys(keys, lanes.page)
+        self.answers = Answers(keys, lanes.page, settings)
         self._sweep = Sweep(
             self._reader,
             self._groups,
@@ -211,9 +216,34 @@ class Broker:
         if condition.producer is not None:
             id, epoch, seq = condition.producer
             keyed = keyed._replace(producer=self._keys.producer(room, id), epoch=epoch, seq=seq)
+        elif condition.once is not None:
+            key, mark = condition.once
+            kept_s = self._settings.idempotency_s
+            keyed = KeyedCondition(math.ceil(kept_s), self._keys.appended(room, key), mark, "-")
         if condition.sequence:
             keyed = keyed._replace(sequences=self._keys.sequence(room), sequence=condition.sequence)
         self.publisher.offer_bundle(self._keys.log(room), sender, user, body, messages, keyed, answer)
+
+    async def page(self, room: RoomName, before: EntryId | None, entries_max: int, bytes_max: int) -> Page:
+        """What a room's log has below `before`; None: its newest entries. Nobody need be in the room.
+
+        Waits for the broker as long as it takes: the caller brings a deadline. Raises BrokerRefused.
+        """
+        feed = Feed(self._keys.log(room), NOBODY, self._settings.message_bytes_max)
+        while True:
+            await self._lanes.page.up()
+            try:
+                async with self.reads.pages:
+                    known = before or await self._newest(feed)
+                    end = before or EntryId(known.ms, known.n + 1)
+                    return await self.reads.before(feed, end, known, entries_max, bytes_max)
+            except BrokerGone:
+                continue
+
+    async def _newest(self, feed: Feed) -> EntryId:
+        """START: there is no log."""
+        newest = await self._lanes.page.ask_master("XREVRANGE", feed.key, "+", "-", "COUNT", 1)
+        return entry_id(newest[0][0]) if newest else START
 
     async def has(self, feed: Feed, id: EntryId) -> bool:
         """Whether the log has an entry of this id. Raises BrokerGone, BrokerRefused."""
@@ -251,6 +281,7 @@ class Broker:
         keep("tops' sweep", self.tops.sweep())
         keep("markers", self.markers.run())
         keep("markers' proof", self.markers.prove())
+        keep("api keys", self.api_keys.run())
         # Before the road can be proven, so before anybody comes in.
         await self._insist("control", self._obey)
         keep("control", self.control.run())

@@ -47,3 +47,18 @@ class Feed(History):
     def doubt(self) -> None:
         """Put the group back and ask the log before the next read."""
         self.on(Event.DOUBT)
+
+
+class _Nobody:
+    def deliver(self, entries: list[Entry]) -> None:
+        raise AssertionError("nobody follows this log")
+
+    def lose(self, gap: Gap) -> None:
+        raise AssertionError("nobody follows this log")
+
+    def recent(self) -> Collection[EntryId]:
+        return ()
+
+
+# Of a log that is only asked for a page.
+NOBODY: Follower = _Nobody()

@@ -4,6 +4,9 @@
     PREFIX:{p}:once:<node>    string: number and answer of the node's last publish call
     PREFIX:{p}:producer:<room> <id>   string: what a producer appended last to the room (publish.lua)
     PREFIX:{p}:sequence:<room>   string: the last Stream-Seq of the room's Durable Stream
+    PREFIX:{p}:appended:<room> <key>   string: what a request with this Idempotency-Key appended (publish.lua)
+    PREFIX:{p}:asked:<key>    string: a mark of the request with this Idempotency-Key, and its answer once there is one
+    PREFIX:{p}:keys:api       hash: id -> what is known of a key of the API, JSON
     PREFIX:{p}:probe:<node>   stream: the log of the node's own liveness probe
     PREFIX:{p}:read:<user>    hash: room -> up to where this user has read, and a count (mark.lua)
     PREFIX:{p}:orders:control     stream: the control log, what all nodes must hear
@@ -39,6 +42,7 @@ class Keys:
         self.orders = self._key("control", "orders")
         self.standing = self._key("control", "standing")
         self.given = self._key("control", "given")
+        self.api_keys = self._key("api", "keys")
 
     def log(self, room: RoomName) -> bytes:
         """A room's log."""
@@ -55,6 +59,14 @@ class Keys:
     def sequence(self, room: RoomName) -> bytes:
         """The last Stream-Seq with which somebody wrote to a room."""
         return self._key(room, "sequence")
+
+    def appended(self, room: RoomName, key: str) -> bytes:
+        """What a request with this Idempotency-Key appended to a room."""
+        return self._key(room, "appended") + f" {key}".encode()
+
+    def asked(self, key: str) -> bytes:
+        """The request with this Idempotency-Key, and what was answered."""
+        return self._key(key, "asked")
 
     def probe(self, node: str) -> bytes:
         """The log that a node writes to and reads from, to prove the road."""

@@ -88,10 +88,11 @@ class KeyedCondition(NamedTuple):
 
     # How long the broker knows it, s.
     kept_s: int
-    # Where it keeps how far the producer is; empty: there is none. Epoch, and number within it: 0, 1, 2 …
+    # Where it keeps how far the producer is; empty: there is none. Epoch, and number within it: 0, 1, 2 … Or where it
+    # keeps what a request appended: that one's mark, and `-`.
     producer: bytes = b""
-    epoch: int = 0
-    seq: int = 0
+    epoch: int | str = 0
+    seq: int | str = 0
     # Where it keeps the room's last Stream-Seq; empty: there is none here.
     sequences: bytes = b""
     sequence: bytes = b""

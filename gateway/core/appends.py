@@ -27,11 +27,22 @@ class Producer(NamedTuple):
     seq: int
 
 
+class Once(NamedTuple):
+    """A request that may come again and is done once."""
+
+    # Whose it is, and what they call it.
+    key: str
+    # What it was, in hexadecimal digits: another one with this key is refused.
+    mark: str
+
+
 class Condition(NamedTuple):
-    """What a request must follow to be appended: its producer's last one, the room's last Stream-Seq; None: nothing."""
+    """What a request must follow to be appended: its producer's last one, the room's last Stream-Seq; and that it was
+    not appended before. None: nothing."""
 
     producer: Producer | None = None
     sequence: bytes | None = None
+    once: Once | None = None
 
 
 def sequence(text: str | None) -> bytes | None:
@@ -77,7 +88,7 @@ def messages(body: bytes) -> list[msgspec.Raw]:
 
 
 class Told(NamedTuple):
-    """What publish.lua tells somebody whose bundle does not follow what it must."""
+    """What publish.lua tells somebody whose bundle does not follow what it must, or is there already."""
 
     word: str
     number: int

@@ -196,18 +196,28 @@ class Limits(Section):
     publish_queue_bytes_max: Count = 64 * 1024 * 1024
     """Bytes waiting in a node's publisher, counted as `publish_queue_entries_max` is."""
     append_bytes_max: Count = 1_048_576
-    """Bytes of one request that appends to a Durable Stream; a larger one is answered 413. What the published clients
-    put into one; each of its messages is under `message_bytes_max`."""
+    """Bytes of one request that appends to a Durable Stream, or of the HTTP API; a larger one is answered 413. What the
+    published clients put into one; each of its messages is under `message_bytes_max`."""
     append_messages_max: int = Field(default=1_000, ge=1, le=1_024)
-    """Messages of one request that appends to a Durable Stream; with more it is answered 413. They go to the broker in
-    one call, which holds it for some 15 ms."""
+    """Messages of one request that appends to a Durable Stream, or of one of the HTTP API (`batch`, `broadcast`); with
+    more it is answered 413. They go to the broker in one call, which holds it for some 15 ms."""
     append_queue_bytes_max: Count = 16 * 1024 * 1024
     """Bytes of all requests that append to Durable Streams and are not answered yet, each counted as
-    `message_weight_bytes` at least; above it one more is answered 503. Sixteen of the largest."""
+    `message_weight_bytes` at least; above it one more is answered 503. Sixteen of the largest. As many for the HTTP
+    API."""
     appenders_max: Count = 10_000
     """Addresses whose rate is remembered at Durable Streams, where one address is what one connection is for sockets:
     `messages_per_s`, `messages_burst` and `message_weight_bytes` hold for it, above that it is answered 429. Who was
     silent longest is forgotten."""
+    api_requests_max: Count = 128
+    """Requests of the HTTP API under way at once on one node; one more is answered 503. Half of the connections that
+    its port takes, so that probes and scrapes always find a place."""
+    api_wrong_keys_per_minute: Count = 20
+    """Wrong keys that one address may send to the HTTP API; above it wrong ones are answered 429. A right one always
+    opens. Who deploys the wrong one tries a few times; a key has 256 bits, so that guessing is hopeless anyway."""
+    idempotency_s: Seconds = 300.0
+    """So long the broker knows a request of the HTTP API that came with an Idempotency-Key, and its answer: sent again,
+    it is not done again. Each costs the broker some 300 bytes. Longer than clients try again."""
     producer_ttl_s: Seconds = 86_400.0
     """So long after its last request the broker knows how far a producer of a Durable Stream is, and takes no message
     of it twice. Longer than anybody tries again; each costs the broker some 200 bytes."""

@@ -20,8 +20,9 @@ _NO_PAGES = {"ws", "wss", "file", "ftp"}
 _USERINFO = re.compile(r"://(?:(?!://)\S)*@")
 _QUERY_PASSWORD = re.compile(r"([?&](?:sentinel_|ssl_)?password=)[^&#\s]*", re.IGNORECASE)
 
-# A JWT as libraries make it (it begins with `{"` in base64url), and a secret as `token_keys` has it.
-_SECRET = re.compile(r"(eyJ)[\w-]+\.[\w.-]*|(HS256:)(?!@)[^,\s'\"\]]+")
+# A JWT as libraries make it (it begins with `{"` in base64url), a secret as `token_keys` has it, and a key of the API
+# behind its id.
+_SECRET = re.compile(r"(eyJ)[\w-]+\.[\w.-]*|(HS256:)(?!@)[^,\s'\"\]]+|(hiroba_[0-9a-f]{8}_)[\w-]+")
 # One that begins in another way, with a space say: three parts, of which HS256 has the shortest signature.
 _SIGNED = re.compile(r"(?<![\w-])[\w-]{12,}+\.[\w-]{12,}+\.[\w-]{43,}", re.ASCII)
 _SIGNED_CHARS_MIN = 12 + 1 + 12 + 1 + 43
@@ -36,8 +37,8 @@ def masked(text: str) -> str:
     """
     if len(text) >= _SIGNED_CHARS_MIN and "." in text:
         text = _SIGNED.sub("***", text)
-    if "eyJ" in text or "HS256:" in text:
-        text = _SECRET.sub(lambda found: f"{found[1] or found[2]}***", text)
+    if "eyJ" in text or "HS256:" in text or "hiroba_" in text:
+        text = _SECRET.sub(lambda found: f"{found[1] or found[2] or found[3]}***", text)
     if "://" not in text:
         return text
     return _QUERY_PASSWORD.sub(r"\1***", _USERINFO.sub(_hide, text))

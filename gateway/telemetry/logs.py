@@ -31,6 +31,8 @@ from gateway.telemetry.repeats import Repeats
 
 # The event of the line that says what somebody ordered (broker/control.py).
 ORDER = "order"
+# The event of the line that says what was done by the API, and with whose key.
+AUDIT = "api"
 # Tells apart, in the renderers, what was logged by `access`.
 _HTTP, _WEBSOCKET, _SSE, _STREAM = "http", "websocket", "sse", "stream"
 _ACCESS = (_HTTP, _WEBSOCKET, _SSE, _STREAM)
@@ -109,11 +111,11 @@ access = Access()
 
 
 def _bounded(repeats: Repeats) -> Processor:
-    """All lines but those of `access` and of orders: there is one for each connection, request or order, and each is
-    somebody's."""
+    """All lines but those of `access`, of orders and of the audit: there is one for each connection, request or order,
+    and each is somebody's."""
 
     def bounded(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        return event if event.get("event") in (*_ACCESS, ORDER) else repeats(logger, method, event)
+        return event if event.get("event") in (*_ACCESS, ORDER, AUDIT) else repeats(logger, method, event)
 
     return bounded
 

@@ -155,6 +155,7 @@ GAUGES = (
     ("lag_s", "hiroba_lag_seconds", "Age of what this node has not read yet, worst of the last sample of rooms."),
 )
 
+# The third is the label; two of them, and their values, stand with a space between.
 LABELLED = (
     ("publishes_refused", "hiroba_publishes_refused", "reason", "Publishes that got no id: timeout, unknown, refused."),
     ("closes", "hiroba_closes", "reason", "Connections ended, by reason (docs/protocol.md)."),
@@ -181,6 +182,7 @@ LABELLED = (
         "What came on a port and was no HTTP request: head (431, above head_bytes_max), malformed (400).",
     ),
     ("broker_reconnects", "hiroba_broker_reconnects", "lane", "Broken or failed connections to the broker, by lane."),
+    ("api_requests", "hiroba_api_requests", "operation status", "Requests of the HTTP API, by operation and status."),
 )
 
 # Gauges with a label: attribute, metric, label, the sentence.
@@ -270,6 +272,7 @@ class Metrics:
     orders: Counter[str]
     nonsense: Counter[str]
     site_answers: Counter[str]
+    api_requests: Counter[str]
     publish_latency: Histogram
     delivery_latency: Histogram
     publish_batch: Histogram
@@ -322,9 +325,10 @@ class NodeCollector(Collector):
         for attribute, name, text in COUNTERS:
             yield CounterMetricFamily(name, text, value=getattr(self._metrics, attribute))
         for attribute, name, label, text in LABELLED:
-            family = CounterMetricFamily(name, text, labels=[label])
+            labels = label.split()
+            family = CounterMetricFamily(name, text, labels=labels)
             for value, count in getattr(self._metrics, attribute).items():
-                family.add_metric([value], count)
+                family.add_metric(value.split() if len(labels) > 1 else [value], count)
             yield family
         for attribute, name, text, _ in HISTOGRAMS:
             yield getattr(self._metrics, attribute).family(name, text)

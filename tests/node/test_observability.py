@@ -35,6 +35,7 @@ GAUGES = {
     "hiroba_process_resident_bytes",
     "hiroba_process_open_descriptors",
 }
+LABELS = {"reason", "what", "lane", "wire", "code", "kind", "operation", "status", "le", "version", "python", "node"}
 
 
 async def test_every_metric_is_there_with_a_sentence_and_no_rooms_name(shared_node: Node, crowd: Crowd) -> None:
@@ -55,7 +56,7 @@ async def test_every_metric_is_there_with_a_sentence_and_no_rooms_name(shared_no
     for name, family in families.items():
         assert len(family.documentation) > 10, name
         labels = {label for sample in family.samples for label in sample.labels}
-        assert labels <= {"reason", "what", "lane", "wire", "code", "kind", "le", "version", "python", "node"}, name
+        assert labels <= LABELS, name
     assert "secretplans" not in text
     assert families["hiroba_build_info"].samples[0].labels["version"]
 
