@@ -76,22 +76,50 @@ async def test_a_clock_that_is_set_back_keeps_the_order(node: Node, window: Wind
         await shows(alice, "first\nsecond\n")
 
 
+# Another room of the same page, and what is said there once it is joined.
+OTHER = """async () => {
+  const { Hiroba } = await import("/static/client/index.js");
+  window.room = new Hiroba("/").join("other");
+  await new Promise((joined) => room.on("joined", joined));
+  room.send("hello");
+}"""
+
+
 async def test_a_room_left_while_its_text_is_written_down_complains_of_nothing(
     node: Node, window: WindowFactory
 ) -> None:
     """And the text is kept for whoever joins the room next."""
     alice = await window()
     await enter(alice, node.url("/chat/lobby/"))
-    other = """async () => {
-      const { Hiroba } = await import("/static/client/index.js");
-      const room = new Hiroba("/").join("other");
-      await new Promise((joined) => room.on("joined", joined));
-      const { state } = room.send("hello");
-      room.leave();
-      return state;
-    }"""
-    assert await alice.evaluate(other) == "sent"
+    await alice.evaluate("""() => {
+      const { put } = IDBObjectStore.prototype;
+      IDBObjectStore.prototype.put = function (item) {
+        if (item.state === "sent") room.leave();
+        return put.call(this, item);
+      };
+    }""")
+    await alice.evaluate(OTHER)
     await kept(alice, ["hello", "sent"])
+
+
+async def test_a_room_left_before_it_is_known_whether_anything_can_be_kept_keeps_its_text(
+    node: Node, window: WindowFactory
+) -> None:
+    """Said and left at once, on a slow machine: the storage had not answered yet, and the text was lost."""
+    alice = await window()
+    await enter(alice, node.url("/chat/lobby/"))
+    await alice.evaluate("""() => {
+      const { request } = LockManager.prototype;
+      const answering = new Promise((answer) => { window.answer = answer; });
+      LockManager.prototype.request = async function (...asked) {
+        await answering;
+        return request.apply(this, asked);
+      };
+    }""")
+    await alice.evaluate(OTHER)
+    await alice.evaluate("room.leave()")
+    await alice.evaluate("answer()")
+    await kept(alice, ["hello", "waiting"])
 
 
 async def test_what_can_no_longer_be_written_down_is_not_kept_as_unsent(node: Node, window: WindowFactory) -> None:

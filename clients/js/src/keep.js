@@ -24,6 +24,7 @@ export class Keep {
   #database = null;
   #channel = null;
   #adopted;
+  #started;
   // The owners whose locks we wait for, or have.
   #sought = new Set();
   #end = new AbortController();
@@ -36,8 +37,12 @@ export class Keep {
   }
 
   // `ready()` is told once; `adopted(records)` whenever an owner is gone and we have its items.
-  async start(ready, adopted) {
+  start(ready, adopted) {
     this.#adopted = adopted;
+    this.#started = this.#start(ready);
+  }
+
+  async #start(ready) {
     let records = [];
     try {
       this.#database = await (database ??= opened());
@@ -49,7 +54,6 @@ export class Keep {
       // Storage is blocked, or full, or silent, or the page is going away: messages live as long as the page.
       this.#database = null;
     }
-    if (this.#end.signal.aborted) return;
     this.ready = true;
     ready();
     for (const { key } of records) this.#seek(key[2]);
@@ -80,7 +84,9 @@ export class Keep {
     }
   }
 
-  close() {
+  // Once it is known whether anything can be kept: what was said before is kept too.
+  async close() {
+    await this.#started;
     this.#end.abort();
     this.#channel?.close();
     this.#channel = this.#database = null;
