@@ -1,11 +1,16 @@
 """Fixtures of all tests: brokers, nodes, the loop they run on, and the logs that a failure shows."""
 
 import asyncio
+import contextlib
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 
 import hypothesis
 import pytest
+import pytest_timeout
 import uvloop
 
 from tests.support import process, watched
@@ -29,6 +34,30 @@ def pytest_asyncio_loop_factories(
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tests run on the loop that nodes run on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> Generator[None, object, object]:
+    """A test that waits for ever ends at its `timeout`, on uvloop too, and says where it waited.
+
+    pytest-timeout raises in its signal's handler. uvloop runs that as one of its callbacks, of which it only logs the
+    errors, and waits on; SystemExit ends it.
+    """
+    set_by = yield
+    theirs = signal.getsignal(signal.SIGALRM)
+
+    def over(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(RuntimeError):  # no loop
+            for task in asyncio.all_tasks():
+                task.print_stack(file=sys.stderr)
+        try:
+            theirs(number, frame)
+        except pytest.fail.Exception as exc:
+            raise SystemExit(exc.msg) from exc
+
+    if callable(theirs):
+        signal.signal(signal.SIGALRM, over)
+    return set_by
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import gateway
 from tests.conftest import BrokerFactory, NodeFactory
 from tests.support.broker import Broker
 from tests.support.ports import free_ports, is_free
+from tests.support.process import Process
 from tests.support.proxy import Proxy
 from tests.support.until import until
 
@@ -114,3 +116,14 @@ async def test_a_node_is_ready_counts_and_ends(start_node: NodeFactory) -> None:
     await node.start()
     await node.kill()
     assert any("stopped" in line for line in node.lines())
+
+
+async def test_a_test_that_waits_for_ever_ends_at_its_timeout(tmp_path: Path) -> None:
+    """uvloop took the timeout for a callback's error, logged it and waited on: one test would hold the whole run."""
+    (tmp_path / "test_it.py").write_text("import asyncio\n\nasync def test_it():\n    await asyncio.Event().wait()\n")
+    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", "pyproject.toml", "--timeout", "1"]
+    child = Process("pytest", [*command, "-p", "no:cacheprovider", str(tmp_path)], tmp_path / "pytest.log")
+    child.spawn()
+    assert await child.ended(60) == 1
+    assert "Timeout (>1.0s)" in child.tail(2), child.tail()
+    assert any("await asyncio.Event().wait()" in line for line in child.lines()), "where it waited"
