@@ -38,6 +38,8 @@ class Work:
     churn: int = 0
     inflight: int = 64
     deflate: bool = False
+    # A file with a token for each connection, a line each; None: nobody says who they are.
+    tokens: str | None = None
 
     @property
     def sessions(self) -> int:
@@ -51,7 +53,7 @@ class Work:
         for name, value in vars(self).items():
             if value is True:
                 flags.append(f"--{name}")
-            elif value is not False:
+            elif value is not False and value is not None:
                 flags += ["--" + name.replace("_", "-"), f"{value:g}" if isinstance(value, float) else str(value)]
         return flags
 

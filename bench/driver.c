@@ -201,13 +201,28 @@ static void say_goodbye(void) {
     } while (left && now_ns() < until);
 }
 
+static void read_tokens(void) {
+    FILE *file = fopen(set.tokens, "r");
+    if (!file) fail("%s: %s", set.tokens, strerror(errno));
+    char *line = NULL;
+    size_t size = 0;
+    while (getline(&line, &size, file) > 0) {
+        line[strcspn(line, "\n")] = 0;
+        tokens = grown(tokens, ((size_t)tokens_count + 1) * sizeof *tokens);
+        tokens[tokens_count++] = line;
+        line = NULL, size = 0;
+    }
+    fclose(file);
+    if (!tokens_count) fail("%s has no token", set.tokens);
+}
+
 static void read_options(int argc, char **argv) {
     static const struct option options[] = {
         {"port", 1, 0, 'p'}, {"rooms", 1, 0, 'r'}, {"members", 1, 0, 'm'}, {"speakers", 1, 0, 's'},
         {"rate", 1, 0, 'R'}, {"seconds", 1, 0, 't'}, {"warm", 1, 0, 'w'}, {"settle", 1, 0, 'S'},
         {"drain", 1, 0, 'd'}, {"quiet", 1, 0, 'q'}, {"bytes", 1, 0, 'b'}, {"prefix", 1, 0, 'x'},
         {"stalled", 1, 0, 'l'}, {"receive-bytes", 1, 0, 'B'}, {"churn", 1, 0, 'c'}, {"inflight", 1, 0, 'i'},
-        {"deflate", 0, 0, 'z'}, {0, 0, 0, 0}};
+        {"deflate", 0, 0, 'z'}, {"tokens", 1, 0, 'k'}, {0, 0, 0, 0}};
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
         case 'p': set.port = atoi(optarg); break;
@@ -227,6 +242,7 @@ static void read_options(int argc, char **argv) {
         case 'c': set.churn = atoi(optarg); break;
         case 'i': set.inflight = atoi(optarg); break;
         case 'z': set.deflate = 1; break;
+        case 'k': set.tokens = optarg; break;
         default: exit(2);
         }
     }
@@ -241,6 +257,7 @@ static void read_options(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     read_options(argc, argv);
+    if (set.tokens) read_tokens();
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_TIMERSLACK, 1000UL); /* 1 us; the default 50 us would be in every latency */
     run_id = (uint32_t)now_ns() * 2654435761u;

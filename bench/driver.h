@@ -48,9 +48,13 @@ struct conn {
 static struct {
     int port, rooms, members, speakers, bytes, stalled, receive_bytes, churn, inflight, deflate;
     double rate, seconds, warm_s, settle_s, drain_s, quiet_s;
-    const char *prefix;
+    const char *prefix, *tokens;
 } set = {.rooms = 1, .members = 2, .speakers = 10, .bytes = 128, .inflight = 64, .seconds = 5, .warm_s = 1,
          .settle_s = 1, .drain_s = 60, .quiet_s = 5, .prefix = "bench"};
+
+/* Of set.tokens, a line each: connection i brings line i, behind the last the first again. */
+static char **tokens;
+static int tokens_count;
 
 static int poller;
 static uint32_t run_id;

@@ -1,7 +1,7 @@
 """Where the rows are measured: starts the servers, drives them, keeps every run, and judges each by one measure."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,10 +36,11 @@ class Lab:
         self._started = 0
 
     @contextmanager
-    def node(self, shipped_conf: bool = False) -> Iterator[Server]:
-        """A fresh node on a fresh broker."""
+    def node(self, shipped_conf: bool = False, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+        """A fresh node on a fresh broker; `settings` of the node as variables."""
         self._started += 1
-        with servers.node(self._directory / f"node{self._started}", shipped_conf) as server:
+        directory = self._directory / f"node{self._started}"
+        with servers.node(directory, shipped_conf, settings=settings) as server:
             yield server
 
     @contextmanager

@@ -169,13 +169,16 @@ static void on_connected(struct conn *c) {
     socklen_t length = sizeof error;
     getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &length);
     if (error) fail("connect: %s", strerror(error));
-    char *at = out_space(c, 512);
+    const char *token = tokens_count ? tokens[c->index % tokens_count] : "";
+    size_t space = 600 + strlen(token);
+    char *at = out_space(c, space);
     c->out_size += (size_t)snprintf(
-        at, 512,
+        at, space,
         "GET /ws/chat/%s_%d/ HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n%s\r\n",
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n%s%s%s%s\r\n",
         set.prefix, (int)c->member.room->number, set.port, KEY,
-        set.deflate ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" : "");
+        set.deflate ? "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n" : "",
+        tokens_count ? "Authorization: Bearer " : "", token, tokens_count ? "\r\n" : "");
     c->state = SHAKING;
     c->polled = 0;
     poll_for(c);

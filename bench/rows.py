@@ -19,6 +19,7 @@ DISTURBED_TRIES = 3  # what breaks beside other programs may hold alone
 ONE_ROOM = Work(members=500, rate=100)
 MANY_ROOMS = Work(rooms=200, members=5, rate=2000)
 IDLE = Work(rooms=100, members=50, seconds=20.0, warm=5.0)
+STORM = Work(rooms=100, members=30, inflight=1000, seconds=0)
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _idle(deflate: bool) -> Callable[[Lab, Row], None]:
 
 def _storm(lab: Lab, row: Row) -> None:
     """3,000 handshakes as fast as they come."""
-    work = Work(rooms=100, members=30, inflight=1000, seconds=0)
+    work = STORM
     with lab.floor() as server:
         floor = lab.drive(row, work, server)
     with lab.node() as server:

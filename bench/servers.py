@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -25,6 +25,7 @@ STOP_S = 5.0
 NODE_FLAGS = ("--messages-per-s", "0")
 GATEWAY = (sys.executable, "-m", "gateway")
 _PR_SET_PDEATHSIG = 1
+_NONE: Mapping[str, str] = {}
 _libc = ctypes.CDLL(None)
 
 
@@ -65,14 +66,23 @@ def floor(program: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def node(directory: Path, shipped_conf: bool = False, program: Sequence[str] = GATEWAY) -> Iterator[Server]:
-    """A node on a broker of its own; with `shipped_conf` the broker runs broker_config/valkey.conf."""
+def node(
+    directory: Path,
+    shipped_conf: bool = False,
+    program: Sequence[str] = GATEWAY,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """A node on a broker of its own; with `shipped_conf` the broker runs broker_config/valkey.conf. `settings`: of the
+    node, as variables."""
     directory.mkdir(parents=True)
     port, ops_port, log = free_port(), free_port(), directory / "node.log"
     argv = [*program, "node", "--port", str(port), "--ops-port", str(ops_port)]
     with _broker(directory, shipped_conf) as (broker_port, broker_pid), log.open("wb") as output:
         argv += ["--broker", f"redis://127.0.0.1:{broker_port}/0", *NODE_FLAGS]
-        with _process(argv, output, log) as child, contextlib.closing(redis.Redis(port=broker_port)) as asker:
+        with (
+            _process(argv, output, log, settings or _NONE) as child,
+            contextlib.closing(redis.Redis(port=broker_port)) as asker,
+        ):
             _await_ready(child, ops_port, log)
             yield Server(port, {"node": child.pid, "broker": broker_pid}, ops_port, asker)
 
@@ -187,14 +197,14 @@ def pin_and_die_with_us(core: int) -> None:
 
 @contextlib.contextmanager
 def _process(
-    argv: Sequence[str], output: IO[bytes] | int, log: Path | None = None
+    argv: Sequence[str], output: IO[bytes] | int, log: Path | None = None, more: Mapping[str, str] = _NONE
 ) -> Iterator["subprocess.Popen[bytes]"]:
     child = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT if log else None,
-        env=environment(),
+        env={**environment(), **more},
         cwd=HERE.parent,
         preexec_fn=lambda: pin_and_die_with_us(SERVER_CORE),  # noqa: PLW1509 - two system calls, no lock taken
     )
