@@ -3,7 +3,6 @@
 import secrets
 from typing import NamedTuple
 
-from gateway.auth.asking import Asker
 from gateway.auth.denied import Denied
 from gateway.auth.guests import Guests
 from gateway.auth.jwks import Jwks
@@ -13,6 +12,7 @@ from gateway.auth.tokens import Tokens
 from gateway.core.rights import Rights
 from gateway.core.user import Grant
 from gateway.settings.model import Settings, SettingsError
+from gateway.site.asking import Asker
 from gateway.telemetry.metrics import Metrics
 
 # Of the URL's keys: one question at a time.

@@ -6,9 +6,9 @@ import time
 
 import structlog
 
-from gateway.auth.asking import Asker, Unanswered
 from gateway.auth.denied import Denied
 from gateway.auth.keys import BadKey, Key, keys_in
+from gateway.site.asking import Asker, Unanswered
 
 # Between two questions, whatever tokens come: anybody can invent a `kid`.
 ASK_AGAIN_S = 5.0

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from gateway.auth.asking import Asker, Unanswered
-from gateway.auth.breaker import Breaker
 from gateway.auth.denied import Denied
 from gateway.core.rights import BadRights, Rights
 from gateway.core.user import BadUser, Grant, User
 from gateway.settings.model import Settings
+from gateway.site.asking import Asker, Unanswered
+from gateway.site.breaker import Breaker
 from gateway.telemetry.metrics import Metrics
 
 # Failures in a row after which the site is left in peace, and for how long.

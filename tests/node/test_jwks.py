@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.auth import jwks
-from gateway.auth.asking import Asker
 from gateway.auth.denied import Denied
 from gateway.auth.jwks import Jwks
+from gateway.site.asking import Asker
 from tests.conftest import NodeFactory
 from tests.node.conftest import redis_only
 from tests.support.client import Crowd

@@ -2,11 +2,11 @@
 
 import pytest
 
-from gateway.auth.asking import Asker
-from gateway.auth.breaker import Breaker
 from gateway.auth.denied import Denied
 from gateway.auth.site import FAILURES_MAX, KNOWN_BYTES, Site, Visitor
 from gateway.settings.model import Settings
+from gateway.site.asking import Asker
+from gateway.site.breaker import Breaker
 from gateway.telemetry.metrics import Metrics
 from tests.support.site import Site as RealSite
 from tests.support.site import json_of, text_of
