@@ -221,6 +221,7 @@ class Node:
             ("hiroba_rooms_watched", "Rooms whose growth this node listens for.", lambda: len(self.broker.tops.rooms)),
             ("hiroba_watchers", "Connections that watch rooms.", lambda: len(self.watchers)),
             ("hiroba_readers", "Users of whom this node hears what they have read.", lambda: len(self.readers)),
+            ("hiroba_rooms_typing", "Rooms in which somebody types, or did just now.", lambda: len(self.hub.typing)),
             ("hiroba_markers_waiting", "Read markers on their way to the broker.", self.broker.markers.waiting),
             (
                 "hiroba_orders_standing",

@@ -31,6 +31,7 @@ from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry
 from gateway.broker.sweep import Sweep
 from gateway.broker.tops import Tops
+from gateway.broker.whispers import Whispers
 from gateway.core.appends import Condition
 from gateway.core.entry import START, EntryId, entry_id, epoch_of
 from gateway.core.names import RoomName
@@ -91,6 +92,7 @@ class Broker:
         self.markers = Markers(keys, self._doorbell, lanes.page, settings, metrics)
         self.api_keys = ApiKeys(keys, lanes.page)
         self.answers = Answers(keys, lanes.page, settings)
+        self.whispers = Whispers(keys, self._doorbell, lanes.publish, settings, metrics)
         self._sweep = Sweep(
             self._reader,
             self._groups,
@@ -170,6 +172,7 @@ class Broker:
         self._reader.ring(key, bell)
         self.tops.ring(key, bell)
         self.markers.ring(key, bell)
+        self.whispers.ring(key, bell)
 
     def _listens(self, channel: bytes) -> None:
         key = self._keys.rung(channel)

@@ -12,6 +12,7 @@
     PREFIX:{p}:orders:control     stream: the control log, what all nodes must hear
     PREFIX:{p}:standing:control   sorted set: order that stands -> until when, broker's clock, ms (order.lua)
     PREFIX:{p}:given:control      sorted set: the same -> when it was given, µs
+    PREFIX:{p}:typing:<room>      no key, but a channel: who types in the room (whispers.py)
     PREFIX:nodes              sorted set: node id -> broker's clock at its last heartbeat, ms
 
 A log's doorbell is the sharded pub/sub channel of the log's name, with ` db<N>` behind it where the database is not 0:
@@ -76,8 +77,12 @@ class Keys:
         """Up to where a user has read, room by room."""
         return self._key(quote(user, safe=""), "read")
 
+    def typing(self, room: RoomName) -> bytes:
+        """Who types in a room: there is nothing under this name but its channel."""
+        return self._key(room, "typing")
+
     def channel(self, key: bytes) -> bytes:
-        """The channel of a log's doorbell, or of a user's markers."""
+        """The channel of a log's doorbell, of a user's markers, of who types in a room."""
         return key + self.channel_tail
 
     def rung(self, channel: bytes) -> bytes:

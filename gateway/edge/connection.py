@@ -15,7 +15,7 @@ from gateway.core.entry import entry_id
 from gateway.core.inbound import Frame, Opcode
 from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.user import Grant
-from gateway.core.wires import Asked, BadMessage, Ping, Ref, Said, Wire, v1
+from gateway.core.wires import Asked, BadMessage, Ping, Ref, Said, Types, Wire, v1
 from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES, Intake
 from gateway.edge.listener import Listener
@@ -125,6 +125,8 @@ class Connection(Listener):
             self._publish(said)
         elif isinstance(said, Ping):
             self.write(v1.pong(said.ref))
+        elif isinstance(said, Types):
+            self._type(said)
         else:
             self._ask(said)
 
@@ -148,6 +150,15 @@ class Connection(Listener):
             self.refuse("forbidden", "this user may not write in that room", ref, room)
         else:
             self.end(Close.FORBIDDEN)
+
+    def _type(self, said: Types) -> None:
+        session = self.session(said.room)
+        if session is None:
+            self.refuse("not_joined", _elsewhere(said.room, len(self.sessions)), said.ref, self.named(said.room))
+        elif "w" not in self.grant.rights.of(session.room.name):
+            self._may_not_write(said.ref, session.room.name)
+        else:
+            self._context.hub.typing.say(session)
 
     def _ask(self, request: Asked) -> None:
         if self.requests is None:

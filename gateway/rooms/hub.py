@@ -17,6 +17,7 @@ from gateway.rooms.paging import Paging
 from gateway.rooms.room import Room, State
 from gateway.rooms.session import Connection, Session
 from gateway.rooms.tail import Tail, TailBudget
+from gateway.rooms.typists import Typing
 from gateway.rooms.walks import Walks
 from gateway.settings.model import Settings
 from gateway.telemetry.metrics import Metrics
@@ -70,6 +71,7 @@ class Hub:
         walks_bytes_max = int(settings.tail_bytes_max * WALKS_SHARE)
         self._tails = TailBudget(settings.tail_bytes_max - walks_bytes_max)
         self._walks = Walks(walks_bytes_max)
+        self.typing = Typing(broker.whispers, self.rooms, settings, metrics)
         self.paging = Paging(broker, self._walks, settings.outgoing_bytes_max)
         self._opening: dict[RoomName, asyncio.Task[None]] = {}
 
@@ -185,6 +187,7 @@ class Hub:
             room.state = State.CLOSED
             del self.rooms[room.name]
             room.forget()
+            self._broker.whispers.ignore(room.name)
             self._broker.unfollow(room.feed)
 
     def _place_at_hand(self, room: Room, after: EntryId | None, history: int) -> Place | Unplaced | None:

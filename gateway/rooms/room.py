@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from enum import Enum, auto
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.broker.broker import Broker
 from gateway.broker.errors import BrokerGone, BrokerRefused
@@ -24,6 +24,9 @@ from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail
 from gateway.rooms.walks import WALK_BYTES, Place, Walks, chunk_of
 from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.rooms.typists import Typists
 
 # What is read first of a log whose messages may be of any size.
 PAGE_ENTRIES_FIRST = 16
@@ -87,6 +90,8 @@ class Room:
         # How often it became empty.
         self.visits = 0
         self.feed: Feed
+        # While somebody types.
+        self.typists: Typists | None = None
         # A power of 2: so many of its entries make a step of a walk, as it looks. Pages end at its multiples, so that
         # walks that come near each other go the same steps from there.
         self._page_entries = PAGE_ENTRIES_FIRST
@@ -127,10 +132,17 @@ class Room:
             yield from live.sessions
         yield from self.behind
 
+    def answering(self) -> list[Session]:
+        """Those whose wire has more to say than messages. Not as they change: who is written to may end."""
+        live = [session for live in self.live.values() if live.wire.answers for session in live.sessions]
+        return live + [session for session in self.behind if session.wire.answers]
+
     # ---- joining and leaving ----
 
     def admit(self, session: Session) -> None:
         """Take a session in at its cursor. From here on it gets everything above it, once."""
+        if session.wire.answers:
+            self._broker.whispers.listen(self.name)
         if session.cursor == self.newest:
             self._go_live(session)
         else:
@@ -179,6 +191,8 @@ class Room:
         self.tail.append(entries)
         for live, batch in batches:
             self._deliver_live(live, entries, batch)
+        if self.typists is not None:
+            self.typists.spoke(entries)
         self._wake_walks()
         offset_s = self._broker.clock_offset_s()
         written_at = time.time() + offset_s

@@ -169,6 +169,17 @@ class Limits(Section):
     read_waiting_max: Count = 50_000
     """Read markers of one node on their way to the broker, one for each user and room; one more is refused (`error`
     `busy`). They go out four times a second: only while the broker is away do so many wait."""
+    typing_s: Seconds = 6.0
+    """Who says that they type does so for so long, unless they say something or say it again; of one user and room two
+    are passed on in this time. The pages and our client say it every 3 s. XMPP's clients say once that they paused,
+    Matrix' every 30 s that they type, Discord's every 10 s."""
+    typing_users_max: int = Field(default=10, ge=0)
+    """Users who are told of a room in which more type at once; what others say of it is dropped. A page has a line for
+    it, and writes "several people" above three. 0: nobody is told that anybody types, and the broker has a channel
+    less for each room."""
+    whispers_max: Count = 1_000
+    """What one node has told the broker of who types and has no answer to; the next one is dropped. The broker takes
+    each within microseconds: only a slow one lets so many wait."""
     joins_per_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """Rooms per second that one connection may join, on average; above it its socket is read more slowly. It may join
     `rooms_per_connection_max` at once: who comes back comes back to all of them. 0 is no limit. Joining a room that

@@ -82,7 +82,7 @@ COUNTERS = (
     ),
     ("slowed", "hiroba_frames_slowed", "Frames of clients that had to wait because of messages_per_s."),
     ("scripts_loaded", "hiroba_scripts_loaded", "Times the publish script had to be loaded: at start, after a flush."),
-    ("doorbells", "hiroba_doorbells", "Doorbells heard: a room's log grew, or what a user has read."),
+    ("doorbells", "hiroba_doorbells", "Doorbells heard: a room's log grew, what a user has read, or somebody types."),
     ("reads", "hiroba_reads", "XREADGROUP calls."),
     ("read_rooms", "hiroba_read_rooms", "Rooms named in XREADGROUP calls."),
     ("read_entries", "hiroba_read_entries", "Entries read from logs by this node's groups."),
@@ -125,6 +125,8 @@ COUNTERS = (
         "hiroba_markers_put_off",
         "Times a connection's socket was too full to be told up to where its user has read: it is told a second later.",
     ),
+    ("typing_said", "hiroba_typing_said", "Times clients said that their user types, and it was passed on."),
+    ("typing_told", "hiroba_typing_told", "Frames that told connections who types in a room."),
     ("pages", "hiroba_pages_read", "Pieces of logs read from the stream, for walks and for who pages back."),
     ("paged", "hiroba_pages_told", "Pages of older entries told to clients that asked for them (history)."),
     ("put_out", "hiroba_put_out", "Connections, and sessions in one room, that an order ended."),
@@ -173,6 +175,13 @@ LABELLED = (
         "answer",
         "How the site's word on who comes was had: user, unknown (401), forbidden (403), failed; kept: it was asked "
         "lately; stale: it is away, and said it before.",
+    ),
+    (
+        "typing_dropped",
+        "hiroba_typing_dropped",
+        "reason",
+        "What was said, heard or to be told of who types, and was dropped: often (said again too soon), crowd (above "
+        "typing_users_max), broker (away, or whispers_max wait for it), slow (the listener's socket is full).",
     ),
     ("nonsense", "hiroba_broker_nonsense", "what", "Things heard from the broker that nobody of ours wrote, by kind."),
     (
@@ -250,6 +259,8 @@ class Metrics:
     markers_asked: int
     markers_told: int
     markers_put_off: int
+    typing_said: int
+    typing_told: int
     pages: int
     paged: int
     put_out: int
@@ -270,6 +281,7 @@ class Metrics:
     requests_refused: Counter[str]
     broker_reconnects: Counter[str]
     orders: Counter[str]
+    typing_dropped: Counter[str]
     nonsense: Counter[str]
     site_answers: Counter[str]
     api_requests: Counter[str]

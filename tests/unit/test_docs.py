@@ -85,6 +85,7 @@ def test_what_a_v1_server_says() -> None:
         v1.ack(1, "r", id),
         v1.tops([v1.top("r", id)], 1, [v1.top("r", id)]),
         v1.read("r", id),
+        v1.typing(b'"r"', [b"null"], 6.0),
         v1.pong(1),
         v1.error("not_joined", "text", 1, "r"),
         v1.reconnect(1.0),

@@ -68,7 +68,7 @@ def joined(connection: Connection, room: Room, cursor: EntryId) -> Session:
 
 
 def opened(name: str, top: EntryId, keep: Any) -> Room:
-    broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0)
+    broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0, whispers=SimpleNamespace(listen=lambda room: None))
     room = Room(room_name(name), broker, Tail(10, TailBudget(1_000)), Walks(10_000), Metrics(), 1_000, keep)
     room.feed = Feed(b"log", room, 1_000)
     room.feed.cursor = top

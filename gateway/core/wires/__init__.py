@@ -4,7 +4,7 @@ from gateway.core.wires.durable import DURABLE
 from gateway.core.wires.plain import PLAIN, PLAIN_DEFLATE, PLAIN_USERS, PLAIN_USERS_DEFLATE
 from gateway.core.wires.sse import SSE
 from gateway.core.wires.v1 import V1, V1_DEFLATE
-from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, Wire, named
+from gateway.core.wires.wire import Asked, BadMessage, Ping, Ref, Request, Said, Types, Wire, named
 
 # A WebSocket chooses among these.
 WIRES = (PLAIN, V1)
@@ -24,6 +24,7 @@ __all__ = [
     "Ref",
     "Request",
     "Said",
+    "Types",
     "Wire",
     "named",
 ]

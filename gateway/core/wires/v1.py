@@ -17,6 +17,7 @@ from gateway.core.wires.wire import (
     Ref,
     Request,
     Said,
+    Types,
     bad_json,
     flattened,
     made_whole,
@@ -54,6 +55,13 @@ class _Say(_Frame, tag="message"):
 class _Ping(_Frame, tag="ping"):
     def request(self) -> Request:
         return Ping(self.ref)
+
+
+class _Type(_Frame, tag="typing", kw_only=True):
+    room: str
+
+    def request(self) -> Request:
+        return Types(self.room, self.ref)
 
 
 class _Question(Asked):
@@ -125,7 +133,7 @@ class Refresh(_Question, tag="refresh", kw_only=True):
     token: str
 
 
-_Any = _Say | _Ping | Join | Leave | History | Watch | Unwatch | Read | Refresh
+_Any = _Say | _Ping | _Type | Join | Leave | History | Watch | Unwatch | Read | Refresh
 _TYPES = {kind.__struct_config__.tag for kind in get_args(_Any)}
 
 _json = msgspec.json.encode
@@ -244,6 +252,12 @@ def joined(room: str, last_id: EntryId, recovered: bool, rights: str, ref: Ref, 
 def read(room: str, id: EntryId) -> bytes:
     """The user has read up to here, on another connection."""
     return _frame(type="read", room=room, id=str(id))
+
+
+def typing(room: bytes, users: Iterable[bytes], for_s: float) -> bytes:
+    """Who types in a room, `named`: users in JSON. It counts until the next one, for so many seconds at most. Without
+    its frame."""
+    return json(type="typing", room=msgspec.Raw(room), users=[*map(msgspec.Raw, users)], for_s=for_s)
 
 
 def refreshed(expires_at: float | None, ref: Ref) -> bytes:

@@ -37,6 +37,13 @@ class Ping(NamedTuple):
     ref: Ref
 
 
+class Types(NamedTuple):
+    """Somebody types in a room."""
+
+    room: str
+    ref: Ref
+
+
 class Asked(msgspec.Struct, tag_field="type"):
     """What else a client of v1 asks: answered in the order of asking. Its fields stand with its type."""
 
@@ -44,7 +51,7 @@ class Asked(msgspec.Struct, tag_field="type"):
 
 
 # What a client's text may mean. Plain only says.
-Request = Said | Ping | Asked
+Request = Said | Ping | Types | Asked
 
 
 def named(room: str) -> bytes:
