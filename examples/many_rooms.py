@@ -6,14 +6,19 @@ breaks, it comes back and misses nothing, or says what is gone. Written from doc
 
 import argparse
 import asyncio
+import math
 import random
 import time
 from typing import Any
 
 import aiohttp
 
-STEPS_S = (0.5, 1, 2, 4, 5)  # of which a part is waited by chance, from the first again after a good connection
 FOR_GOOD = {1000, 1002, 1003, 1007, 1009, 4003, 4403}
+
+
+def step_s(tries: int, away_s: float) -> float:
+    """The longest wait after so many tries in vain, so long after the connection was lost."""
+    return min(0.5 * 2 ** min(tries, 6), 5 if away_s < 60 else 30)
 
 
 class Rooms:
@@ -51,12 +56,13 @@ class Rooms:
 
 async def follow(url: str, rooms: Rooms) -> None:
     """Until it is no use to come: returns then, or raises aiohttp.WSServerHandshakeError."""
-    tries = 0
+    tries, lost_at = 0, math.inf
     async with aiohttp.ClientSession() as http:
         while True:
-            began = time.monotonic()
+            came_at = math.inf
             try:
                 async with http.ws_connect(url, protocols=("hiroba.v1",), heartbeat=20) as ws:
+                    came_at = time.monotonic()
                     for request in rooms.requests():
                         await ws.send_json(request)
                     async for frame in ws:
@@ -66,9 +72,11 @@ async def follow(url: str, rooms: Rooms) -> None:
             except (aiohttp.ClientConnectionError, aiohttp.WSServerHandshakeError) as exc:
                 if isinstance(exc, aiohttp.WSServerHandshakeError) and exc.status < 429:
                     raise
-            tries = 0 if time.monotonic() - began > 10 else tries
-            await asyncio.sleep(rooms.after_s + random.uniform(0, STEPS_S[tries]))
-            rooms.after_s, tries = 0.0, min(tries + 1, len(STEPS_S) - 1)
+            now = time.monotonic()
+            if lost_at == math.inf or now - came_at > 10:  # the first loss, or that of a good connection
+                tries, lost_at = 0, now
+            await asyncio.sleep(rooms.after_s + random.uniform(0, step_s(tries, now - lost_at)))
+            rooms.after_s, tries = 0.0, tries + 1
 
 
 if __name__ == "__main__":

