@@ -2,6 +2,7 @@
 
 import { createInterface } from "node:readline";
 import { Hiroba } from "../../clients/js/src/index.js";
+import { People } from "../../clients/js/src/people.js";
 
 const [url, tokens] = process.argv.slice(2);
 const say = (event) => console.log(JSON.stringify(event));
@@ -20,11 +21,18 @@ async function getToken() {
 const chat = new Hiroba(url, { ...(tokens ? { getToken } : {}), publishTimeout_s: 0.5 });
 for (const name of ["state", "error", "tops", "read"]) chat.on(name, (event) => say({ on: name, event }));
 
+const ids = (users) => users.map(({ id }) => id);
+
 function join(name, options) {
   const room = chat.join(name, options);
   for (const event of ["state", "joined", "message", "gap", "left", "error", "read", "typing", "members"]) {
     room.on(event, (told) => say({ on: event, room: name, event: told }));
   }
+  const people = new People(room);
+  people.on("typing", ({ users }) => say({ on: "types", room: name, event: users.map((user) => user?.id ?? null) }));
+  people.on("members", ({ joined, left, count }) =>
+    say({ on: "here", room: name, event: { joined: ids(joined), left: ids(left), count, all: [...people.members.keys()] } }),
+  );
   room.on("outbox", (items) => say({ on: "outbox", room: name, event: items.map((item) => [item.message, item.state]) }));
   return room;
 }
