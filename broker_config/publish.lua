@@ -5,6 +5,7 @@
 -- KEYS[2…]  the logs that the call appends to, and what is known of their writers: of a producer epoch, sequence
 --           number and id of its last bundle; of a request that came with a key of its own a mark of what it was, `-`
 --           and the id of its bundle; a room's last Stream-Seq
+-- Beside each log, named by it: PREFIX:{p}:rooms, a sorted set: room of this partition -> when its expiry was renewed.
 -- ARGV[1…6] call number; 1 if it was sent before, and the once key must be there (else 0); retention in one text:
 --           seconds, entries min, bytes min, entries max, bytes max; idle seconds, and how often that is renewed; once
 --           key's seconds
@@ -335,8 +336,21 @@ end
 
 for index, newest in pairs(logs) do
   if newest.trim then try_to_trim(KEYS[index], newest) end
-  -- Not noted: the sweep renews it as well, and is told.
-  if newest.renew then redis.pcall('EXPIRE', KEYS[index], idle_s) end
+  if newest.renew then
+    -- Not noted: the sweep renews it as well, and is told. The index is named by the log: one call in thousands wants
+    -- it, and all would pay for one more key.
+    redis.pcall('EXPIRE', KEYS[index], idle_s)
+    local partition, room = KEYS[index]:match('^(.*}):log:(.+)$')
+    if room then
+      local rooms = partition .. ':rooms'
+      redis.pcall('ZADD', rooms, now_text, room)
+      redis.pcall('EXPIRE', rooms, idle_s)
+      -- Two that have expired go for each that is renewed: so it never holds many more than there are rooms.
+      local since = string.format('(%.0f', now_ms - idle_s * 1000)
+      local gone = redis.pcall('ZRANGE', rooms, '-inf', since, 'BYSCORE', 'LIMIT', 0, 2)
+      if not gone.err and #gone > 0 then redis.pcall('ZREM', rooms, unpack(gone)) end
+    end
+  end
   if newest.id then note(redis.pcall('SPUBLISH', KEYS[index] .. channel_tail, newest.bell .. newest.id)) end
 end
 

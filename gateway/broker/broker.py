@@ -26,9 +26,11 @@ from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
 from gateway.broker.publish import PASSING, Answer, KeyedCondition, Refusal
 from gateway.broker.publisher import Publisher
+from gateway.broker.questions import Questions
 from gateway.broker.reader import Reader
 from gateway.broker.reads import Reads
 from gateway.broker.registry import Registry
+from gateway.broker.rooms import Rooms
 from gateway.broker.sweep import Sweep
 from gateway.broker.tops import Tops
 from gateway.broker.whispers import Whispers
@@ -91,6 +93,8 @@ class Broker:
         self.tops = Tops(keys, self._doorbell, lanes.page, followed, settings, metrics)
         self.markers = Markers(keys, self._doorbell, lanes.page, settings, metrics)
         self.api_keys = ApiKeys(keys, lanes.page)
+        self.rooms = Rooms(keys, lanes.page, settings)
+        self.questions = Questions(node, keys, self._doorbell, lanes.page)
         self.answers = Answers(keys, lanes.page, settings)
         self.whispers = Whispers(keys, self._doorbell, lanes.publish, settings, metrics)
         self._sweep = Sweep(
@@ -100,6 +104,7 @@ class Broker:
             lanes.read,
             metrics,
             settings,
+            index_of=keys.index_of,
             full=lambda: self._probe.refused is Refusal.FULL,
             trim=self.publisher.trim,
         )
@@ -173,6 +178,7 @@ class Broker:
         self.tops.ring(key, bell)
         self.markers.ring(key, bell)
         self.whispers.ring(key, bell)
+        self.questions.ring(key, bell)
 
     def _listens(self, channel: bytes) -> None:
         key = self._keys.rung(channel)
@@ -288,6 +294,7 @@ class Broker:
         # Before the road can be proven, so before anybody comes in.
         await self._insist("control", self._obey)
         keep("control", self.control.run())
+        self.questions.listen()
         await self._insist("probe", lambda: self._attach((self._probe.feed,)))
         self._probing = True
         await asyncio.Event().wait()

@@ -1,6 +1,7 @@
 """Every key and channel that hiroba has in Redis, spelled here and nowhere else. PREFIX is the setting `key_prefix`.
 
     PREFIX:{p}:log:<room>     stream: the room's log
+    PREFIX:{p}:rooms          sorted set: room of this partition -> when its log's expiry was renewed, ms (publish.lua)
     PREFIX:{p}:once:<node>    string: number and answer of the node's last publish call
     PREFIX:{p}:producer:<room> <id>   string: what a producer appended last to the room (publish.lua)
     PREFIX:{p}:sequence:<room>   string: the last Stream-Seq of the room's Durable Stream
@@ -13,6 +14,8 @@
     PREFIX:{p}:standing:control   sorted set: order that stands -> until when, broker's clock, ms (order.lua)
     PREFIX:{p}:given:control      sorted set: the same -> when it was given, µs
     PREFIX:{p}:typing:<room>      no key, but a channel: who types in the room (whispers.py)
+    PREFIX:{p}:questions:all      nothing: its channel is where one node asks all (questions.py)
+    PREFIX:{p}:answers:<question>   hash: node -> what it answered, JSON
     PREFIX:nodes              sorted set: node id -> broker's clock at its last heartbeat, ms
 
 A log's doorbell is the sharded pub/sub channel of the log's name, with ` db<N>` behind it where the database is not 0:
@@ -44,10 +47,20 @@ class Keys:
         self.standing = self._key("control", "standing")
         self.given = self._key("control", "given")
         self.api_keys = self._key("api", "keys")
+        self.questions = self._key("all", "questions")
 
     def log(self, room: RoomName) -> bytes:
         """A room's log."""
         return self._key(room, "log")
+
+    def rooms(self, partition: int) -> bytes:
+        """The index of a partition's rooms."""
+        return f"{self._prefix}:{{{partition}}}:rooms".encode()
+
+    def index_of(self, log: bytes) -> tuple[bytes, bytes] | None:
+        """The index in which a log's room stands, and its name; None: it is no room's."""
+        partition, kind, room = log.partition(b"}:log:")
+        return (partition + b"}:rooms", room) if kind else None
 
     def once(self, node: str) -> bytes:
         """What the node's last publish call returned. One call serves all partitions of a single broker."""
@@ -68,6 +81,10 @@ class Keys:
     def asked(self, key: str) -> bytes:
         """The request with this Idempotency-Key, and what was answered."""
         return self._key(key, "asked")
+
+    def answers(self, question: str) -> bytes:
+        """What the nodes answered."""
+        return self._key(question, "answers")
 
     def probe(self, node: str) -> bytes:
         """The log that a node writes to and reads from, to prove the road."""

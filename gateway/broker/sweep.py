@@ -4,12 +4,13 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from math import ceil
 
 import structlog
 
 from broker_config.retention import RENEWALS
+from gateway.broker.connection import Arg
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
 from gateway.broker.groups import Groups, settled
@@ -42,6 +43,7 @@ class Sweep:
         lane: Lane,
         metrics: Metrics,
         settings: Settings,
+        index_of: Callable[[bytes], tuple[bytes, bytes] | None],
         full: Callable[[], bool],
         trim: Callable[[Sequence[bytes]], Awaitable[None]],
     ) -> None:
@@ -51,6 +53,8 @@ class Sweep:
         self._lane = lane
         self._metrics = metrics
         self._settings = settings
+        # Where a log's room stands, and its name (keys.py).
+        self._index_of = index_of
         # Whether the broker wants memory; then logs are trimmed in which nobody speaks, too.
         self._full = full
         self._trim = trim
@@ -117,10 +121,20 @@ class Sweep:
         """Rooms in which somebody sits do not expire."""
         share = int(time.time() // (self._settings.room_idle_s / RENEWALS))
         due = [feed for feed in part if feed.grouped and feed.renewed != share]
-        asked = [self._lane.ask("EXPIRE", feed.key, ceil(self._settings.room_idle_s)) for feed in due]
-        for feed, answer in zip(due, asked, strict=True):
+        asked = [(feed, self._lane.ask(*command)) for feed in due for command in self._renewal(feed)]
+        for feed, answer in asked:
             await settled(answer)
             feed.renewed = share
+
+    def _renewal(self, feed: Feed) -> Iterator[tuple[Arg, ...]]:
+        """As publish.lua renews a log in which somebody speaks, and its room's place in the index."""
+        idle_s = ceil(self._settings.room_idle_s)
+        yield "EXPIRE", feed.key, idle_s
+        place = self._index_of(feed.key)
+        if place is not None and feed.cursor.n:  # nobody spoke yet in a room of which only the group is there
+            rooms, room = place
+            yield "ZADD", rooms, int(time.time() * 1000), room
+            yield "EXPIRE", rooms, idle_s
 
 
 def _some(part: list[Feed], count: int) -> list[Feed]:

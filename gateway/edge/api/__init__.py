@@ -3,10 +3,11 @@
 from aiohttp import web
 
 from gateway.core.api_keys import Scope
-from gateway.edge.api import openapi
-from gateway.edge.api.operation import Operation
+from gateway.edge.api import nodes, openapi, people
+from gateway.edge.api.operation import Nothing, Operation
 from gateway.edge.api.publishing import Batch, Broadcast, Outcomes, Publish, Published, Publishing
 from gateway.edge.api.reading import History, HistoryPage, history
+from gateway.edge.api.rooms import ListRooms, Room, Rooms, room, rooms
 from gateway.edge.api.server import Server
 from gateway.edge.edge import Edge
 
@@ -23,10 +24,27 @@ def operations() -> list[Operation]:
                   Batch, Outcomes, says.batch),
         Operation("history", "GET", "/history", Scope.READ, "A page of what was said in a room",
                   History, HistoryPage, history),
+        Operation("rooms", "GET", "/rooms", Scope.READ, "A page of the rooms that there are",
+                  ListRooms, Rooms, rooms),
+        Operation("room", "GET", "/rooms/{room}", Scope.READ, "How a room is",
+                  Nothing, Room, room, ("no_room",)),
+        Operation("user", "GET", "/users/{id}", Scope.READ, "Where a user is connected",
+                  Nothing, people.UserState, people.user),
+        Operation("disconnect", "POST", "/disconnect", Scope.MODERATE, "Put a user out, of one room or of all",
+                  people.Disconnect, people.Ordered, people.disconnect, ("full",)),
+        Operation("revoke", "POST", "/revoke", Scope.MODERATE, "Make tokens good no more",
+                  people.Revoke, people.Ordered, people.revoke, ("full",)),
+        Operation("nodes", "GET", "/nodes", Scope.READ, "Which nodes there are, and how loaded",
+                  Nothing, nodes.Nodes, nodes.nodes),
+        Operation("info", "GET", "/info", Scope.READ, "What the node is that answers",
+                  Nothing, nodes.Info, nodes.info),
     ]  # fmt: skip
 
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
     """`/api/…`."""
     table = operations()
+    questions = edge.context.broker.questions
+    questions.says["user"] = lambda user: people.here(edge, user)
+    questions.says["node"] = lambda _: nodes.here(edge)
     return Server(edge, table).routes(openapi.document(table))

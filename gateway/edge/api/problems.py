@@ -26,6 +26,7 @@ CODES = {
     "too_large": (413, "a body or message is larger than is allowed"),
     "type": (415, "a body is application/json, not compressed"),
     "wrong_keys": (429, "too many wrong keys came from this address"),
+    "full": (503, "as many orders stand as there may be: orders_max"),
     "failed": (500, "a bug: the node's log has it"),
     "broker": (503, "the broker did not answer, or refuses"),
     "unknown": (503, "the broker did not answer in time: it may have been done; with an Idempotency-Key ask again"),
