@@ -63,9 +63,10 @@ class Watched:
                 )
             ),
         )
-        # A quiet client is nobody's business here; b gives slow readers little patience.
+        # A quiet client is nobody's business here. a asks often whether the broker takes what is said; b gives slow
+        # readers little patience.
         self.nodes = [
-            self.node("a", ping_s=600, lb_wait_s=0, drain_s=0.5, flood_s=1),
+            self.node("a", ping_s=600, lb_wait_s=0, drain_s=0.5, flood_s=1, probe_s=2),
             self.node("b", ping_s=600, lb_wait_s=0, drain_s=0.5, stall_s=1),
         ]
         self.loadtest_port = free_port()
@@ -150,6 +151,11 @@ class Watched:
         result = await self._ask("/api/v1/query", parameters)
         assert result["resultType"] == "vector", expr
         return Vector({_labels(series["metric"]): float(series["value"][1]) for series in result["result"]})
+
+    async def went_off(self, expr: str, since: float, until: float) -> bool:
+        """Whether it returned anything in any second of these (Unix time)."""
+        parameters = {"query": expr, "start": str(since), "end": str(until), "step": "1s"}
+        return bool((await self._ask("/api/v1/query_range", parameters))["result"])
 
     async def groups(self) -> list[dict[str, Any]]:
         """The rule groups as Prometheus has them, with their state."""
