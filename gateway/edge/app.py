@@ -7,7 +7,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from gateway.auth.guests import COOKIE as GUEST_COOKIE
-from gateway.edge import api, door, guests, pages, sse, streams, ws
+from gateway.edge import api, door, guests, pages, sse, standing, streams, ws
 from gateway.edge.context import Context
 from gateway.edge.edge import Edge
 from gateway.edge.visits import KEEPALIVE_S, Visits
@@ -48,6 +48,7 @@ def public_app(edge: Edge) -> web.Application:
         *sse.routes(edge),
         *streams.routes(edge),
         *guests.routes(edge),
+        *standing.routes(edge),
         *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s, settings.base_path, guest_name),
     ]
     app.add_routes(routes)

@@ -18,7 +18,14 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from broker_config import prefix
 from broker_config.retention import DEFAULT as RETENTION
 from gateway.core.rights import Rights
-from gateway.settings.urls import check_base_path, check_broker_url, check_http_url, check_origin, check_token_key
+from gateway.settings.urls import (
+    check_base_path,
+    check_broker_url,
+    check_http_url,
+    check_login_url,
+    check_origin,
+    check_token_key,
+)
 from gateway.settings.urls import masked as masked
 
 ENV_PREFIX = "HIROBA_"
@@ -289,6 +296,11 @@ class People(Section):
     that answers in 50 ms says of 640 people a second who they are; gunicorn has 2 to 4 workers a core."""
     site_known_bytes_max: Count = 32 * 1024 * 1024
     """Bytes of the site's answers that a node keeps; the oldest make space. Some 12,000 users."""
+    login_url: Annotated[str, AfterValidator(check_login_url)] | None = Field(
+        default=None, examples=["/accounts/login/?next={page}"]
+    )
+    """Where the page sends whom nobody knows, or whose login has ended: a path or a URL, in which `{page}` stands for
+    the address of the page, percent-encoded. Unset, the page only says so."""
     user_rights: Letters = ("*=rwp",)
     """What a user may do whose token says nothing of rooms: `*=r,team-*=rw`. r read, w write, p see who is here, m
     moderate; the longest pattern wins (docs/rights.md)."""

@@ -105,7 +105,17 @@ def _host_port(host: str) -> tuple[str, int]:
 
 
 # What a node serves at its root: a prefix that begins like one of these could not be told from it.
-_OWN_PATHS = ("chat", "guest", "healthz", "sse", "static", "streams", "ws")
+_OWN_PATHS = ("chat", "guest", "healthz", "me", "sse", "static", "streams", "ws")
+
+
+def check_login_url(url: str) -> str:
+    """`url` unchanged, or ValueError: where a page of ours sends its reader, on this host or another one."""
+    on_this_host = url.startswith("/") and not url.startswith(("//", "/\\"))
+    if not on_this_host:
+        return check_http_url(url)
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("must be a path or URL, with what is no ASCII percent-encoded")
+    return url
 
 
 def check_http_url(url: str) -> str:

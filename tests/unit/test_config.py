@@ -50,6 +50,7 @@ def other(name: str, part: float = 0.5) -> Any:
         "token_audience": f"chat-{part}",
         "token_issuer": f"site-{part}",
         "site_url": f"http://127.0.0.1:8080/{part}",
+        "login_url": f"/login/{part}",
         "user_rights": ["*=r", f"team-{part}=rw"],
         "guest_rights": ["*=r"] if part == 0.5 else ["lobby=rw"],
         "guests": True,
