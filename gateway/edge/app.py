@@ -49,7 +49,13 @@ def public_app(edge: Edge) -> web.Application:
         *streams.routes(edge),
         *guests.routes(edge),
         *standing.routes(edge),
-        *pages.routes(settings.room_name_chars_max, settings.publish_timeout_s, settings.base_path, guest_name),
+        *pages.routes(
+            settings.room_name_chars_max,
+            settings.publish_timeout_s,
+            settings.message_bytes_max,
+            settings.base_path,
+            guest_name,
+        ),
     ]
     app.add_routes(routes)
     if settings.base_path:  # a proxy may strip it or pass it on

@@ -25,9 +25,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# What Chromium says of a road that was cut, and of the 404 page: expected wherever a test does that.
+# What Chromium says of a road that was cut, of the 404 page, of a door that is closed: expected where a test does that.
 OF_THE_NETWORK = re.compile(
-    r"^WebSocket connection to|^Failed to load resource: the server responded with a status of 404"
+    r"^WebSocket connection to|^Failed to load resource: the server responded with a status of (401|403|404)"
 )
 
 WindowFactory = Callable[..., Awaitable[Page]]

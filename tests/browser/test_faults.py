@@ -1,5 +1,7 @@
 """What a node may answer, and what our page makes of it: errors, gaps, closes. Said by a real node where it can be."""
 
+import asyncio
+
 import pytest
 from playwright.async_api import Page
 
@@ -17,16 +19,22 @@ pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
 async def test_a_text_too_long_is_given_back_and_the_next_goes_through(
     start_node: NodeFactory, window: WindowFactory
 ) -> None:
-    node = await start_node(message_bytes_max=1000)
+    """By a node that allows less than the one from which the page came: that page would not have sent it."""
+    node, strict = await asyncio.gather(start_node(), start_node(message_bytes_max=1000))
     alice = await window()
-    await enter(alice, node.url("/chat/lobby/"))
-    await say(alice, "x" * 2000)
-    await say(alice, "short")
-    await noted(alice, "not sent: it is too long")
-    await shows(alice, "short\n")
-    await alice.get_by_role("button", name="Take back").click()
-    assert await alice.input_value("#chat-message-input") == "x" * 2000
-    await outbox_is(alice, [])
+    async with Door(node.port) as door:
+        await enter(alice, door.url("/chat/lobby/"))
+        door.node_port = strict.port
+        door.cut()
+        await until(lambda: len(door.handshakes) > 1, "she comes back")
+        await state(alice, "connected")
+        await say(alice, "x" * 2000)
+        await say(alice, "short")
+        await noted(alice, "not sent: it is too long")
+        await shows(alice, "short\n")
+        await alice.get_by_role("button", name="Take back").click()
+        assert await alice.input_value("#chat-message-input") == "x" * 2000
+        await outbox_is(alice, [])
 
 
 async def test_a_text_that_was_withdrawn_is_tried_again(

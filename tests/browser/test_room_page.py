@@ -5,7 +5,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
@@ -15,6 +15,9 @@ from tests.support.broker import Broker
 from tests.support.certs import make_certs
 from tests.support.node import Node
 from tests.support.until import until
+
+# What was said, to the eye.
+LINES = "document.querySelector('#chat-lines')"
 
 pytestmark = pytest.mark.parametrize("broker", ["redis"], indirect=True)
 
@@ -88,17 +91,33 @@ async def _ends(page: Page, text: str) -> bool:
     return (await log(page)).endswith(text)
 
 
-async def test_reading_further_up_is_left_alone(node: Node, window: WindowFactory) -> None:
+async def test_reading_further_up_is_left_alone(node: Node, window: WindowFactory, shots: Path) -> None:
+    """What is new below is counted, and one key away; what one says oneself is always shown."""
     alice = await window()
     await enter(alice, node.url("/chat/lobby/"))
-    area = "document.querySelector('#chat-log')"
+    news = alice.locator("#chat-news")
     await publish(node, "lobby", *(f"line {n}" for n in range(80)))
     await until(lambda: _ends(alice, "line 79\n"), "the last line")
-    assert await alice.evaluate(f"{area}.scrollTop + {area}.clientHeight > {area}.scrollHeight - 2")
-    await alice.evaluate(f"{area}.focus(), {area}.setSelectionRange(5, 9), {area}.scrollTop = 40")
-    await publish(node, "lobby", "news")
-    await until(lambda: _ends(alice, "news\n"), "the news")
-    assert await alice.evaluate(f"[{area}.scrollTop, {area}.selectionStart, {area}.selectionEnd]") == [40, 5, 9]
+    await until(lambda: _at_end(alice), "the end is shown")
+    await alice.evaluate(f"getSelection().selectAllChildren({LINES}.children[5]), {LINES}.scrollTop = 300")
+    await until(lambda: alice.evaluate(f"{LINES}.dataset.end === 'false'"), "she reads further up")
+    await publish(node, "lobby", "news", "more news")
+    await expect(news).to_have_text("2 new ↓")
+    assert await alice.evaluate(f"{LINES}.scrollTop") == 300
+    assert "line 5" in await alice.evaluate("getSelection().toString()")
+    await alice.screenshot(path=shots / "news.png")
+    await news.press("Enter")
+    await expect(news).to_be_hidden()
+    assert await _at_end(alice)
+    await alice.evaluate(f"{LINES}.scrollTop = 300")
+    await until(lambda: alice.evaluate(f"{LINES}.dataset.end === 'false'"), "and again")
+    await say(alice, "mine")
+    await until(lambda: _ends(alice, "mine\n"), "what she said")
+    await until(lambda: _at_end(alice), "it is shown")
+
+
+async def _at_end(page: Page) -> bool:
+    return bool(await page.evaluate(f"{LINES}.scrollTop + {LINES}.clientHeight > {LINES}.scrollHeight - 2"))
 
 
 async def test_a_page_that_came_by_https_talks_wss(node: Node, window: WindowFactory, tmp_path: Path) -> None:
@@ -151,10 +170,10 @@ async def test_everything_can_be_done_by_keyboard(node: Node, window: WindowFact
     await shows(alice, "typed\n")
     # Around once, starting behind the button; the body is where a browser's own controls would have their turn.
     reached = set()
-    for _ in range(10):
+    for _ in range(12):
         await alice.keyboard.press("Tab")
         reached.add(await alice.evaluate("document.activeElement.id || document.activeElement.className"))
-    assert reached >= {"seal", "chat-log", "chat-message-input", "chat-message-submit"}
+    assert reached >= {"seal", "chat-lines", "chat-message-input", "chat-message-submit"}
 
 
 async def test_scrolling_back_loads_what_was_said_before(node: Node, window: WindowFactory, shots: Path) -> None:
@@ -168,15 +187,14 @@ async def test_scrolling_back_loads_what_was_said_before(node: Node, window: Win
     await earlier.click()
     await until(lambda: _begins(alice, "line 70\n"), "a page more")
     assert await alice.evaluate("document.activeElement.id") == "chat-message-input"
-    area = "document.querySelector('#chat-log')"
     # A reader scrolls to the top, and sees there what was there.
     await publish(node, "lobby", "news")
     await until(lambda: _ends(alice, "news\n"), "the news")
-    await alice.evaluate(f"{area}.scrollTop = 10")
+    await alice.evaluate(f"{LINES}.scrollTop = 10")
     await until(lambda: _begins(alice, "line 20\n"), "the next page")
-    assert await alice.evaluate(f"{area}.scrollTop") > 1000
+    assert await alice.evaluate(f"{LINES}.scrollTop") > 1000
     await alice.screenshot(path=shots / "earlier.png")
-    await alice.evaluate(f"{area}.scrollTop = 0")
+    await alice.evaluate(f"{LINES}.scrollTop = 0")
     await until(lambda: _begins(alice, "line 0\n"), "the beginning")
     assert await log(alice) == "".join(f"line {n}\n" for n in range(170)) + "news\n"
     await earlier.wait_for(state="hidden")

@@ -23,7 +23,7 @@ from gateway.edge.pages.text import text_for
 # 'self' covers ws: and wss: to the page's own host (CSP 3; Chrome 71, Firefox 50, Safari 16).
 SECURITY_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "img-src 'self' data:; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
@@ -32,16 +32,17 @@ SECURITY_HEADERS: Final = {
 def routes(
     name_chars_max: int = ROOM_NAME_CHARS_MAX,
     publish_timeout_s: float = 10.0,
+    message_bytes_max: int = 65_536,
     base_path: str = "",
     guest_name: Callable[[web.Request], str | None] = lambda request: None,
 ) -> list[web.AbstractRouteDef]:
     """The routes of `/`, `/chat/…` and `/static/…`, for the app of the public port.
 
-    The first three are the node's settings: the page says what a name may be, knows from when on a text that got lost
-    with its connection can no longer appear, and where a browser has to ask.
+    The first four are the node's settings: the page says what a name may be, knows from when on a text that got lost
+    with its connection can no longer appear, how long one may be, and where a browser has to ask.
     `guest_name`: what a guest called themselves, empty so far; None: no guests come in.
     """
-    pages = _Pages(name_chars_max, publish_timeout_s, base_path, guest_name)
+    pages = _Pages(name_chars_max, publish_timeout_s, message_bytes_max, base_path, guest_name)
     return [
         *([web.get(base_path, pages.to_choose)] if base_path else []),
         web.get("/", pages.to_choose),
@@ -56,6 +57,7 @@ def routes(
 class _Pages:
     name_chars_max: int
     publish_timeout_s: float
+    message_bytes_max: int
     base_path: str
     guest_name: Callable[[web.Request], str | None]
 
@@ -100,6 +102,7 @@ class _Pages:
             "name": name,
             "name_chars_max": str(self.name_chars_max),
             "publish_timeout_s": str(self.publish_timeout_s),
+            "message_bytes_max": str(self.message_bytes_max),
             **({"title": title} if title else {}),
         }
 
@@ -162,11 +165,16 @@ def _load(path: Path) -> _File:
     return _File(body, _CONTENT_TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:32])
 
 
+def _is_module(file: str) -> bool:
+    return file.endswith(".js") and file != "theme.js"
+
+
 # Said here: what mimetypes knows of .js depends on the machine, and under nosniff a wrong type is a dead page.
 _CONTENT_TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
 }
 # Read once, at import: a request never touches the disk, and only what lies here can ever be served. `static/client` is
 # a link to clients/js/src, the client that anybody may use and our pages do; in a wheel the files themselves are there.
@@ -178,4 +186,8 @@ _FILES: Final = {
     for path in sorted(directory.iterdir())
     if path.is_file()
 }
-_CHAT: Final = Template((_HERE / "templates" / "chat.html").read_text("utf-8"))
+# All modules are asked for at once: found one in the other, over a phone's network, they would take seconds.
+_PRELOADS: Final = "\n  ".join(
+    f'<link rel="modulepreload" href="$base_path/static/{file}">' for file in _FILES if _is_module(file)
+)
+_CHAT: Final = Template((_HERE / "templates" / "chat.html").read_text("utf-8").replace("<!-- modules -->", _PRELOADS))

@@ -3,12 +3,18 @@
 
 import { Hiroba } from "./client/index.js";
 import { START } from "./client/ids.js";
+import { prepare as prepareAside } from "./aside.js";
 import { prepare as prepareChoosing } from "./choose.js";
+import { Composer } from "./composer.js";
 import { prepare as prepareGuest } from "./guest.js";
 import { Known } from "./known.js";
 import { List } from "./list.js";
-import { address, confirmsConversion } from "./page.js";
+import { prepare as prepareMenu } from "./menu.js";
+import { Mirror } from "./mirror.js";
+import { notify } from "./notices.js";
+import { address, fill } from "./page.js";
 import { OpenRoom } from "./room.js";
+import { Standing } from "./standing.js";
 
 // Rooms that stay joined, with their logs. Above it the one goes that was not shown for the longest time, unless
 // something in it is not sent yet.
@@ -17,7 +23,11 @@ const OPEN_MAX = 5;
 const { dataset } = document.body;
 const texts = JSON.parse(dataset.texts);
 const at = (id) => document.querySelector(`#${id}`);
-const input = at("chat-message-input");
+const composer = new Composer(texts, Number(dataset.messageBytesMax), {
+  say: (text) => shown.say(text),
+  typing: () => shown.room.typing(),
+});
+const page = { texts, composer, mirror: new Mirror(at("chat-log")) };
 const chat = new Hiroba(address(""), { publishTimeout_s: Number(dataset.publishTimeoutS) });
 const known = new Known(address("").pathname, (rooms) => {
   if (rooms) watch();
@@ -27,6 +37,9 @@ const list = new List(at("rooms"), texts, { pin: (name, pinned) => known.pin(nam
 // By name, the one shown last at the end.
 const open = new Map();
 const watched = new Set();
+const standing = new Standing(texts, met);
+// Who looks at this page: their id; null: not known yet, or somebody who has said no name.
+let me = null;
 // Null while a room is being chosen.
 let shown = null;
 // What was said in the shown room while nobody looked.
@@ -35,8 +48,12 @@ let unseen = 0;
 prepareChoosing(texts);
 // The page, for its sockets are somebody else's.
 prepareGuest(texts, () => location.reload());
+prepareMenu(texts);
+prepareAside();
 history.replaceState({ room: dataset.room }, "");
 show(dataset.room);
+standing.ask(dataset.room || null);
+chat.on("state", (event) => standing.changed(event, shown?.room.name ?? null));
 chat.on("tops", ({ rooms, read = {} }) => {
   for (const [name, id] of Object.entries(rooms)) known.grew(name, id);
   for (const [name, id] of Object.entries(read)) known.read(name, id);
@@ -51,20 +68,21 @@ window.addEventListener("popstate", ({ state }) => {
 // A link to a room, or to the choice of one, in this window.
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-room]");
-  if (!link || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  if (link === null || event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   go(link.dataset.room, link.href);
-});
-at("chat-message-submit").addEventListener("click", () => shown.say());
-input.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.repeat && !confirmsConversion(event)) shown.say();
+  if (link.dataset.focus) at(link.dataset.focus).focus();
 });
 at("chat-earlier").addEventListener("click", () => {
-  input.focus();
+  composer.focus();
   shown.loadEarlier();
 });
+at("chat-news").addEventListener("click", () => {
+  composer.focus();
+  shown.toEnd();
+});
 at("chat-return").addEventListener("click", () => {
-  input.focus();
+  composer.focus();
   comeBack();
 });
 document.addEventListener("visibilitychange", seen);
@@ -104,13 +122,15 @@ function opened(name) {
 }
 
 function newView(name) {
-  const room = chat.join(name);
-  const view = new OpenRoom(room, texts, () => {
+  const room = chat.join(name, { presence: true });
+  const view = new OpenRoom(room, page, (entry) => {
     known.grew(name, room.lastId);
+    notify(name, entry, () => go(name, address(`chat/${encodeURIComponent(name)}/`)));
     if (view !== shown) return;
     if (document.hidden) unseen += 1;
     seen();
   });
+  view.know(me);
   room.on("joined", ({ last_id }) => {
     if (!known.has(name)) known.opened(name);
     known.grew(name, last_id);
@@ -146,6 +166,15 @@ function comeBack() {
     open.delete(name);
     show(name);
   }
+}
+
+// The server's answer to who looks at this page.
+function met(user) {
+  me = user?.id ?? null;
+  for (const view of open.values()) view.know(me);
+  const [line, link] = [at("menu-me"), at("chat-name")];
+  line.textContent = user === null ? "" : fill(texts.you_are, { name: user.name });
+  link.hidden = user !== null || at("guest").hidden;
 }
 
 // Of all rooms that are known we hear how far they grow, and up to where the same person has read on another device.

@@ -2,6 +2,7 @@
 
 import { unread } from "./known.js";
 import { address, fill } from "./page.js";
+import { clock, date, isSameDay, moment } from "./times.js";
 
 const UNREAD_SHOWN_MAX = 999;
 
@@ -103,12 +104,11 @@ export class List {
     row.time.textContent = at ? this.#clock(at) : "";
     if (!at) return;
     row.time.dateTime = new Date(at).toISOString();
-    row.time.title = fill(this.#texts.spoke, { when: new Date(at).toLocaleString(this.#texts.lang) });
+    row.time.title = fill(this.#texts.spoke, { when: moment(this.#texts.lang, at) });
   }
 
   #clock(at) {
-    const isToday = new Date(at).toDateString() === new Date().toDateString();
-    const format = isToday ? { hour: "2-digit", minute: "2-digit" } : { month: "short", day: "numeric" };
-    return new Date(at).toLocaleString(this.#texts.lang, format);
+    const { lang } = this.#texts;
+    return isSameDay(at, Date.now()) ? clock(lang, at) : date(lang, at);
   }
 }

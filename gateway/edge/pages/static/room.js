@@ -1,80 +1,127 @@
-// One room on the page: its log, its outbox, what is being typed. Several may be open; one is shown.
+// One room on the page: its log, its outbox, its people, what is being typed. Several may be open; one is shown.
 
-import { FAILED, RETRY, SENT, UNKNOWN, WAITING, compare, count } from "./client/index.js";
+import { compare, count } from "./client/index.js";
+import { People } from "./client/people.js";
 import { Log } from "./log.js";
+import { OutboxRows } from "./outbox.js";
 import { fill } from "./page.js";
+import { PeopleView } from "./people.js";
 
 // Older entries are loaded this near to the top of the log (pixels), so many at a time.
 const TOP_PX = 200;
 const PAGE_ENTRIES = 50;
 
 const at = (id) => document.querySelector(`#${id}`);
-const input = at("chat-message-input");
 const state = at("chat-state");
-const problem = at("chat-problem");
 const comeBack = at("chat-return");
 const earlier = at("chat-earlier");
+const news = at("chat-news");
+const people = at("people-show");
 const heading = at("room-view").querySelector("h1");
 // Every open room has its own of these; the shown one's are on the page.
-const parts = ["chat-log", "chat-spoken", "chat-outbox"];
+const parts = ["chat-lines", "chat-spoken", "chat-outbox", "chat-typing", "people-list"];
 const empty = parts.map((id) => at(id).cloneNode());
 
 export class OpenRoom {
   #texts;
+  #composer;
   #parts = empty.map((part) => part.cloneNode());
   #log;
-  #outbox;
-  #rows = new Map();
+  #people;
   #state;
   #draft = "";
   #shown = false;
+  #mayWrite = true;
   // A page of older entries is under way.
   #loading = false;
   // Id of the log's first entry, once the server said that it is.
   #first = null;
+  // Of a join that was refused for good, the protocol's code.
+  #refused = null;
 
-  // `room`: the client's. `heard()`: there is something new in it.
-  constructor(room, texts, heard) {
-    const [area, spoken, outbox] = this.#parts;
+  // `room`: the client's. `page`: {texts, composer, mirror}. `heard(entry)`: there is something new in it.
+  constructor(room, { texts, composer, mirror }, heard) {
+    const [lines, spoken, outbox, typing, list] = this.#parts;
     this.room = room;
     this.#texts = texts;
-    this.#log = new Log(area, spoken, texts);
-    this.#outbox = outbox;
+    this.#composer = composer;
+    this.#log = new Log(lines, spoken, texts, mirror, {
+      scrolled: (top_px) => top_px < TOP_PX && this.loadEarlier(),
+      news: () => this.#showNews(),
+    });
+    this.#people = new PeopleView(new People(room), list, typing, texts, {
+      moved: (came, went) => this.#log.moves(came, went),
+      counted: () => this.#showCount(),
+    });
     this.#state = { state: room.state };
+    this.#hear(new OutboxRows(outbox, texts, this.#acts()), heard);
+  }
+
+  #hear(outbox, heard) {
+    const { room } = this;
     room.on("state", (event) => this.#hasState(event));
-    room.on("outbox", (items) => this.#showOutbox(items));
+    room.on("error", ({ code }) => (this.#refused = code));
+    room.on("outbox", (items) => outbox.show(items));
     room.on("message", (entry) => {
       this.#log.message(entry);
       this.#showEarlier();
-      heard();
+      heard(entry);
     });
     room.on("gap", (gap) => this.#log.note(this.#gapNote(gap)));
-    area.addEventListener("scroll", () => area.scrollTop < TOP_PX && this.loadEarlier());
+    room.on("joined", (frame) => {
+      this.#mayWrite = frame.rights?.includes("w") ?? true;
+      this.#showRights();
+    });
+  }
+
+  #acts() {
+    const composer = this.#composer;
+    const then = (act) => (item, text) => {
+      act(item, text);
+      composer.focus();
+    };
+    return {
+      again: then((item) => this.room.again(item)),
+      takeBack: then((item, text) => {
+        this.room.takeBack(item);
+        if (composer.text === "") composer.text = text;
+      }),
+    };
   }
 
   show() {
     this.#shown = true;
     parts.forEach((id, place) => at(id).replaceWith(this.#parts[place]));
     heading.textContent = heading.title = this.room.name;
-    input.value = this.#draft;
-    problem.textContent = "";
+    this.#composer.text = this.#draft;
     this.#showState();
     this.#showEarlier();
+    this.#showNews();
+    this.#showCount();
+    this.#showRights();
     this.#log.show();
   }
 
   hide() {
     this.#shown = false;
-    this.#draft = input.value;
-    this.#log.hide();
+    this.#draft = this.#composer.text;
   }
 
-  // An empty message is a message, as it always was.
-  say() {
-    const taken = this.room.send(input.value) !== null;
-    problem.textContent = taken ? "" : this.#texts.outbox_full;
-    if (taken) input.value = "";
-    input.focus();
+  // The id of whoever looks; null: somebody without one.
+  know(id) {
+    this.#log.know(id);
+    this.#people.know(id);
+  }
+
+  // False: no more can wait.
+  say(text) {
+    const taken = this.room.send(text) !== null;
+    if (taken) this.#log.toEnd();
+    return taken;
+  }
+
+  toEnd() {
+    this.#log.toEnd();
   }
 
   // A page of what was said before the oldest entry here. What can't be had now is asked for at the next scroll or click.
@@ -97,6 +144,7 @@ export class OpenRoom {
     const place = ({ id, before }) => id ?? before;
     // A gap comes before the entry at which it ends.
     const items = [...gaps, ...entries].sort((a, b) => compare(place(a), place(b)));
+    for (const entry of entries) entry.own = entry.from === this.room.session;
     this.#log.prepend(items.map((item) => (item.id ? item : this.#gapNote(item))));
     if (!more) this.#first = this.#log.oldest.id;
   }
@@ -110,6 +158,24 @@ export class OpenRoom {
     if (this.#shown) earlier.hidden = !this.#hasEarlier();
   }
 
+  #showNews() {
+    if (!this.#shown) return;
+    news.hidden = this.#log.news === 0;
+    news.textContent = fill(this.#texts.news, { count: this.#log.news });
+  }
+
+  #showCount() {
+    if (!this.#shown) return;
+    const { count: here } = this.#people;
+    people.hidden = here === null;
+    people.textContent = fill(this.#texts.here, { count: here });
+    document.body.dataset.people = here === null ? "unknown" : "known";
+  }
+
+  #showRights() {
+    if (this.#shown) this.#composer.may = this.#mayWrite;
+  }
+
   #gapNote({ lost }) {
     return lost === null ? this.#texts.gap_unknown : fill(this.#texts.gap, { lost });
   }
@@ -121,64 +187,11 @@ export class OpenRoom {
 
   #showState() {
     const { state: now, code, reason } = this.#state;
-    const why = this.#texts[`close_${code}`] ?? (reason || code);
+    const texts = this.#texts;
+    const why = texts[`closed_${this.#refused ?? reason}`] ?? texts[`close_${code}`] ?? (reason || code);
     state.dataset.state = now;
-    state.textContent = now === "closed" ? fill(this.#texts.closed, { reason: why }) : this.#texts[now];
+    state.textContent = now === "closed" ? fill(texts.closed, { reason: why }) : texts[now];
+    state.title = state.textContent;
     comeBack.hidden = now !== "closed";
   }
-
-  // Rows are kept from one showing to the next: a button that has the focus keeps it.
-  #showOutbox(items) {
-    const shown = new Set(items.map((item) => item.ref));
-    for (const [ref, row] of this.#rows) {
-      if (shown.has(ref)) continue;
-      row.line.remove();
-      this.#rows.delete(ref);
-    }
-    items.forEach((item, place) => this.#showItem(item, place));
-  }
-
-  #showItem(item, place) {
-    if (!this.#rows.has(item.ref)) this.#rows.set(item.ref, this.#newRow(item));
-    const row = this.#rows.get(item.ref);
-    const there = this.#outbox.children[place] ?? null;
-    // What another tab had not sent may be older.
-    if (row.line !== there) this.#outbox.insertBefore(row.line, there);
-    row.line.dataset.state = item.state;
-    row.note.textContent = this.#noteOn(item);
-    row.again.hidden = item.state !== UNKNOWN && item.state !== FAILED;
-    row.takeBack.hidden = item.state === SENT;
-  }
-
-  #newRow(item) {
-    const line = document.createElement("li");
-    const words = document.createElement("span");
-    const note = document.createElement("small");
-    const again = newButton(this.#texts.send_again, () => this.room.again(item));
-    const takeBack = newButton(this.#texts.take_back, () => {
-      this.room.takeBack(item);
-      if (input.value === "") input.value = words.textContent;
-    });
-    words.textContent = typeof item.message === "string" ? item.message : JSON.stringify(item.message);
-    line.append(words, note, again, takeBack);
-    return { line, note, again, takeBack };
-  }
-
-  #noteOn(item) {
-    const texts = this.#texts;
-    const reason = item.state === FAILED ? (texts[`failed_${item.reason}`] ?? item.reason) : "";
-    const notes = { [WAITING]: texts.item_waiting, [RETRY]: texts.item_retry, [SENT]: texts.item_sent };
-    return notes[item.state] ?? fill(texts[`item_${item.state}`], { reason });
-  }
-}
-
-function newButton(label, act) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = label;
-  button.addEventListener("click", () => {
-    act();
-    input.focus();
-  });
-  return button;
 }
