@@ -30,6 +30,7 @@ from gateway.process import ports
 from gateway.process.drain import drain
 from gateway.process.ports import BACKLOG, PortTaken
 from gateway.rooms.hub import Hub
+from gateway.rooms.presence import Presence
 from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
 from gateway.settings.model import NODE_BROKER_URL, Settings
@@ -60,6 +61,7 @@ class Node:
         self.hub = Hub(self.broker, settings, self.metrics, self.keep)
         self.watchers = Watchers(self.broker.tops, settings, self.metrics)
         self.readers = Readers(self.broker.markers, self.watchers, settings, self.metrics)
+        self.presence = Presence(self.hub, self.broker.members, self.clock, settings, self.metrics, self.keep)
         self.auth = Auth(settings, self.metrics)
         context = Context(
             id,
@@ -68,6 +70,7 @@ class Node:
             self.hub,
             self.watchers,
             self.readers,
+            self.presence,
             self.clock,
             self.metrics,
             self.auth,
@@ -116,6 +119,7 @@ class Node:
         self.essential("stalled", self.edge.end_stalled((ops.visits, public.visits)))
         self.essential("watchers", self.watchers.run())
         self.essential("readers", self.readers.run())
+        self.essential("presence", self.presence.run())
         self.essential("broker", self.broker.run(self.essential))
         await self._stop.wait()
         log.info("stopping", hurry=self._hurry.is_set())
@@ -222,6 +226,12 @@ class Node:
             ("hiroba_watchers", "Connections that watch rooms.", lambda: len(self.watchers)),
             ("hiroba_readers", "Users of whom this node hears what they have read.", lambda: len(self.readers)),
             ("hiroba_rooms_typing", "Rooms in which somebody types, or did just now.", lambda: len(self.hub.typing)),
+            ("hiroba_presence_rooms", "Rooms of which this node says who is there.", lambda: len(self.presence)),
+            (
+                "hiroba_presence_bytes",
+                "Memory of what this node knows of who is in rooms.",
+                lambda: self.broker.members.bytes,
+            ),
             ("hiroba_markers_waiting", "Read markers on their way to the broker.", self.broker.markers.waiting),
             (
                 "hiroba_orders_standing",

@@ -21,6 +21,7 @@ from gateway.broker.groups import Groups, settled
 from gateway.broker.keys import Keys
 from gateway.broker.lanes import Lanes
 from gateway.broker.markers import Markers
+from gateway.broker.members import ASKS, Members
 from gateway.broker.orders import Orders
 from gateway.broker.pace import Pace
 from gateway.broker.probe import Probe
@@ -97,6 +98,7 @@ class Broker:
         self.questions = Questions(node, keys, self._doorbell, lanes.page)
         self.answers = Answers(keys, lanes.page, settings)
         self.whispers = Whispers(keys, self._doorbell, lanes.publish, settings, metrics)
+        self.members = Members(node, keys, self._doorbell, lanes.page, clock, settings, metrics)
         self._sweep = Sweep(
             self._reader,
             self._groups,
@@ -173,18 +175,23 @@ class Broker:
             self._doorbell.unsubscribe((self._keys.channel(feed.key),))
 
     def _ring(self, channel: bytes, bell: bytes) -> None:
+        if bell.startswith(ASKS):
+            self.members.called(bell)
+            return
         key = self._keys.rung(channel)
         self._reader.ring(key, bell)
         self.tops.ring(key, bell)
         self.markers.ring(key, bell)
         self.whispers.ring(key, bell)
         self.questions.ring(key, bell)
+        self.members.ring(key, bell)
 
     def _listens(self, channel: bytes) -> None:
         key = self._keys.rung(channel)
         self._reader.listens(key)
         self.tops.listens(key)
         self.markers.listens(key)
+        self.members.listens(key)
         if key == self.control.feed.key:
             self.control.doubt()
         elif key == self._probe.feed.key:
@@ -291,6 +298,9 @@ class Broker:
         keep("markers", self.markers.run())
         keep("markers' proof", self.markers.prove())
         keep("api keys", self.api_keys.run())
+        keep("members", self.members.run())
+        keep("members' log", self.members.read())
+        keep("members' heartbeat", self.members.beat())
         # Before the road can be proven, so before anybody comes in.
         await self._insist("control", self._obey)
         keep("control", self.control.run())

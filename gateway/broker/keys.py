@@ -10,6 +10,9 @@
     PREFIX:{p}:keys:api       hash: id -> what is known of a key of the API, JSON
     PREFIX:{p}:probe:<node>   stream: the log of the node's own liveness probe
     PREFIX:{p}:read:<user>    hash: room -> up to where this user has read, and a count (mark.lua)
+    PREFIX:{p}:members:<room>   hash: user -> by which claims he is here, and how he is told of (members.lua)
+    PREFIX:{p}:claims:<room>  sorted set: claim, of a node -> until when it counts, broker's clock, ms
+    PREFIX:{p}:presence:<room>   stream: who came and went
     PREFIX:{p}:orders:control     stream: the control log, what all nodes must hear
     PREFIX:{p}:standing:control   sorted set: order that stands -> until when, broker's clock, ms (order.lua)
     PREFIX:{p}:given:control      sorted set: the same -> when it was given, µs
@@ -97,6 +100,10 @@ class Keys:
     def typing(self, room: RoomName) -> bytes:
         """Who types in a room: there is nothing under this name but its channel."""
         return self._key(room, "typing")
+
+    def members(self, room: RoomName) -> tuple[bytes, bytes, bytes]:
+        """Who is in a room, by which claims, and the log of who came and went."""
+        return self._key(room, "members"), self._key(room, "claims"), self._key(room, "presence")
 
     def channel(self, key: bytes) -> bytes:
         """The channel of a log's doorbell, of a user's markers, of who types in a room."""

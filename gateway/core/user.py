@@ -51,6 +51,11 @@ class User:
     def __repr__(self) -> str:
         return f"User({self.id!r})"
 
+    def member(self) -> bytes:
+        """As others are told who is here, JSON: `info` only where there is any."""
+        member = {"id": self.id, "name": self.name, "guest": self.guest}
+        return msgspec.json.encode(member if self.info == b"null" else {**member, "info": msgspec.Raw(self.info)})
+
 
 def _shown(name: str) -> str:
     return _BREAKS.sub("", name)[:NAME_CHARS_MAX].strip()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from gateway.auth.auth import Auth
 from gateway.broker.broker import Broker
 from gateway.rooms.hub import Hub, Keep
+from gateway.rooms.presence import Presence
 from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
 from gateway.settings.model import Settings
@@ -22,6 +23,7 @@ class Context:
     hub: Hub
     watchers: Watchers
     readers: Readers
+    presence: Presence
     clock: Clock
     metrics: Metrics
     auth: Auth

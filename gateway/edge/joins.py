@@ -1,6 +1,8 @@
 """Into rooms and out of them: `join` and `leave` of a connection that is there. A handshake's own is `ws.py`'s."""
 
 import asyncio
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from gateway.core.entry import EntryId, cursor_of
@@ -8,6 +10,7 @@ from gateway.core.names import BadRoomName, RoomName, room_name
 from gateway.core.wires import v1
 from gateway.edge.context import Context
 from gateway.rooms.hub import HubFull, Place, Unplaced
+from gateway.rooms.session import Session
 
 if TYPE_CHECKING:
     from gateway.edge.connection import Connection
@@ -28,7 +31,9 @@ async def join(connection: "Connection", context: Context, asked: list[v1.Join])
     entering = {name: request for request, name in wanted if isinstance(name, str) and name not in connection.sessions}
     if connection.closing is not None:
         return
-    async with context.readers.asking(connection, {name for _, name in wanted if isinstance(name, str)}) as known:
+    names = {name for _, name in wanted if isinstance(name, str)}
+    seen = {name for request, name in wanted if isinstance(name, str) and _may_see(connection, request, name)}
+    async with context.readers.asking(connection, names) as known, _looking(context, seen):
         places = await _enter(context, entering)
         try:
             await known.loaded()
@@ -46,7 +51,7 @@ async def join(connection: "Connection", context: Context, asked: list[v1.Join])
                 elif isinstance(place, _Failed):  # also for who asks twice
                     connection.refuse(place.code, place.args[0], request.ref, name)
                 elif name in connection.sessions:
-                    _say_again(connection, request, name, read)
+                    _say_again(connection, context, request, name, read)
                 else:  # the server ended it while others were entered
                     connection.refuse("refused", "the session has just ended: join again", request.ref, name)
         finally:
@@ -145,15 +150,40 @@ def _admit(connection: "Connection", context: Context, place: Place, request: v1
         # Who is given nothing older hears all that is newer, also if another room of the run was waited for meanwhile.
         resumes = request.after is not None and place.cursor == cursor_of(request.after)
         last_id = room.newest if request.history or resumes else place.cursor
-        rights = connection.rights.of(room.name)
-        connection.write(v1.joined(room.name, last_id, bool(place.recovered), rights, request.ref, read))
+        _answer(connection, context, session, last_id, bool(place.recovered), request, read)
         if connection.closing is None:  # the socket took it
             room.admit(session)
     finally:
         context.hub.release(room)
 
 
-def _say_again(connection: "Connection", request: v1.Join, name: RoomName, read: EntryId | None) -> None:
+def _say_again(
+    connection: "Connection", context: Context, request: v1.Join, name: RoomName, read: EntryId | None
+) -> None:
     """It is in that room, and stays as it is."""
-    room = connection.sessions[name].room
-    connection.write(v1.joined(name, room.newest, False, connection.rights.of(name), request.ref, read))
+    session = connection.sessions[name]
+    _answer(connection, context, session, session.room.newest, False, request, read)
+
+
+def _looking(context: Context, rooms: Collection[RoomName]) -> AbstractAsyncContextManager[object]:
+    return context.presence.looking(rooms) if rooms else nullcontext()
+
+
+def _may_see(connection: "Connection", request: v1.Join, room: RoomName) -> bool:
+    """Whether it asks who is there, and may."""
+    return request.presence and "p" in connection.rights.of(room)
+
+
+def _answer(
+    connection: "Connection",
+    context: Context,
+    session: Session,
+    last_id: EntryId,
+    recovered: bool,
+    request: v1.Join,
+    read: EntryId | None,
+) -> None:
+    room = session.room.name
+    members, count = context.presence.ask(session) if _may_see(connection, request, room) else (None, None)
+    rights = connection.rights.of(room)
+    connection.write(v1.joined(room, last_id, recovered, rights, request.ref, read, members, count))

@@ -223,11 +223,15 @@ class Listener(ABC, asyncio.BufferedProtocol):
         """A session in a room that it is not in. The caller tells the client, and admits it, in this turn."""
         session = self.sessions[place.room.name] = place.session(self)
         self.entered += 1
+        if session.room.here is not None:
+            self._context.presence.entered(session.room.here, session)
         return session
 
     def leave(self, session: Session) -> None:
         """End one session: from here on nothing of its room comes. The others, and the connection, stay."""
         self._context.hub.leave(session)
+        if session.room.here is not None:
+            self._context.presence.left(session.room.here, session)
         del self.sessions[session.room.name]
         self.sent_entries += session.sent_entries
         self.sent_bytes += session.sent_bytes

@@ -42,5 +42,7 @@ def _go_on(connection: "Connection", context: Context, grant: Grant) -> None:
         if "r" not in grant.rights.of(name):
             connection.leave(session)
             connection.write(v1.left(name, reason=Close.FORBIDDEN.label))
+        elif "p" not in grant.rights.of(name):
+            context.presence.forbid(session)
     watched = context.watchers.rooms(connection)
     context.watchers.unwatch(connection, [name for name in watched if "r" not in grant.rights.of(name)])

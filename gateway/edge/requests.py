@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.core.closes import Close
 from gateway.core.wires import Asked, v1
-from gateway.edge import joins, markers, paging, refreshes, watches
+from gateway.edge import joins, markers, paging, presence, refreshes, watches
 from gateway.edge.context import Context
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ DOERS: Mapping[type[Asked], Do] = {
     v1.Watch: watches.watch,
     v1.Unwatch: watches.unwatch,
     v1.Read: markers.read,
+    v1.Presence: presence.presence,
     v1.Refresh: refreshes.refresh,
 }
 

@@ -13,6 +13,7 @@ from gateway.broker.feed import Feed
 from gateway.core.entry import EntryId, Gap
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref
+from gateway.rooms.here import Here
 from gateway.rooms.paging import Paging
 from gateway.rooms.room import Room, State
 from gateway.rooms.session import Connection, Session
@@ -64,6 +65,8 @@ class Hub:
 
     def __init__(self, broker: Broker, settings: Settings, metrics: Metrics, keep: Keep) -> None:
         self.rooms: dict[RoomName, Room] = {}
+        # Those in which somebody asks who is there, open or not (rooms/presence.py).
+        self.here: dict[RoomName, Here] = {}
         self._broker = broker
         self._settings = settings
         self._metrics = metrics
@@ -154,7 +157,9 @@ class Hub:
     def _room(self, name: RoomName) -> Room:
         tail = Tail(self._settings.tail_entries_max, self._tails)
         outgoing_bytes_max = self._settings.outgoing_bytes_max
-        return Room(name, self._broker, tail, self._walks, self._metrics, outgoing_bytes_max, self._keep)
+        room = Room(name, self._broker, tail, self._walks, self._metrics, outgoing_bytes_max, self._keep)
+        room.here = self.here.get(name)
+        return room
 
     async def _open(self, rooms: Mapping[RoomName, Room]) -> None:
         """The rooms' own task, not a joiner's: all who come meanwhile await it, and none can cancel it."""

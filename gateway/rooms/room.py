@@ -20,6 +20,7 @@ from gateway.core.closes import Close
 from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.names import RoomName
 from gateway.core.wires import Wire, named
+from gateway.rooms.here import Here
 from gateway.rooms.session import Session
 from gateway.rooms.tail import Tail
 from gateway.rooms.walks import WALK_BYTES, Place, Walks, chunk_of
@@ -89,6 +90,8 @@ class Room:
         self.joining = 0
         # How often it became empty.
         self.visits = 0
+        # Who is there; None: nobody asks.
+        self.here: Here | None = None
         self.feed: Feed
         # While somebody types.
         self.typists: Typists | None = None

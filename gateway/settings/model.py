@@ -187,6 +187,12 @@ class Limits(Section):
     whispers_max: Count = 1_000
     """What one node has told the broker of who types and has no answer to; the next one is dropped. The broker takes
     each within microseconds: only a slow one lets so many wait."""
+    presence_members_max: Count = 1_000
+    """Members of one room of whom its others are told who they are; above it only how many. Nobody reads a longer
+    list, and telling everybody of everybody grows with the square. Discord 1,000 in a guild, Pusher 100."""
+    presence_bytes_max: Count = 64 * 1024 * 1024
+    """Bytes of what one node knows of who is in which rooms; where it would be more, of a room only how many. Some
+    150,000 members, each in one room."""
     joins_per_s: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """Rooms per second that one connection may join, on average; above it its socket is read more slowly. It may join
     `rooms_per_connection_max` at once: who comes back comes back to all of them. 0 is no limit. Joining a room that
@@ -332,6 +338,10 @@ class Road(Section):
     """What `gather_s` may grow to while the loop is busy."""
     linger_s: SecondsOrZero = 10.0
     """An empty room stays open for so long: a reload of the page costs the broker nothing."""
+    presence_grace_s: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] = 15.0
+    """Who is gone for so long has left, for those who see who is in a room (`presence`): who reloads a page, or whose
+    node went away, is back by then. A node says ten times in it who is there. Below 7, who lost the broker with their
+    node may be told as gone before the node is back."""
     sweep_s: Seconds = 5.0
     """Once in this time every room is read whether its doorbell rang or not: the longest that a lost
     doorbell can delay a message."""

@@ -127,6 +127,19 @@ COUNTERS = (
     ),
     ("typing_said", "hiroba_typing_said", "Times clients said that their user types, and it was passed on."),
     ("typing_told", "hiroba_typing_told", "Frames that told connections who types in a room."),
+    ("members_said", "hiroba_members_said", "Users whose coming or going in a room this node told the broker."),
+    ("rolls_read", "hiroba_rolls_read", "Times this node read of a room all who are there, not only who came or went."),
+    (
+        "members_told",
+        "hiroba_members_told",
+        "Frames that told connections who came and went in a room, or how many are there.",
+    ),
+    ("lists_told", "hiroba_members_lists_told", "Lists of a room's members told to connections, each in pages."),
+    (
+        "members_put_off",
+        "hiroba_members_put_off",
+        "Times a connection's socket was too full to be told who came or went: it is told the whole list later.",
+    ),
     ("pages", "hiroba_pages_read", "Pieces of logs read from the stream, for walks and for who pages back."),
     ("paged", "hiroba_pages_told", "Pages of older entries told to clients that asked for them (history)."),
     ("put_out", "hiroba_put_out", "Connections, and sessions in one room, that an order ended."),
@@ -261,6 +274,11 @@ class Metrics:
     markers_put_off: int
     typing_said: int
     typing_told: int
+    members_said: int
+    rolls_read: int
+    members_told: int
+    lists_told: int
+    members_put_off: int
     pages: int
     paged: int
     put_out: int

@@ -72,7 +72,7 @@ def _context(keep: Keep) -> Context:
     settings = Settings(message_bytes_max=BYTES_MAX, outgoing_bytes_max=BYTES_MAX, close_s=5, messages_per_s=0)
     broker = SimpleNamespace(publisher=SimpleNamespace(full=lambda session: False))
     nobody = cast(Any, None)
-    return Context("echo", settings, cast(Any, broker), nobody, nobody, nobody, Clock(), metrics, nobody, keep)
+    return Context("echo", settings, cast(Any, broker), nobody, nobody, nobody, nobody, Clock(), metrics, nobody, keep)
 
 
 def _echo_app() -> web.Application:

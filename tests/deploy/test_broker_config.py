@@ -70,7 +70,7 @@ async def test_apply_makes_any_server_so_and_it_stays_so(start_broker: BrokerFac
     assert checked.returncode == 0 and "is as hiroba wants it" in verdict
     assert notes == [
         f"note: script {name}.lua is not loaded; a node does it when it needs it"
-        for name in ("ask", "group", "heartbeat", "mark", "newest", "order", "places", "publish", "start")
+        for name in ("ask", "group", "heartbeat", "mark", "members", "newest", "order", "places", "publish", "start")
     ]
 
 

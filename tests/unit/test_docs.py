@@ -13,6 +13,7 @@ from prometheus_client import Metric
 
 from gateway.auth.denied import REASONS
 from gateway.broker.publish import Refusal
+from gateway.core import frames
 from gateway.core.closes import Close
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.history import TABLE, Event
@@ -77,7 +78,9 @@ def test_what_a_v1_server_says() -> None:
     made = [
         v1.welcome("s", "n", "r", id, True, 25.0, OPEN),
         V1.message(b'"r"', entry),
-        v1.joined("r", id, True, "rw", 1, id),
+        v1.joined("r", id, True, "rw", 1, id, [], 0),
+        frames.text(v1.members_payload("r", [b"1"], [b"2"], 1)),
+        v1.presence("r", [b"1"], 1, False, 1),
         v1.refreshed(1.0, 1),
         v1.left("r", 1),
         v1.left("r", reason="error"),

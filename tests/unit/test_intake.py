@@ -92,6 +92,7 @@ class Desk:
             nobody,
             nobody,
             nobody,
+            nobody,
             self.clock,
             self.metrics,
             nobody,

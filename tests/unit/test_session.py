@@ -57,7 +57,9 @@ def connected(transport: Stuck, wire: Wire = V1) -> Connection:
     """On a node of which there is nothing else."""
     hub = SimpleNamespace(leave=lambda session: session.room.leave(session))
     nobody = cast(Any, None)
-    context = Context("n", Settings(), nobody, cast(Any, hub), nobody, nobody, Clock(), Metrics(), nobody, nobody)
+    context = Context(
+        "n", Settings(), nobody, cast(Any, hub), nobody, nobody, nobody, Clock(), Metrics(), nobody, nobody
+    )
     return Connection(context, cast(Any, transport), "/", "-", wire, room_name("r"), OPEN)
 
 

@@ -72,11 +72,12 @@ class _Question(Asked):
 
 
 class Join(_Question, tag="join", kw_only=True):
-    """Be in a room too: behind `after`, or with the last `history` entries."""
+    """Be in a room too: behind `after`, or with the last `history` entries. `presence`: and hear who is there."""
 
     room: str
     after: str | None = None
     history: int = 0
+    presence: bool = False
 
 
 class Leave(_Question, tag="leave", kw_only=True):
@@ -127,13 +128,19 @@ class Read(_Question, tag="read", kw_only=True):
         return self
 
 
+class Presence(_Question, tag="presence", kw_only=True):
+    """Who is in it?"""
+
+    room: str
+
+
 class Refresh(_Question, tag="refresh", kw_only=True):
     """Go on by a newer token of the same user."""
 
     token: str
 
 
-_Any = _Say | _Ping | _Type | Join | Leave | History | Watch | Unwatch | Read | Refresh
+_Any = _Say | _Ping | _Type | Join | Leave | History | Watch | Unwatch | Read | Presence | Refresh
 _TYPES = {kind.__struct_config__.tag for kind in get_args(_Any)}
 
 _json = msgspec.json.encode
@@ -241,12 +248,45 @@ def welcome(
     return frames.text(welcome_payload(session, node, room, last_id, recovered, ping_s, grant))
 
 
-def joined(room: str, last_id: EntryId, recovered: bool, rights: str, ref: Ref, read: EntryId | None) -> bytes:
+def joined(
+    room: str,
+    last_id: EntryId,
+    recovered: bool,
+    rights: str,
+    ref: Ref,
+    read: EntryId | None,
+    members: Iterable[bytes] | None = None,
+    count: int | None = None,
+) -> bytes:
     """The answer to a `join`: from here on the connection hears the room. As in the welcome; `read`: up to where the
-    user has read."""
+    user has read; `members`, `count`: who is here, of who asked."""
     marker = None if read is None else str(read)
-    fields = {"last_id": str(last_id), "recovered": recovered, "rights": rights, "read": marker}
+    fields: dict[str, object] = {"last_id": str(last_id), "recovered": recovered, "rights": rights, "read": marker}
+    if members is not None:
+        fields["members"] = _listed(members)
+    if count is not None:
+        fields["count"] = count
     return _answer(ref, type="joined", room=room, **fields)
+
+
+def members_payload(room: str, joined: Iterable[bytes], left: Iterable[bytes], count: int) -> bytes:
+    """Who came and went, and how many are here now; without its frame."""
+    return json(type="members", room=room, joined=_listed(joined), left=_listed(left), count=count)
+
+
+def count_payload(room: str, count: int) -> bytes:
+    """How many are here, and no more: they are too many. Without its frame."""
+    return json(type="members", room=room, count=count)
+
+
+def presence(room: str, members: Iterable[bytes] | None, count: int, more: bool, ref: Ref = None) -> bytes:
+    """A page of all who are here; None: they are too many."""
+    listed = None if members is None else _listed(members)
+    return _answer(ref, type="presence", room=room, members=listed, count=count, more=more)
+
+
+def _listed(members: Iterable[bytes]) -> msgspec.Raw:
+    return msgspec.Raw(b"[%b]" % b",".join(members))
 
 
 def read(room: str, id: EntryId) -> bytes:
