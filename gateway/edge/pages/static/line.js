@@ -64,9 +64,11 @@ export class MovesLine {
   }
 }
 
-// "Ann, Bob and 3 others": of `count` people those who are known, the first few by name.
+// "Ann, Bob and 3 others": of `count` people those who are known, the first few by name. Each name keeps its direction to
+// itself (U+2068, U+2069).
 export function listed(people, count, texts) {
-  const names = people.slice(0, count > NAMED_MAX ? NAMED_MAX - 1 : NAMED_MAX).map(({ name }) => name);
+  const named = people.slice(0, count > NAMED_MAX ? NAMED_MAX - 1 : NAMED_MAX);
+  const names = named.map(({ name }) => `\u2068${name}\u2069`);
   if (names.length < count) names.push(fill(texts.others, { count: count - names.length }));
   return new Intl.ListFormat(texts.lang, { type: "conjunction" }).format(names);
 }

@@ -12,6 +12,9 @@ export class Standing {
   #texts;
   #lines = document.querySelectorAll(".standing");
   #askedAt = -Infinity;
+  #isAsking = false;
+  // It is known who looks at this page.
+  #isMet = false;
   // It was let in since the last try.
   #isIn = false;
   #known;
@@ -27,6 +30,7 @@ export class Standing {
     if (state === "connected") {
       this.#isIn = true;
       this.#say("", null);
+      if (!this.#isMet) this.#askNow(room);
     } else if (state === "closed") {
       this.#closed(code, room);
     } else if (state === "reconnecting") {
@@ -36,20 +40,26 @@ export class Standing {
     }
   }
 
-  async ask(room) {
-    const now = performance.now();
-    if (now - this.#askedAt < ASK_MS) return;
-    this.#askedAt = now;
+  ask(room) {
+    if (performance.now() - this.#askedAt >= ASK_MS) this.#askNow(room);
+  }
+
+  async #askNow(room) {
+    if (this.#isAsking) return;
+    this.#isAsking = true;
+    this.#askedAt = performance.now();
     const url = address("me");
     if (room !== null) url.searchParams.set("room", room);
     try {
       const answer = await fetch(url, { cache: "no-store" });
       const told = await answer.json();
+      this.#isMet ||= answer.ok;
       if (answer.ok) this.#known(told.user);
       else if (!this.#isIn) this.#tell(answer.status, told);
     } catch {
       // No node is there: the state line says so.
     }
+    this.#isAsking = false;
   }
 
   #closed(code, room) {
@@ -58,8 +68,7 @@ export class Standing {
     if (code !== 4001) return;
     this.#say(this.#texts.standing_ended, null);
     // Where to log in.
-    this.#askedAt = -Infinity;
-    this.ask(room);
+    this.#askNow(room);
   }
 
   #tell(status, { reason, login_url }) {
