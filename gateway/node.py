@@ -34,6 +34,7 @@ from gateway.rooms.presence import Presence
 from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
 from gateway.settings.model import NODE_BROKER_URL, Settings
+from gateway.site.publishing import PublishHook
 from gateway.telemetry import logs, metrics
 from gateway.telemetry.clock import Clock
 
@@ -63,6 +64,10 @@ class Node:
         self.readers = Readers(self.broker.markers, self.watchers, settings, self.metrics)
         self.presence = Presence(self.hub, self.broker.members, self.clock, settings, self.metrics, self.keep)
         self.auth = Auth(settings, self.metrics)
+        # None: people say what they like.
+        self.hook: PublishHook | None = None
+        if settings.site_publish_url is not None:
+            self.hook = PublishHook(settings, self.metrics, settings.site_publish_url)
         context = Context(
             id,
             settings,
@@ -75,6 +80,7 @@ class Node:
             self.metrics,
             self.auth,
             self.keep,
+            self.hook,
         )
         self.edge = Edge(context, connections_max(settings))
         self._doors: tuple[Door, ...] = ()
@@ -110,6 +116,8 @@ class Node:
         """Serve until told to stop. Returns the exit code."""
         self._listen_to_signals()
         ops, public = self._doors = await self._serve_ops(), await self._serve_public()
+        if self.hook is not None:
+            self.hook.tell()
         self.metrics.watch_gc()
         gc.set_threshold(*GC_THRESHOLDS)
         gc.collect()
@@ -130,6 +138,8 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.auth.close()
+        if self.hook is not None:
+            await self.hook.close()
         await self.broker.close()
         log.info("stopped")
         return 1 if self._failed else 0
@@ -196,6 +206,9 @@ class Node:
     def _visiting(self) -> float:
         return sum(len(door.visits) for door in self._doors)
 
+    def _asked_bytes(self) -> float:
+        return 0.0 if self.hook is None else self.hook.waiting_bytes
+
     def _registry(self) -> CollectorRegistry:
         def live() -> float:
             return sum(room.live_count() for room in self.hub.rooms.values())
@@ -238,6 +251,7 @@ class Node:
                 "Kicks and revocations that stand, as this node knows them.",
                 lambda: len(self.broker.control.standing),
             ),
+            ("hiroba_site_publish_waiting_bytes", "Of messages about which the site is asked.", self._asked_bytes),
             ("hiroba_tails_bytes", "Memory of the rooms' tails, and of what walks share.", self.hub.tail_bytes),
             ("hiroba_publish_queue_entries", "Publishes not answered yet.", self.broker.publisher.queued),
             ("hiroba_probe_age_seconds", "Since the road to the broker was proven.", self.broker.probe_age_s),

@@ -18,15 +18,9 @@ from gateway.core.rights import BadRights, Rights
 from gateway.core.user import BadUser, Grant, User
 from gateway.settings.model import Settings
 from gateway.site.asking import Asker, Unanswered
-from gateway.site.breaker import Breaker
+from gateway.site.breaker import AWAY, FAILURES_MAX, RETRY_S, Breaker
 from gateway.telemetry.metrics import Metrics
 
-# Failures in a row after which the site is left in peace, and for how long.
-FAILURES_MAX = 5
-RETRY_S = 2.0
-# Of a proxy in front of it, or its own: away, or busy. Any other status may be one client's doing, who must not cost
-# the others their way in.
-AWAY = (429, 502, 503, 504)
 # What an answer takes in memory beside its bytes, by far.
 KNOWN_BYTES = 2_048
 # What comes of a question, as hiroba_site_answers_total has it.

@@ -22,6 +22,7 @@ class Close(Enum):
     GAP = (4009, "entries were lost for this reader", True)
     DEAD = (4010, "no answer to a ping", True)
     FORBIDDEN = (4403, "this user may not do that in this room", False)
+    SITE = (4503, "the site can't be asked what may be said, try again later", True)
 
     def __init__(self, code: int, text: str, reconnect: bool) -> None:
         self.code = code

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 
@@ -26,12 +27,13 @@ from gateway.core.wires import BadMessage
 from gateway.edge import bodies, door
 from gateway.edge.door import Refused
 from gateway.edge.edge import Edge
+from gateway.site.publishing import PublishHook, TurnedDown
 
 JSON = "application/json"
 # Every `label` of a Refused here.
 REASONS = (
     "type", "encoding", "json", "empty", "too_long", "too_many", "slow", "broken", "rate", "appends", "producer",
-    "stale", "gap", "sequence", "unsupported", "timeout", "unknown", "refused",
+    "stale", "gap", "sequence", "unsupported", "timeout", "unknown", "refused", "rejected", "site",
 )  # fmt: skip
 # The id of the producer that what a PUT brings belongs to: no client has an empty one.
 _CREATION = Condition(Producer(b"", 0, 0))
@@ -59,6 +61,8 @@ class Appends:
         self._edge = edge
         self.settings = edge.settings
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        # Each as long as somebody waits for it.
+        self._turns: WeakValueDictionary[tuple[RoomName, bytes], asyncio.Lock] = WeakValueDictionary()
         # Of all requests that are not answered yet.
         self.held_bytes = 0
 
@@ -79,7 +83,13 @@ class Appends:
                     return None
                 self._charge(request, self._weight(taken) - paid)
                 door.check_orders(self._edge, grant, name)  # it may have come slowly
-                return condition.producer, await self._done(name, grant.user, taken, condition)
+                hook = self._edge.context.hook
+                if hook is None or not hook.asks(name):
+                    return condition.producer, await self._done(name, grant.user, taken, condition)
+                async with self._turn(name, condition.producer):
+                    taken = await _allowed(hook, name, grant.user, taken)
+                    door.check_orders(self._edge, grant, name)  # the site may have taken its time
+                    return condition.producer, await self._done(name, grant.user, taken, condition)
         except Refused:
             await bodies.let_pass(request, self.settings.close_s)
             raise
@@ -155,6 +165,11 @@ class Appends:
         bucket.rest(now)
         return bucket
 
+    def _turn(self, name: RoomName, producer: Producer | None) -> asyncio.Lock:
+        """Of one producer's requests about which the site is asked: else a later one could pass another."""
+        key = (name, producer.id if producer is not None else secrets.token_bytes(9))
+        return self._turns.setdefault(key, asyncio.Lock())
+
     # ---- into the log ----
 
     async def _done(self, name: RoomName, user: User, taken: Taken, condition: Condition) -> Done:
@@ -215,6 +230,15 @@ class _Held:
             raise door.busy("appends", "too much is being appended at once: append_queue_bytes_max")
         self._appends.held_bytes += more
         self._bytes += more
+
+
+async def _allowed(hook: PublishHook, name: RoomName, user: User, taken: Taken) -> Taken:
+    """What the site lets pass of it: all or nothing. Raises Refused."""
+    try:
+        messages = await hook.words(name, user, taken.messages)
+    except TurnedDown as why:
+        raise (Refused(403, "rejected", why.args[0]) if why.final else door.busy("site", why.args[0])) from None
+    return Taken(b"".join(messages), messages)
 
 
 def _condition(request: web.Request) -> Condition:

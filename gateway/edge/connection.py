@@ -20,14 +20,16 @@ from gateway.edge.context import Context
 from gateway.edge.intake import READ_BYTES, Intake
 from gateway.edge.listener import Listener
 from gateway.edge.requests import Requests
+from gateway.edge.sayings import Sayings
 from gateway.rooms.session import Session
+from gateway.site.publishing import TurnedDown
 from gateway.telemetry.logs import access
 
 
 class Connection(Listener):
     """One connection, from the 101 to its last byte."""
 
-    __slots__ = ("_close_written", "_intake", "_window_open", "in_flight", "requests")
+    __slots__ = ("_close_written", "_intake", "_sayings", "_window_open", "in_flight", "requests")
 
     log = staticmethod(access.ws)
 
@@ -46,6 +48,8 @@ class Connection(Listener):
         self.in_flight = 0
         # What it asked beside saying something; None: nothing yet.
         self.requests: Requests | None = None
+        # What it said in rooms where the site is asked; None: nothing yet.
+        self._sayings: Sayings | None = None
         self._intake: Intake | None = None
         self._window_open: asyncio.Future[None] | None = None
         self._close_written = False
@@ -143,7 +147,13 @@ class Connection(Listener):
             self._may_not_write(said.ref, session.room.name)
             return
         self.in_flight += 1
-        self._context.hub.publish(session, said.message, said.ref)
+        hook = self._context.hook
+        if hook is not None and hook.asks(session.room.name):
+            if self._sayings is None:
+                self._sayings = Sayings(self, self._context, hook)
+            self._sayings.say(session, said)
+        else:
+            self._context.hub.publish(session, said.message, said.ref)
 
     def _may_not_write(self, ref: Ref, room: RoomName) -> None:
         if self.wire.answers:
@@ -188,9 +198,7 @@ class Connection(Listener):
 
     def answered(self, outcome: bytes | Refusal, ref: Ref, room: RoomName) -> None:
         """The broker's answer to one publish in a room: its id, or why there is none."""
-        self.in_flight -= 1
-        if self._window_open is not None and not self._window_open.done():
-            self._window_open.set_result(None)
+        self._one_less_in_flight()
         if self.closing is not None:
             return
         if self.wire.answers:
@@ -200,6 +208,21 @@ class Connection(Listener):
                 self.write(v1.ack(ref, room, entry_id(outcome)))
         elif isinstance(outcome, Refusal):
             self.end(Close.BROKER)
+
+    def turned_down(self, why: TurnedDown, ref: Ref, room: RoomName) -> None:
+        """The site's word on one message: it is not said. Who speaks `plain` knows no other answer than a close."""
+        self._one_less_in_flight()
+        if self.closing is not None:
+            return
+        if self.wire.answers:
+            self.refuse(why.code, why.args[0], ref, room)
+        else:
+            self.end(Close.SITE if why.code == "site" else Close.FORBIDDEN, why.args[0])
+
+    def _one_less_in_flight(self) -> None:
+        self.in_flight -= 1
+        if self._window_open is not None and not self._window_open.done():
+            self._window_open.set_result(None)
 
     async def window(self) -> None:
         """Wait until a publish of this client is answered."""

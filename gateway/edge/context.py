@@ -1,6 +1,7 @@
 """What every handler and client of a node works with. No behaviour."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from gateway.auth.auth import Auth
 from gateway.broker.broker import Broker
@@ -9,6 +10,7 @@ from gateway.rooms.presence import Presence
 from gateway.rooms.readers import Readers
 from gateway.rooms.watch import Watchers
 from gateway.settings.model import Settings
+from gateway.site.publishing import PublishHook
 from gateway.telemetry.clock import Clock
 from gateway.telemetry.metrics import Metrics
 
@@ -29,3 +31,7 @@ class Context:
     auth: Auth
     # Starts a task that the node owns.
     keep: Keep
+    # None: people say what they like.
+    hook: PublishHook | None = None
+    # Of connections about whose messages the site is asked: the tasks that say what may be said.
+    saying: set["asyncio.Task[None]"] = field(default_factory=set)

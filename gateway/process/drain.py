@@ -29,7 +29,13 @@ async def drain(edge: Edge, broker: Broker, settings: Settings, hurry: asyncio.E
         await _within(HURRY_S, _withdraw(broker))
     else:
         await _within(settings.close_s + HURRY_S, edge.empty())
-        await _within(settings.publish_timeout_s, _withdraw(broker))
+        await _within(settings.publish_timeout_s, _say_and_withdraw(edge, broker))
+
+
+async def _say_and_withdraw(edge: Edge, broker: Broker) -> None:
+    """What clients said before they went may still wait for the site's word."""
+    await asyncio.gather(*edge.context.saying, return_exceptions=True)
+    await _withdraw(broker)
 
 
 async def _withdraw(broker: Broker) -> None:

@@ -54,6 +54,11 @@ def _check_rights(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _check_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
+    Rights(dict.fromkeys(value, "w"))
+    return value
+
+
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
 # More than zero; a float inside, whatever was written.
@@ -307,6 +312,24 @@ class People(Section):
     )
     """Where the page sends whom nobody knows, or whose login has ended: a path or a URL, in which `{page}` stands for
     the address of the page, percent-encoded. Unset, the page only says so."""
+    site_publish_url: Annotated[str, AfterValidator(check_http_url)] | None = Field(
+        default=None, examples=["http://10.0.0.7:8080/hiroba/publish/"]
+    )
+    """The site that is asked about what people say, before anybody hears it, by a POST of `{"room", "user",
+    "message"}`. 200 or 204 lets it pass, 200 with `{"message": …}` says that instead, 403 with `{"reason": "…"}`
+    refuses it (docs/security.md). Unset: nobody is asked."""
+    site_publish_rooms: Annotated[tuple[str, ...], NoDecode, Comma, AfterValidator(_check_patterns)] = ("*",)
+    """The rooms of which `site_publish_url` is asked: names, or patterns with `*`. Others pay nothing for it."""
+    site_publish_timeout_s: Seconds = 2.0
+    """Budget for that answer, and as long again for a turn among `site_publish_requests_max`: who speaks waits."""
+    site_publish_away: Literal["refuse", "allow"] = "refuse"
+    """What becomes of what is said while nobody answers there (no connection, no answer in time, 429, 502 to 504):
+    `refuse` tells who said it to try again later, `allow` says it unasked."""
+    site_publish_requests_max: Count = 32
+    """Questions of one node that are under way at once; one sender has 4 of them at most. As `site_requests_max`."""
+    site_publish_waiting_bytes_max: Count = 16 * 1024 * 1024
+    """Bytes of messages of one node that wait for the site's word. What comes above that is treated as if the site were
+    away. A quarter of what a publisher's queue may hold."""
     user_rights: Letters = ("*=rwp",)
     """What a user may do whose token says nothing of rooms: `*=r,team-*=rw`. r read, w write, p see who is here, m
     moderate; the longest pattern wins (docs/rights.md)."""

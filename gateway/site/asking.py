@@ -20,13 +20,23 @@ class Unanswered(Exception):
 class Asker:
     """One per node; its connections are kept. Close it when nobody asks any more."""
 
-    def __init__(self, connections_max: int) -> None:
+    def __init__(self, connections_max: int, answer_bytes_max: int = ANSWER_BYTES_MAX) -> None:
         self._connections_max = connections_max
+        self._answer_bytes_max = answer_bytes_max
         # Made in the loop that it is used in.
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, url: str, headers: Mapping[str, str], timeout_s: float) -> tuple[int, bytes]:
         """Status and body. Raises Unanswered."""
+        return await self._ask("GET", url, headers, None, timeout_s)
+
+    async def post(self, url: str, body: bytes, timeout_s: float) -> tuple[int, bytes]:
+        """As `get`, of JSON."""
+        return await self._ask("POST", url, {"Content-Type": "application/json"}, body, timeout_s)
+
+    async def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, timeout_s: float
+    ) -> tuple[int, bytes]:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._connections_max)
             # No cookie of one answer may go out with another's question.
@@ -35,15 +45,18 @@ class Asker:
         asked = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
         try:
             # A redirect leads to a login page, or to whom nobody here knows.
-            async with self._session.get(url, headers=asked, timeout=timeout, allow_redirects=False) as answer:
+            asking = self._session.request(
+                method, url, headers=asked, data=body, timeout=timeout, allow_redirects=False
+            )
+            async with asking as answer:
                 if 300 <= answer.status < 400:
                     raise Unanswered(f"it redirects ({answer.status}), and nobody follows")
-                body = bytearray()
+                said = bytearray()
                 async for piece in answer.content.iter_any():
-                    body += piece
-                    if len(body) > ANSWER_BYTES_MAX:
-                        raise Unanswered(f"its answer has more than {ANSWER_BYTES_MAX} bytes")
-                return answer.status, bytes(body)
+                    said += piece
+                    if len(said) > self._answer_bytes_max:
+                        raise Unanswered(f"its answer has more than {self._answer_bytes_max} bytes")
+                return answer.status, bytes(said)
         except TimeoutError:
             raise Unanswered(f"no answer within {timeout_s:g} s", away=True) from None
         except ValueError:  # a header of a client's that can't be sent on

@@ -1,5 +1,12 @@
 """A circuit breaker: who fails again and again is left in peace for a while, then asked once. No clock of its own."""
 
+# Failures in a row after which the site is left in peace, and for how long.
+FAILURES_MAX = 5
+RETRY_S = 2.0
+# Of a proxy in front of it, or its own: away, or busy. Any other status may be one client's doing, who must not cost
+# the others anything.
+AWAY = (429, 502, 503, 504)
+
 
 class Breaker:
     """Closed: everybody may ask. Open, after `failures_max` failures in a row: nobody, until `retry_s` have passed;

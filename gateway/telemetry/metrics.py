@@ -190,6 +190,13 @@ LABELLED = (
         "lately; stale: it is away, and said it before.",
     ),
     (
+        "site_publish_answers",
+        "hiroba_site_publish_answers",
+        "answer",
+        "What became of messages about which the site (site_publish_url) was to be asked: allowed, replaced, refused, "
+        "failed (no answer that can be used); away, full: it was not asked, and site_publish_away decided.",
+    ),
+    (
         "typing_dropped",
         "hiroba_typing_dropped",
         "reason",
@@ -302,6 +309,7 @@ class Metrics:
     typing_dropped: Counter[str]
     nonsense: Counter[str]
     site_answers: Counter[str]
+    site_publish_answers: Counter[str]
     api_requests: Counter[str]
     publish_latency: Histogram
     delivery_latency: Histogram

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from deploy.pages import typed
 from gateway.broker.keys import Keys
@@ -28,6 +29,7 @@ from tests.support.events import listen
 from tests.support.node import Node, environment
 from tests.support.orders import give, know, lift
 from tests.support.proxy import Proxy
+from tests.support.site import Site
 from tests.support.tokens import SECRET, token
 from tests.support.until import until
 
@@ -159,6 +161,29 @@ async def test_who_is_kicked_watches_that_room_no_more(nodes: tuple[Node, Node],
 
 async def watches(node: Node, rooms: int) -> bool:
     return await node.metric("hiroba_rooms_watched") == rooms
+
+
+async def test_who_is_kicked_while_the_site_thinks_says_nothing(
+    start_node: NodeFactory, crowd: Crowd, broker: Broker
+) -> None:
+    """The site was asked about it before; it would be heard behind the kick."""
+    async with Site() as site:
+        go = asyncio.Event()
+
+        async def thinks(request: web.Request) -> web.StreamResponse:
+            await go.wait()
+            return web.Response(status=204)
+
+        site.answer = thinks
+        node = await start_node(site_publish_url=site.url, site_publish_timeout_s=20, **SETTINGS)
+        ann, bob = [await crowd.join(node, "lobby", headers=pass_of(who)) for who in ("ann", "bob")]
+        for who, text in ((ann, "hers"), (bob, "his")):
+            await who.say(text)
+        await until(lambda: len(site.asked) == 2, "both are asked about")
+        await give(broker, Kick("ann"))
+        assert (await ann.closed())[0] == KICKED
+        go.set()
+        await bob.hears("his")
 
 
 async def test_a_kick_from_all_rooms_ends_the_connection_for_its_time(

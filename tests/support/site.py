@@ -52,7 +52,7 @@ class Site:
         self._under_way += 1
         self.at_once = max(self.at_once, self._under_way)
         try:
-            with suppress(ConnectionResetError):
+            with suppress(ConnectionError):
                 return await self.answer(request)  # type: ignore[arg-type]
             return web.Response()
         finally:

@@ -130,6 +130,7 @@ def test_what_an_event_stream_says() -> None:
 def test_error_codes() -> None:
     told = {code for code, _ in table(PROTOCOL, "Error codes:")}
     said = {call.args[0].value for call in calls("edge") if name_of(call) in ("refuse", "_Failed") and is_text(call, 0)}
+    said |= {call.args[0].value for call in (*calls("edge"), *calls("site")) if name_of(call) == "TurnedDown"}
     assert told == said | {refusal.code for refusal in Refusal}
 
 
