@@ -85,6 +85,10 @@ def _add_load(run: argparse.ArgumentParser) -> None:
         help="patience at the end with what is still missing (default 5s)",
     )
     add("--insecure", action="store_true", help="accept any TLS certificate")
+    add("--token-key", type=Path, metavar="FILE",
+        help="give each user a token, signed by this: a secret of HS256, or a private key in PEM")  # fmt: skip
+    add("--token-claim", action="append", default=[], metavar="NAME=VALUE",
+        help="a claim that all tokens have: aud=hiroba, iss=…; repeatable")  # fmt: skip
 
 
 def _add_outputs(run: argparse.ArgumentParser) -> None:
@@ -160,6 +164,8 @@ def _spec(args: argparse.Namespace) -> Spec:
         message_bytes=args.message_bytes,
         settle_s=read_duration(args.settle),
         insecure=args.insecure,
+        token_key=args.token_key,
+        token_claims=tuple(_assignment(text, "--token-claim") for text in args.token_claim),
     )
     return _completed(draft, args)
 
@@ -208,8 +214,8 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise BadSpec(f"--processes {args.processes}: give a number above 0, or -1 for one per core")
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def _assignment(text: str, flag: str = "--set") -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise BadSpec(f"--set {text!r}: write it as name=value")
+        raise BadSpec(f"{flag} {text!r}: write it as name=value")
     return name.strip(), value.strip()

@@ -67,9 +67,11 @@ class Connection(asyncio.Protocol):
         self._opened: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
         self._end = (_NO_CODE, "")
 
-    async def open(self, endpoint: Endpoint, address: str, path: str, tls: ssl.SSLContext | None) -> Opened:
-        """Connect and shake hands. Raises Refused, OSError (no TCP connection) or TimeoutError."""
-        self._request = frames.handshake_request(endpoint.authority, path, self._key, self._wire.subprotocol)
+    async def open(
+        self, endpoint: Endpoint, address: str, path: str, tls: ssl.SSLContext | None, token: str | None = None
+    ) -> Opened:
+        """Connect and shake hands; `token`: who one is. Raises Refused, OSError (no TCP connection) or TimeoutError."""
+        self._request = frames.handshake_request(endpoint.authority, path, self._key, self._wire.subprotocol, token)
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 sock = await _connected(address, endpoint.port, self._read_bytes_s is not None)

@@ -65,7 +65,7 @@ def read_close(payload: bytes) -> tuple[int, str]:
     return int.from_bytes(payload[:2], "big"), payload[2:].decode("utf-8", "replace")
 
 
-def handshake_request(host: str, path: str, key: str, subprotocol: str | None) -> bytes:
+def handshake_request(host: str, path: str, key: str, subprotocol: str | None, token: str | None = None) -> bytes:
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: {host}",
@@ -77,6 +77,8 @@ def handshake_request(host: str, path: str, key: str, subprotocol: str | None) -
     ]
     if subprotocol:
         lines.append(f"Sec-WebSocket-Protocol: {subprotocol}")
+    if token:
+        lines.append(f"Authorization: Bearer {token}")
     return "\r\n".join([*lines, "", ""]).encode()
 
 

@@ -170,7 +170,7 @@ class Life:
         name, seat = next(iter(self.seats.items()))
         many = stage.spec.rooms_per_connection is not None
         path = endpoint.path if many else endpoint.path_of(name, seat.after)
-        opened = await connection.open(endpoint, address, path, stage.tls_of(endpoint))
+        opened = await connection.open(endpoint, address, path, stage.tls_of(endpoint), stage.token_of(self.number))
         if many:
             joins = Joins(stage, connection, self.seats, self.random, self._told)
             await joins.join()

@@ -47,7 +47,9 @@ async def _check_server(spec: Spec, endpoint: Endpoint, number: int) -> None:
     connection = Connection(stage.wire, stage.now_us)
     try:
         address = await stage.address_of(endpoint)
-        opened = await connection.open(endpoint, address, endpoint.path_of(room), stage.tls_of(endpoint))
+        opened = await connection.open(
+            endpoint, address, endpoint.path_of(room), stage.tls_of(endpoint), stage.token_of("check")
+        )
         await _hears_itself(stage, connection, room, opened.joined_us)
     except Refused as exc:
         raise BadSpec(f"{endpoint.url}: {exc}") from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -65,6 +66,8 @@ class Spec:
     message_bytes: int
     settle_s: float  # patience for what is still on its way when the run ends
     insecure: bool  # accept any TLS certificate
+    token_key: Path | None = None  # what each user's token is signed with; None: nobody says who they are
+    token_claims: tuple[tuple[str, str], ...] = ()  # beside those of each user
 
     @property
     def rooms_each(self) -> int:
@@ -96,6 +99,7 @@ class Spec:
             "shape": self.shape,
             "message_bytes": self.message_bytes,
             "settle_s": self.settle_s,
+            "tokens": self.token_key is not None,
         }
 
 

@@ -18,6 +18,7 @@ from loadtest.returns import Returns
 from loadtest.spec import Endpoint, Spec
 from loadtest.stamp import key_of
 from loadtest.tape import RAW_BYTES_MAX, RAW_BYTES_MIN, Tape, Times
+from loadtest.tokens import Tokens
 from loadtest.wires import WIRES
 
 
@@ -61,6 +62,7 @@ class Stage:
         self.stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._addresses: dict[str, str] = {}
+        self._tokens = Tokens(spec.token_key, spec.token_claims, spec.run) if spec.token_key is not None else None
         self._tls = _tls_context(spec.insecure) if any(e.tls for e in spec.endpoints) else None
 
     def now_us(self) -> int:
@@ -81,6 +83,10 @@ class Stage:
 
     def tls_of(self, endpoint: Endpoint) -> ssl.SSLContext | None:
         return self._tls if endpoint.tls else None
+
+    def token_of(self, user: int | str) -> str | None:
+        """What says who a user is; None: nobody says."""
+        return None if self._tokens is None else self._tokens.of(user)
 
     async def address_of(self, endpoint: Endpoint) -> str:
         """The IP address, looked up once per run. Raises OSError."""

@@ -52,8 +52,8 @@ class Started:
                 self.process.kill()
                 await self.process.wait()
         out, err, stored = (self.directory / name for name in ("out.txt", "err.txt", "result.json"))
-        result = json.loads(stored.read_text("utf-8")) if stored.exists() else {}
-        return Outcome(exit_code, out.read_text("utf-8"), err.read_text("utf-8"), result)
+        told = stored.read_text("utf-8") if stored.exists() else ""
+        return Outcome(exit_code, out.read_text("utf-8"), err.read_text("utf-8"), json.loads(told or "{}"))
 
 
 async def start(directory: Path, *arguments: str) -> Started:

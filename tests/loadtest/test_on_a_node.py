@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from loadtest.wires import WIRES
 from tests.conftest import BrokerFactory
 from tests.loadtest.harness import ROOT, Started, run, start
 from tests.support.broker import Broker
 from tests.support.node import Node
 from tests.support.ports import free_port
+from tests.support.tokens import SECRET
 from tests.support.until import until
 
 
@@ -150,3 +152,32 @@ async def test_the_run_has_metrics_of_its_own(nodes: list[Node], tmp_path: Path)
     outcome = await harness.finish()
     outcome.assert_clean()
     assert json.dumps(outcome.result)
+
+
+async def test_a_server_that_lets_nobody_in_without_a_token(start_broker: BrokerFactory, tmp_path: Path) -> None:
+    """Each user brings one of their own, over either wire; without, the first sentence says what is missing."""
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    claims = ("--token-claim", "aud=hiroba", "--token-claim", "iss=site")
+    keyed = ("--token-key", str(tmp_path / "secret"), *claims)
+    broker = await start_broker(kind="redis")
+    node = Node(broker.url, tmp_path, token_keys=f"HS256:{SECRET}", token_audience="hiroba", token_issuer="site")
+    await node.start()
+    crowd = (*urls([node]), "-u", "10", "--rooms", "2", "-r", "100", "--rate", "20", "-t", "1s", "--settle", "1s")
+    with_each = [run(tmp_path / wire, *crowd, *keyed, "--wire", wire, "--prometheus-port", "0") for wire in WIRES]
+    try:
+        refused, *let_in_all = await asyncio.gather(run(tmp_path / "without", *crowd), *with_each)
+        assert refused.exit_code == 1 and "401" in refused.err, refused.err
+        for let_in in let_in_all:
+            let_in.assert_clean()
+            assert let_in.counts["connected"] == 10 and let_in.counts["sent"] > 0
+            assert SECRET not in let_in.out + let_in.err + json.dumps(let_in.result)
+    finally:
+        await node.kill()
+
+
+@pytest.mark.parametrize("text", [None, "short", "-----BEGIN PRIVATE KEY-----\nnone\n-----END PRIVATE KEY-----"])
+async def test_a_key_that_is_none_is_refused_in_a_sentence(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "key").write_text(text)
+    refused = await run(tmp_path / "run", "-H", "ws://127.0.0.1:1", "--token-key", str(tmp_path / "key"))
+    assert refused.exit_code == 1 and refused.err.startswith("loadtest: --token-key") and refused.err.count("\n") == 1
