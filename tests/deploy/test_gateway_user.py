@@ -42,6 +42,13 @@ async def read(ws: aiohttp.ClientWebSocketResponse, node: Node, rooms: list[str]
         await until(written, f"{room} is read")
 
 
+async def type_something(ws: aiohttp.ClientWebSocketResponse, node: Node, room: str) -> None:
+    """Says that it types in a room that it is in, and waits until that was whispered and heard."""
+    await ws.send_json({"type": "typing", "room": room})
+    await until(lambda: node.metric("hiroba_typing_said_total"), "it is whispered")
+    await until(lambda: node.metric("hiroba_typing_told_total"), "it is told")
+
+
 async def lanes(operator: Redis) -> bool:
     """Whether each of the three nodes has its three lanes."""
     named = [client["name"] for client in await operator.client_list()]
@@ -49,7 +56,7 @@ async def lanes(operator: Redis) -> bool:
 
 
 async def live(broker: Broker, directory: Path) -> None:
-    """Everything that makes a node ask the broker something: trims, pages, markers, lost lanes, dead nodes, SELECT."""
+    """Everything for which a node asks the broker: trims, pages, markers, whispers, lost lanes, dead nodes, SELECT."""
     often = {"messages_per_s": 0, "heartbeat_s": 0.2, "node_ttl_s": 1.5, "sweep_s": 0.5, "room_idle_s": 600}
     often |= {"read_rooms_max": 1, "token_keys": f"HS256:{SITE}"}
     small = {
@@ -68,9 +75,11 @@ async def live(broker: Broker, directory: Path) -> None:
         broker.client() as operator,
         http.ws_connect(dies.ws_url("square")),
         http.ws_connect(stays.url("/ws/"), protocols=("hiroba.v1",)) as reader,
+        http.ws_connect(stays.ws_url("square"), protocols=("hiroba.v1",), headers=by("bob")),
     ):
         await speak(http, stays, "square", 300)
         await read(reader, stays, ["square", "circle"])
+        await type_something(reader, stays, "square")
         await operator.execute_command("CLIENT", "KILL", "USER", "gateway")
         await until(lambda: lanes(operator), "the killed lanes are back")
         async with http.ws_connect(stays.ws_url("square")):

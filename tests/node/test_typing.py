@@ -3,8 +3,13 @@
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
 
 from gateway.broker.keys import Keys
+from gateway.core.entry import decode_bell
 from gateway.core.names import RoomName
 from tests.conftest import NodeFactory
 from tests.node.conftest import redis_only
@@ -24,6 +29,16 @@ SETTINGS = {
     "typing_s": 2,
     "typing_users_max": 3,
 }
+
+
+@pytest.fixture
+def start_beside(house: tuple[Broker, Node], tmp_path: Path) -> Callable[..., Awaitable[Node]]:
+    """Another node on the broker of the shared one."""
+
+    async def start(**settings: object) -> Node:
+        return await Node(house[0].url, tmp_path, "beside", **{**SETTINGS, **settings}).start()
+
+    return start
 
 
 async def come(crowd: Crowd, node: Node, room: str, user: str | None, **claims: object) -> Client:
@@ -66,10 +81,10 @@ async def dropped(node: Node, reason: str) -> float:
 
 
 async def test_the_others_of_a_room_hear_who_types_on_all_nodes_and_nobody_of_themselves(
-    broker: Broker, start_node: NodeFactory, crowd: Crowd
+    house: tuple[Broker, Node], shared_node: Node, start_beside: Callable[..., Awaitable[Node]], crowd: Crowd
 ) -> None:
     """Ann's own tabs, on both nodes, hear nothing; nor does who has another wire, or another room, or only watches."""
-    here, there = await start_node(**SETTINGS), await start_node(**SETTINGS)
+    here, there = shared_node, await start_beside()
     ann, tab = await come(crowd, here, "lobby", "ann", name="Ann"), await come(crowd, there, "lobby", "ann")
     bob, carl = await come(crowd, here, "lobby", "bob"), await come(crowd, there, "lobby", "carl")
     plain = await crowd.join(here, "lobby", "plain", headers=by("dora"))
@@ -77,7 +92,7 @@ async def test_the_others_of_a_room_hear_who_types_on_all_nodes_and_nobody_of_th
     elsewhere = await come(crowd, there, "attic", "emil")
     watcher = await crowd.come(there, headers=by("fay"))
     await watcher.ask("watch", rooms=["lobby"])
-    await heard_in(broker, "lobby", nodes=2)
+    await heard_in(house[0], "lobby", nodes=2)
     await types(ann, "lobby")
     for other in (bob, carl):
         await hears(other, "ann")
@@ -122,6 +137,24 @@ async def test_it_ends_with_what_was_said_or_by_itself(
 
 async def _stirs(node: Node, rooms: int) -> bool:
     return await node.metric("hiroba_rooms_typing") == rooms
+
+
+async def test_who_listens_at_the_bell_hears_nothing_of_it(
+    house: tuple[Broker, Node], crowd: Crowd, shared_node: Node
+) -> None:
+    """A node of a former version, in a rolling upgrade, would take it for nonsense and read the room each time."""
+    ann, bob = await come(crowd, shared_node, "upgrade", "ann"), await come(crowd, shared_node, "upgrade", "bob")
+    await heard_in(house[0], "upgrade")
+    async with house[0].client() as client, client.pubsub() as former:
+        await former.ssubscribe(Keys("hiroba", 0).log(RoomName("upgrade")))
+        await types(ann, "upgrade")
+        await hears(bob, "ann")
+        await ann.say("said")
+        heard = list[bytes]()
+        while not heard:
+            message = await former.get_message(ignore_subscribe_messages=True, timeout=1)
+            heard += [] if message is None else [message["data"]]
+        assert decode_bell(heard[0]) is not None, "its first word is of what was said"
 
 
 async def test_a_thousand_keys_a_second_are_two_whispers_and_a_frame(
@@ -209,17 +242,16 @@ async def _drops(client: Client, node: Node) -> bool:
     return await dropped(node, "broker") > 0
 
 
-@redis_only
 async def test_what_strangers_whisper_is_held_against_what_a_user_is(
-    broker: Broker, start_node: NodeFactory, crowd: Crowd
+    house: tuple[Broker, Node], start_beside: Callable[..., Awaitable[Node]], crowd: Crowd
 ) -> None:
     """Whoever may publish on the broker can say that somebody types; no more than that. A newer node may say more."""
-    node = await start_node(**SETTINGS)
+    node = await start_beside()
     bob = await come(crowd, node, "strange", "bob")
     channel = Keys("hiroba", 0).typing(RoomName("strange"))
-    await heard_in(broker, "strange")
+    await heard_in(house[0], "strange")
     bad = [b"", b"\xff", b"[]", b"{}", b'{"session":"","user":null}', b'{"session":"s","user":{"id":"","name":"x"}}']
-    async with broker.client() as client:
+    async with house[0].client() as client:
         for told in bad:
             await client.execute_command("SPUBLISH", channel, told)
         newer = {"session": "s", "user": {"id": "zoe", "name": "Zoe", "info": 1}, "since": 7}
@@ -231,19 +263,17 @@ async def test_what_strangers_whisper_is_held_against_what_a_user_is(
     assert metrics['hiroba_broker_nonsense_total{what="bell"}'] == 0
 
 
-@redis_only
 async def test_a_node_listens_only_where_somebody_could_hear(
-    broker: Broker, start_node: NodeFactory, crowd: Crowd
+    house: tuple[Broker, Node], shared_node: Node, start_beside: Callable[..., Awaitable[Node]], crowd: Crowd
 ) -> None:
     """One channel for a room while somebody of v1 is in it; none for plain, for watching, or where nobody wants it."""
-    node = await start_node(**SETTINGS)
-    off = await start_node(**{**SETTINGS, "typing_users_max": 0})
-    ann = await come(crowd, node, "heard", "ann")
+    off = await start_beside(typing_users_max=0)
+    ann = await come(crowd, shared_node, "heard", "ann")
     bob = await come(crowd, off, "heard", "bob")
-    await crowd.join(node, "plain", "plain")
-    watcher = await crowd.come(node)
+    await crowd.join(shared_node, "plain", "plain")
+    watcher = await crowd.come(shared_node)
     await watcher.ask("watch", rooms=["watched"])
-    async with broker.client() as client:
+    async with house[0].client() as client:
 
         async def channels() -> list[bytes]:
             found = await client.execute_command("PUBSUB", "SHARDCHANNELS", "*:typing:*")
@@ -253,7 +283,7 @@ async def test_a_node_listens_only_where_somebody_could_hear(
             return await channels() == list(wanted)
 
         await until(lambda: only(b"heard"), "one channel")
-        await heard_in(broker, "heard", nodes=1)
+        await heard_in(house[0], "heard", nodes=1)
         await types(bob, "heard")
         await settled(bob)
         assert await dropped(off, "crowd") == 1
