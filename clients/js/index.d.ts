@@ -7,6 +7,12 @@ export type EntryId = string;
 export interface User {
   id: string;
   name?: string;
+}
+
+/** Somebody who is in a room. */
+export interface Member extends User {
+  guest?: true;
+  /** What the site wants pages to know of them. */
   info?: Json;
 }
 
@@ -53,7 +59,7 @@ export interface Joined {
   recovered: boolean;
   read?: EntryId | null;
   rights?: string;
-  members?: User[];
+  members?: Member[];
   count?: number;
 }
 
@@ -102,8 +108,10 @@ export interface RoomEvents {
   read: { id: EntryId };
   /** Who types, the user of this connection left out; null: somebody without a name. Until the next, or for so long. */
   typing: { room: string; users: (User | null)[]; for_s: number };
-  members: { room: string; joined: User[]; left: User[]; count: number };
-  presence: { room: string; members: User[]; count: number };
+  /** Without who came and went they are too many: then only how many is told. */
+  members: { room: string; joined?: Member[]; left?: Member[]; count: number };
+  /** A list of who is here, or a page of it; without members pages follow, null where they are too many. */
+  presence: { type: string; room: string; members?: Member[] | null; count?: number; more?: boolean; ref?: number };
 }
 
 export interface HirobaEvents {
@@ -138,7 +146,8 @@ declare class Room extends Events<RoomEvents> {
   takeBack(item: Item): void;
   /** Rejects with an Error whose `code` is the protocol's, or "lost". */
   history(page?: { before?: EntryId; limit?: number }): Promise<Page>;
-  presence(): Promise<{ members: User[]; count: number }>;
+  /** A request of the protocol about this room: its answer, or the first of several. Rejects as history() does. */
+  ask(frame: { type: string; [field: string]: Json }): Promise<{ type: string; ref: number; [field: string]: Json }>;
   read(id?: EntryId | null): void;
   /** Call it at each key: it is told every 3 s at most. */
   typing(): void;

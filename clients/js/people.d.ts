@@ -1,8 +1,8 @@
-import type { Room, User } from "hiroba";
+import type { Member, Room, User } from "hiroba";
 
 export interface PeopleEvents {
   /** Who came and who went; `count` of them are here now. At the first join nobody came: all were here. */
-  members: { joined: User[]; left: User[]; count: number };
+  members: { joined: Member[]; left: Member[]; count: number };
   /** Who types now, other than the user of this page; null: somebody without a name. */
   typing: { users: (User | null)[] };
 }
@@ -11,7 +11,7 @@ export interface PeopleEvents {
 export class People {
   constructor(room: Room);
   /** By id. Of a room with very many people they are not told, only `count`. */
-  readonly members: ReadonlyMap<string, User>;
+  readonly members: ReadonlyMap<string, Member>;
   /** null: nobody said it yet. */
   readonly count: number | null;
   readonly typing: readonly (User | null)[];

@@ -22,6 +22,7 @@ const people = new People(room);
 people.on("members", ({ joined, left, count }) => console.log(joined[0]?.name, left.length, count + (people.count ?? 0)));
 people.on("typing", ({ users }) => console.log(users.map((user) => user?.name ?? "somebody")));
 room.typing();
+room.ask({ type: "presence" }).then(({ members, count }) => console.log(members, count));
 // @ts-expect-error there is no such event
 room.on("massage", () => {});
 // @ts-expect-error no JSON

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients" / "js"
 HERE = Path(__file__).parent
 # Bundled and minified, as a page loads them. Some gzips make 10 bytes more of it than Python's zlib: hence the reserve.
-SIZES_MAX_BYTES = {"index": 6 * 1024, "people": 768}
+SIZES_MAX_BYTES = {"index": 6 * 1024, "people": 1024}
 RESERVE_BYTES = 32
 
 

@@ -45,6 +45,6 @@ def forged(head: dict[str, Any], claims: dict[str, Any], signature: bytes = b"")
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
 
-def by(user: str) -> dict[str, str]:
+def by(user: str, **claims: Any) -> dict[str, str]:
     """The headers with which this user comes to a node whose `token_keys` has `HS256:SECRET`."""
-    return {"Authorization": f"Bearer {token(sub=user)}"}
+    return {"Authorization": f"Bearer {token(sub=user, **claims)}"}

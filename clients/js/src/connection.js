@@ -110,7 +110,7 @@ export class Connection {
     const path = this.#first === null ? "ws/" : `ws/chat/${encodeURIComponent(this.#first.name)}/`;
     const url = new URL(path, this.#base);
     url.protocol = url.protocol.replace("http", "ws");
-    if (this.#first !== null) url.search = new URLSearchParams({ ...this.#first.asks(), ...this.#first.wants });
+    if (this.#first !== null) url.search = new URLSearchParams(this.#first.asks());
     return url;
   }
 
@@ -178,7 +178,7 @@ export class Connection {
   }
 
   #join(room) {
-    this.ask({ type: "join", room: room.name, ...room.asks(), ...room.wants }, (answer) => {
+    this.ask({ type: "join", room: room.name, ...room.asks(), presence: room.sees }, (answer) => {
       if (answer.type === "joined") this.shares = true;
       if (!this.rooms.has(room)) {
         if (answer.type === "joined") this.#leave(room);

@@ -5,7 +5,11 @@ import { Events } from "./events.js";
 
 export class People extends Events {
   #timer = null;
-  // By id. Of a room with very many people the server tells how many they are, and not who.
+  // The pages of a list so far.
+  #pages = [];
+  // Who was here when it was last known; null: it never was.
+  #known = null;
+  // By id; empty where they are so many that the server tells how many, and not who.
   members = new Map();
   // How many are here; null: nobody said it yet.
   count = null;
@@ -15,33 +19,45 @@ export class People extends Events {
   // To be made as soon as the room is: `new People(chat.join("lobby", { presence: true }))`.
   constructor(room) {
     super();
-    room.on("joined", (frame) => this.#come(frame));
+    room.on("joined", (frame) => this.#take(frame));
+    // What somebody asked for by a request of his own is his.
+    room.on("presence", (frame) => (frame.type === "joined" || frame.ref === undefined) && this.#take(frame));
     room.on("members", (frame) => this.#change(frame));
     room.on("typing", ({ users, for_s }) => this.#type(users, for_s));
     room.on("message", ({ user }) => this.#speak(user));
     room.on("state", ({ state }) => state === "connected" || this.#type([]));
   }
 
-  // The whole list, at each connect. Who is new in it has come meanwhile, unless this is the first one.
-  #come({ members = [], count }) {
+  // A list, whole or a page of it. Without members: pages follow, or they are too many; without a count: nobody asked.
+  #take({ type, members, count, more }) {
     if (count === undefined) return;
-    const now = new Map(members.map((user) => [user.id, user]));
-    const isFirst = this.count === null;
-    const joined = isFirst ? [] : members.filter(({ id }) => !this.members.has(id));
-    const left = [...this.members.values()].filter(({ id }) => !now.has(id));
+    if (type === "joined") this.#pages = [];
+    if (!members) {
+      this.#become(new Map(), count);
+      return;
+    }
+    this.#pages.push(...members);
+    if (more) return;
+    const now = new Map(this.#pages.map((user) => [user.id, user]));
+    this.#pages = [];
+    this.#become(now, count, this.#known ?? now);
+    this.#known = now;
+  }
+
+  #change({ joined, left, count }) {
+    const now = new Map(joined && this.members);
+    for (const { id } of left ?? []) now.delete(id);
+    for (const user of joined ?? []) now.set(user.id, user);
+    this.#become(now, count, joined && this.members);
+    if (joined) this.#known = now;
+  }
+
+  // `before`: those of whom it is told who came and who went; who is told of anew, with another name, did neither.
+  #become(now, count, before = now) {
     this.members = now;
-    this.#count(joined, left, count);
-  }
-
-  #change({ joined = [], left = [], count }) {
-    for (const { id } of left) this.members.delete(id);
-    for (const user of joined) this.members.set(user.id, user);
-    this.#count(joined, left, count);
-  }
-
-  #count(joined, left, count) {
     this.count = count;
-    this.tell("members", { joined, left, count });
+    const without = (some, others) => [...some.values()].filter(({ id }) => !others.has(id));
+    this.tell("members", { joined: without(now, before), left: without(before, now), count });
   }
 
   // A list counts until the next one, for so many seconds at most.

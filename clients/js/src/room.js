@@ -44,7 +44,7 @@ export class Room extends Events {
   constructor(name, { history, presence }, keep, publishTimeout_s, left) {
     super();
     this.name = name;
-    this.wants = presence ? { presence: true } : {};
+    this.sees = presence;
     this.#history = history;
     this.#left = left;
     this.#outbox = new Outbox(
@@ -85,7 +85,7 @@ export class Room extends Events {
 
   get unread() {
     const last = this.lastId;
-    return last === null || this.#read === null ? null : Math.max(count(last) - count(this.#read), 0);
+    return last && this.#read && Math.max(count(last) - count(this.#read), 0);
   }
 
   // The item in the outbox; null: the outbox is full, or the room was left.
@@ -105,17 +105,23 @@ export class Room extends Events {
 
   // A page of older entries: {entries, more}. Rejects with an Error that has the protocol's `code`, or "lost".
   history({ before, limit = 50 } = {}) {
-    return this.#answerTo({ type: "history", before, limit });
+    return this.ask({ type: "history", before, limit });
+  }
+
+  // Any request of the protocol that is about this room. The answer, or the first of several; as history() rejects.
+  ask(frame) {
+    return new Promise((answered, failed) => {
+      this.#ask(frame, (answer) => {
+        if (answer.type === "error") failed(Object.assign(new Error(answer.text), answer));
+        else answered(answer);
+      });
+    });
   }
 
   leave() {
     if (this.#ended) return;
     this.#left(this);
     this.#end({ state: "closed", code: 1000, reason: "" });
-  }
-
-  presence() {
-    return this.#answerTo({ type: "presence" });
   }
 
   // The user has read up to this entry. Never moves back; said again after a loss.
@@ -147,7 +153,7 @@ export class Room extends Events {
   asks() {
     const seen = this.lastId;
     const floor = this.#outbox.floor;
-    const after = floor !== null && seen !== null && compare(floor, seen) < 0 ? floor : seen;
+    const after = floor && seen && compare(floor, seen) < 0 ? floor : seen;
     this.#asked = after === null ? { history: this.#history } : { after };
     return this.#asked;
   }
@@ -166,6 +172,10 @@ export class Room extends Events {
     this.#readElsewhere(read);
     this.changed({ state: "connected" });
     this.tell("joined", { ...frame, resumed });
+    // The handshake's address has no word for it.
+    if (frame.session && this.sees) {
+      this.#ask({ type: "join", presence: true }, (answer) => answer.type === "joined" && this.tell("presence", answer));
+    }
     this.#further = this.#outbox.welcome(session, after, resumed && recovered);
     this.#sayRead();
     this.#lookAtTop();
@@ -243,12 +253,12 @@ export class Room extends Events {
 
   #looking() {
     const { after } = this.#asked;
-    return after !== undefined && this.#last !== null && compare(after, this.#last) < 0;
+    return after && this.#last && compare(after, this.#last) < 0;
   }
 
   // Everything that was in the log when we came has come: what is not among it was not in the log.
   #lookAtTop() {
-    if (this.#top === null || this.#walked === null || compare(this.#walked, this.#top) < 0) return;
+    if (!this.#top || !this.#walked || compare(this.#walked, this.#top) < 0) return;
     this.#top = null;
     this.#outbox.caughtUp();
     // What came with the history may have settled it.
@@ -270,15 +280,6 @@ export class Room extends Events {
 
   #ask(frame, answer) {
     this.#connection.ask({ ...frame, room: this.name }, answer);
-  }
-
-  #answerTo(frame) {
-    return new Promise((answered, failed) => {
-      this.#ask(frame, (answer) => {
-        if (answer.type === "error") failed(Object.assign(new Error(answer.text), answer));
-        else answered(answer);
-      });
-    });
   }
 
   #sayRead() {
