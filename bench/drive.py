@@ -118,12 +118,16 @@ def drive(
     server: Server,
     poll: Callable[[], None] | None = None,
     at_event: Callable[[str], None] | None = None,
+    before: Callable[[], None] | None = None,
 ) -> Run:
-    """Runs the driver to its end. `poll` is called about once a second while it speaks, `at_event` with each name.
+    """Runs the driver to its end. `before` is called when its rooms have names and nobody is in them, `poll` about once
+    a second while it speaks, `at_event` with each name.
 
     Raises `BenchError` when the driver gives up: a refused handshake, too few descriptors, a deaf server.
     """
     server.rooms_prefix = f"b{time.monotonic_ns():x}"
+    if before is not None:
+        before()
     argv = [str(program), "--port", str(server.port), "--prefix", server.rooms_prefix, *work.flags()]
     child = subprocess.Popen(
         argv,

@@ -56,9 +56,10 @@ class Lab:
         server: Server,
         poll: Callable[[], None] | None = None,
         at_event: Callable[[str], None] | None = None,
+        before: Callable[[], None] | None = None,
     ) -> Run:
         """A run that counts: anything lost, doubled or cut fails the row; a driver at its limit voids it."""
-        run = self._run(row.name, work, server, poll, at_event)
+        run = self._run(row.name, work, server, poll, at_event, before)
         self._judge(row, run)
         return run
 
@@ -118,13 +119,14 @@ class Lab:
         server: Server,
         poll: Callable[[], None] | None = None,
         at_event: Callable[[str], None] | None = None,
+        before: Callable[[], None] | None = None,
     ) -> Run:
         if work.sessions + DESCRIPTORS_SPARE > self.descriptors:
             raise BenchError(
                 f"{work.sessions:,} sessions need as many descriptors and {DESCRIPTORS_SPARE} more, and the hard "
                 f"limit is {self.descriptors:,}: raise it with `ulimit -Hn`"
             )
-        run = drive(self._driver, work, server, poll, at_event)
+        run = drive(self._driver, work, server, poll, at_event, before)
         target = "node" if "broker" in server.pids else "floor"
         costs = {f"{key}_us_per_delivery": run.us_per_delivery(key) for key in server.pids}
         shares = {"others_share": run.others_share()}

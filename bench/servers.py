@@ -109,6 +109,30 @@ def watchers(server: Server, rooms: int, connections: int) -> Iterator[Callable[
 
 
 @contextlib.contextmanager
+def company(server: Server, rooms: int, token: str, presence: bool) -> Iterator[None]:
+    """A connection in all rooms of the run, on the driver's core, which asks who is there or does not."""
+    asked = "yes" if presence else "no"
+    argv = [sys.executable, "-m", "bench.company", str(server.port), server.rooms_prefix, str(rooms), asked]
+    child = subprocess.Popen(
+        argv,
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=HERE.parent,
+        preexec_fn=lambda: pin_and_die_with_us(DRIVER_CORE),  # noqa: PLW1509 - two system calls, no lock taken
+    )
+    try:
+        assert child.stdin is not None and child.stdout is not None
+        child.stdin.write(f"{token}\n".encode())
+        if child.stdout.readline() != b"ready\n":
+            raise BenchError("who asks who is there was not let in; what they wrote is above")
+        yield
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@contextlib.contextmanager
 def _broker(directory: Path, shipped_conf: bool) -> Iterator[tuple[int, int]]:
     port, log = free_port(), directory / "broker.log"
     own = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)]
