@@ -15,8 +15,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.forked import Forked
+
 # Every process of the running test, so that a failure shows their logs and none outlives the test.
 started: list["Process"] = []
+
+# A node: forked where imports were done before.
+WATCHED = (sys.executable, "-m", "tests.support.watched")
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -37,13 +42,20 @@ class Process:
         self.cwd: Path | None = None
         # A pty's descriptor (`pty.openpty()`) to be its controlling terminal and standard input.
         self.terminal: int | None = None
-        self.popen: subprocess.Popen[bytes] | None = None
+        self.popen: subprocess.Popen[bytes] | Forked | None = None
 
     def spawn(self) -> None:
         """Starts the program in a session of its own. Returns at once."""
         assert not self.running, f"{self.name} runs already"
+        self.popen = self._run()
+        if self not in started:
+            started.append(self)
+
+    def _run(self) -> subprocess.Popen[bytes] | Forked:
+        if tuple(self.argv[:3]) == WATCHED and self.cwd is None and self.terminal is None:
+            return Forked(self.argv[3:], self.log, self.env)
         with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(
+            return subprocess.Popen(
                 self.argv,
                 env=self.env,
                 cwd=self.cwd,
@@ -53,8 +65,6 @@ class Process:
                 start_new_session=True,
                 preexec_fn=self._prepare,  # noqa: PLW1509 - two system calls, no lock taken
             )
-        if self not in started:
-            started.append(self)
 
     def _prepare(self) -> None:
         """In the child, before it becomes the program."""
