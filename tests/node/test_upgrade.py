@@ -59,6 +59,14 @@ async def test_old_and_new_nodes_serve_one_room_side_by_side(broker: Broker, tmp
     await at_old.hears("before", "old", "guest", "and on")
     assert [(gap["before"].partition("-")[2], gap["lost"]) for gap in at_old.of_type("gap")] == [("4", 1), ("6", 1)]
 
+    # What is whispered is nothing to an old node: no read in vain, and no line that calls it nonsense.
+    await ann.send('{"type": "typing", "room": "room"}')
+    await guest.until(lambda: guest.of_type("typing"), "Ann types")
+    await ann.say("done")
+    await at_old.until(lambda: len(at_old.of_type("gap")) == 3, "a gap more")
+    assert not at_old.of_type("typing") and not [line for line in old.lines() if "nonsense" in line]
+    said.append(({"id": "7", "name": "Ann"}, "done"))
+
     await old.stop()
     back = await crowd.join(new, "room", after=at_old.ids[0])
     await back.hears(*[text for _, text in said])
