@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from broker_config import home
 from gateway.process.child import Backoff, Kept, spawn
+from gateway.settings.model import ENV_PREFIX
 
 # Bytes of a path in sockaddr_un, without its closing zero: unix(7); 104 with it on BSD and macOS.
 SOCKET_PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103
@@ -159,6 +160,8 @@ class EmbeddedBroker:
                 # Killed with us, it still closes its files in order. The lock goes with it: until it is gone,
                 # nobody can start a second server on this data.
                 orphan_signal=signal.SIGTERM,
+                # None of our secrets is any business of its.
+                env={key: value for key, value in os.environ.items() if not key.startswith(ENV_PREFIX)},
                 pass_fds=[self._lock],
                 cwd=str(self.data),
                 output=log,

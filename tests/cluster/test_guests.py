@@ -5,6 +5,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from tests.support.tokens import SECRET
 from tests.support.up import Up
 
 
@@ -36,3 +37,15 @@ async def test_a_guest_keeps_a_name_on_every_node_and_over_a_restart(tmp_path: P
     await up.process.stop()
     await up.start()
     assert await users(up, cookie) == {"Ann"} and kept.read_text("ascii") == secret
+
+
+async def test_keys_are_in_the_environment_of_nodes_and_nowhere_else(tmp_path: Path) -> None:
+    """Neither on a command line nor in a log; and the broker, which is no node, gets none of ours."""
+    up = await Up(tmp_path, nodes=1, token_keys=f"HS256:{SECRET}", guest_secret="g" * 40).start()
+    processes = [psutil.Process(pid) for pid in [up.process.pid, *up.family()]]
+    has_keys = {process.pid for process in processes if SECRET in process.environ().get("HIROBA_TOKEN_KEYS", "")}
+    assert has_keys == {up.process.pid, *up.node_pids()}
+    (broker,) = [process for process in processes if process.pid == up.broker_pid()]
+    assert not [name for name in broker.environ() if name.startswith("HIROBA_")]
+    told = [*up.process.lines(), *(word for process in processes for word in process.cmdline())]
+    assert not any(secret in text for text in told for secret in (SECRET, "g" * 40))

@@ -200,9 +200,12 @@ async def test_a_kick_from_all_rooms_ends_the_connection_for_its_time(
     await until(lambda: may_come(crowd, nodes[1], ann), "its time is over", every_s=0.1)
 
 
+@pytest.mark.parametrize(
+    "away_s", [0, pytest.param(30, marks=pytest.mark.long)], ids=["for a moment", "for half a minute"]
+)
 @pytest.mark.parametrize("trimmed", [False, True], ids=["its log is there", "it fell off the log"])
 async def test_a_node_that_was_cut_off_puts_them_out_when_it_is_back(
-    nodes: tuple[Node, Node], crowd: Crowd, broker: Broker, proxy: Proxy, trimmed: bool
+    nodes: tuple[Node, Node], crowd: Crowd, broker: Broker, proxy: Proxy, trimmed: bool, away_s: float
 ) -> None:
     """More orders than bells are remembered were given meanwhile; nobody who is named slips in first."""
     near, far = nodes
@@ -211,9 +214,10 @@ async def test_a_node_that_was_cut_off_puts_them_out_when_it_is_back(
     await give(broker, Kick("nobody"))
     await know(nodes, 1)
     await cut_off(far, proxy)
-    waiting = asyncio.create_task(status(crowd, far, "/ws/chat/lobby/", ann))
     await give(broker, Token("a"), *(Kick(f"other{n}") for n in range(20)), Kick("bob", "lobby"))
     await know([near], 23)
+    await asyncio.sleep(away_s)
+    waiting = asyncio.create_task(status(crowd, far, "/ws/chat/lobby/", ann))
     assert hers.close_code is None and his.close_code is None
     if trimmed:
         async with broker.client() as client:
