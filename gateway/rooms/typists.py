@@ -131,7 +131,8 @@ class Typists:
         for entry in entries:
             if self._now.pop(_author(entry), None) is not None:
                 self._news = True
-        self._plan()
+        if self._news:
+            self._plan()
 
     def _is_crowd(self, who: str) -> bool:
         return who not in self._now and len(self._now) >= self._settings.typing_users_max

@@ -27,7 +27,9 @@ async def test_each_refusal_has_its_words_and_its_way(
     broker: Broker, start_node: NodeFactory, window: WindowFactory
 ) -> None:
     """A browser tells no page why its WebSocket was refused: unknown, expired, forbidden, kicked, and let in again."""
-    node = await start_node(token_keys=f"HS256:{SECRET}", login_url="/login/?next={page}", user_rights="*=r,talk=rw,staff=")
+    node = await start_node(
+        token_keys=f"HS256:{SECRET}", login_url="/login/?next={page}", user_rights="*=r,talk=rw,staff="
+    )
     ann = await window()
     told = ann.locator("#room-view .standing")
     login = told.get_by_role("link")

@@ -17,6 +17,8 @@ from tests.support.broker import Broker
 from tests.support.client import Client, Crowd, Frame
 from tests.support.events import listen
 from tests.support.node import Node
+from tests.support.proxy import Proxy
+from tests.support.raw import frame
 from tests.support.tokens import SECRET, by, token
 from tests.support.until import until
 
@@ -35,8 +37,8 @@ SETTINGS = {
 def start_beside(house: tuple[Broker, Node], tmp_path: Path) -> Callable[..., Awaitable[Node]]:
     """Another node on the broker of the shared one."""
 
-    async def start(**settings: object) -> Node:
-        return await Node(house[0].url, tmp_path, "beside", **{**SETTINGS, **settings}).start()
+    async def start(url: str = house[0].url, **settings: object) -> Node:
+        return await Node(url, tmp_path, "beside", **{**SETTINGS, **settings}).start()
 
     return start
 
@@ -240,6 +242,48 @@ async def _drops(client: Client, node: Node) -> bool:
     await types(client, "away")
     await settled(client)
     return await dropped(node, "broker") > 0
+
+
+async def test_what_a_silent_broker_has_not_answered_is_bounded(
+    house: tuple[Broker, Node], start_beside: Callable[..., Awaitable[Node]], crowd: Crowd
+) -> None:
+    """Of what is said meanwhile whispers_max are on their way, the rest is dropped; nobody waits and nobody is told."""
+    async with Proxy(house[0].port) as road:
+        url = house[0].url.replace(str(house[0].port), str(road.port))
+        node = await start_beside(url, whispers_max=2, probe_s=30, typing_s=20)
+        people = [await come(crowd, node, "silent", f"user{n}") for n in range(3)]
+        quiet = await come(crowd, node, "silent", "quiet")
+        await heard_in(house[0], "silent")
+        road.freeze("up")
+        for person in people:
+            await types(person, "silent")
+            await settled(person)
+            assert not person.of_type("error", "typing")
+        assert await dropped(node, "broker") == 1
+        road.thaw()
+        await hears(quiet, "user0", "user1")
+        await types(people[2], "silent")
+        await hears(quiet, "user0", "user1", "user2")
+
+
+async def test_who_reads_slowly_is_not_told_and_holds_nobody_up(
+    start_beside: Callable[..., Awaitable[Node]], crowd: Crowd
+) -> None:
+    """A socket is not filled beyond its bound with what is worth nothing later."""
+    node = await start_beside(message_bytes_max=4096, outgoing_bytes_max=4096, typing_s=0.5)
+    ann, bob = await come(crowd, node, "slow", "ann"), await come(crowd, node, "slow", "bob")
+    slow = await crowd.connect(node, receive_bytes=4096)
+    await slow.enter("slow", v1=True)
+    slow.transport.pause_reading()
+    asked = json.dumps({"type": "watch", "rooms": [f"{'long' * 20}{at}" for at in range(20)]}).encode()
+    slow.write(frame(asked) * 60)  # answers that fill whatever lies between
+
+    async def not_told() -> bool:
+        await types(ann, "slow")
+        return await dropped(node, "slow") >= 1
+
+    await until(not_told, "it is not told", every_s=0.1)
+    assert ["ann"] in lists(bob)
 
 
 async def test_what_strangers_whisper_is_held_against_what_a_user_is(
