@@ -11,6 +11,8 @@ import aiohttp
 import psutil
 import pytest
 
+from tests.conftest import NodeFactory
+from tests.node.conftest import redis_only
 from tests.support.client import Crowd
 from tests.support.node import Node
 from tests.support.tokens import KEYS, PRIVATE, SECRET, forged, public_pem, token
@@ -100,6 +102,22 @@ async def test_plain_goes_on_as_ever_and_is_told_no_user(shared_node: Node, crow
     await old.say("hi")
     await old.hears("hi")
     assert old.heard == [{"message": "hi"}]
+
+
+@redis_only
+async def test_plain_is_told_who_speaks_where_that_is_wished(start_node: NodeFactory, crowd: Crowd) -> None:
+    """One key more beside the tutorial's, live and out of the log, in short frames and in compressed ones."""
+    node = await start_node(plain_users=True, token_keys=f"HS256:{SECRET}", guests=True)
+    old = await crowd.join(node, "r", "plain", headers=bearer(token(name="Ann")))
+    guest = await crowd.join(node, "r", "plain")
+    await old.say("hi")
+    await guest.say("x" * 400)
+    await old.hears("hi", "x" * 400)
+    said = [{"message": "hi", "user": {"id": "7", "name": "Ann"}}, {"message": "x" * 400, "user": None}]
+    assert old.heard == said
+    ws = await crowd.http.ws_connect(node.ws_url("r", history=2), compress=15)
+    assert ws.compress and [await ws.receive_json() for _ in said] == said
+    await ws.close()
 
 
 # ---- who is not ----
