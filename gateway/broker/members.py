@@ -32,10 +32,10 @@ ROLLS_PER_CALL = 64
 USERS_PER_CALL = 256
 # Entries of a room's log in one read: as many as it keeps.
 LOG_ENTRIES = 64
-# Heartbeats in presence_grace_s, of which a node may miss nearly all; and in how many of them who opens a room learns
-# that somebody asks there who is in it.
+# Heartbeats in presence_grace_s, of which a node may miss nearly all; and calls in it to those who open a room, that
+# somebody asks there who is in it.
 BEATS = 10
-BEATS_PER_CALL_OUT = 2
+CALLS = 5
 # How a node calls out on a room's doorbell that somebody asks; the room's name follows.
 ASKS = b"who "
 
@@ -56,6 +56,8 @@ class Members:
         metrics.known("nonsense", ("presence",))
         self._script = Script("members", lane)
         self._beat_s = settings.presence_grace_s / BEATS
+        # Seconds between two calls, of all nodes together.
+        self.called_s = settings.presence_grace_s / CALLS
         # A node's own last beat may be so old when it dies: nobody is taken for gone too early.
         self._lasts_s = settings.presence_grace_s + self._beat_s
         self.rolls: dict[RoomName, Roll] = {}
@@ -181,7 +183,7 @@ class Members:
         arguments: list[Arg] = [
             roll.claim, "1" if roll.new else "", self._lane.run_id, int(self._lasts_s * 1000), self._channel(roll),
             self._keys.channel(self._keys.log(roll.room)) if asks else "",
-            ASKS + roll.room.encode(), int(self._beat_s * 1000 * BEATS_PER_CALL_OUT),
+            ASKS + roll.room.encode(), int(self.called_s * 1000),
         ]  # fmt: skip
         for user, member in users.items():
             arguments += (user, member or "")

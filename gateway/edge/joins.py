@@ -184,6 +184,6 @@ def _answer(
     read: EntryId | None,
 ) -> None:
     room = session.room.name
-    members, count = context.presence.ask(session) if _may_see(connection, request, room) else (None, None)
+    here = context.presence.ask(session) if _may_see(connection, request, room) else None
     rights = connection.rights.of(room)
-    connection.write(v1.joined(room, last_id, recovered, rights, request.ref, read, members, count))
+    connection.write(v1.joined(room, last_id, recovered, rights, request.ref, read, here))

@@ -7,7 +7,7 @@ A room in which nobody asks has nothing of this but an empty attribute. A user h
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from gateway.broker.members import Members
@@ -24,8 +24,8 @@ from gateway.telemetry.metrics import Metrics
 # At most one frame a room in so many seconds, of what gathered; looked at so often.
 TOLD_EVERY_S = 1.0
 LOOK_S = 0.1
-# A room is kept for so long after somebody asked: nodes call out more often (broker/members.py) that one does.
-KEPT_S = 10.0
+# Nodes call out again and again that somebody asks; where so many in a row are not heard, nobody does.
+CALLS_MISSED = 4
 # In a room in which nobody asked before, all nodes have said who is there after so long.
 SETTLED_S = 0.5
 
@@ -69,9 +69,8 @@ class Presence:
 
     # ---- who asks ----
 
-    def ask(self, session: Session) -> tuple[Collection[bytes] | None, int]:
-        """A session that is in its room hears from now on who is there. Who is there now, and how many; None: they are
-        too many, or so many that a list follows. The caller tells it in this turn."""
+    def ask(self, session: Session) -> v1.Here:
+        """A session that is in its room hears from now on who is there. The caller tells it in this turn who is now."""
         here = self._open(session.room.name)
         self.entered(here, session)
         if not here.askers:
@@ -79,9 +78,9 @@ class Presence:
         here.askers.add(session)
         if here.told is not None and len(list(pages(here.told))) > 1:
             self._list(here, session, here.told)
-            return None, here.count
+            return v1.Here(None, here.count, follow=True)
         known, count = here.with_own(session)
-        return None if known is None else known.values(), count
+        return v1.Here(None if known is None else known.values(), count)
 
     def forbid(self, session: Session) -> None:
         """It may not hear any more who is there."""
@@ -135,7 +134,7 @@ class Presence:
         return here
 
     def _keep_a_while(self, here: Here) -> None:
-        here.kept_until = self._clock.now() + KEPT_S
+        here.kept_until = self._clock.now() + self._members.called_s * CALLS_MISSED
 
     # ---- what the broker says ----
 
@@ -182,6 +181,7 @@ class Presence:
         for here in list(self._hub.here.values()):
             if here.askers or here.looking:
                 continue
+            self._members.ignore(here.roll)
             if now >= here.kept_until:
                 self._members.release(here.roll)
                 self._due.pop(here, None)

@@ -13,9 +13,12 @@ from tests.cluster.chat import GAP_CLOSE, Chat, Heard, Member, Told, balanced, c
 from tests.cluster.conftest import QUICK
 from tests.conftest import BrokerFactory
 from tests.support.broker import PASSWORDS, Broker
+from tests.support.client import Crowd
 from tests.support.node import Node
+from tests.support.onlooker import come, look
 from tests.support.ports import free_port
 from tests.support.sentinel import PASSWORD, SERVICE, Sentinel, Watched, admit, url_of
+from tests.support.tokens import SECRET
 from tests.support.until import until
 
 ROOM = "square"
@@ -443,3 +446,27 @@ async def test_a_replica_by_its_own_address_is_refused_in_words(watched: Watched
 
 async def followed(nodes: Sequence[Node]) -> bool:
     return all([await node.metric("hiroba_broker_changes_total") == 1 for node in nodes])
+
+
+async def test_a_failover_makes_nobody_leave(watched: Watched, tmp_path: Path, crowd: Crowd) -> None:
+    """The replica lacks what the master was told last: the nodes say it again to the new master, and nobody is told as
+    gone who is there."""
+    settings = {**QUICK, "node_ttl_s": 60, "presence_grace_s": 8, "token_keys": f"HS256:{SECRET}"}
+    here, there = nodes = [Node(watched.url, tmp_path, f"node{n}", **settings) for n in range(2)]
+    await asyncio.gather(*(node.start() for node in nodes))
+    ann, bob = await look(crowd, here, "ann"), await look(crowd, there, "bob")
+    await ann.sees("ann", "bob")
+    master, replica = watched.brokers
+    await watched.in_step(master)
+    await cut_off(replica, master)
+    await come(crowd, here, "carl")
+    dora = await come(crowd, there, "dora")
+    await bob.sees("ann", "bob", "carl", "dora")
+    await master.kill()
+    await dora.leave()
+    await watched.promoted(master)
+    for onlooker in (ann, bob):
+        await onlooker.sees("ann", "bob", "carl", within_s=40)
+        assert onlooker.left == ["dora"]
+    for node in nodes:
+        node.process.kill_now()

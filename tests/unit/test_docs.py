@@ -78,7 +78,7 @@ def test_what_a_v1_server_says() -> None:
     made = [
         v1.welcome("s", "n", "r", id, True, 25.0, OPEN),
         V1.message(b'"r"', entry),
-        v1.joined("r", id, True, "rw", 1, id, [], 0),
+        v1.joined("r", id, True, "rw", 1, id, v1.Here([], 0)),
         frames.text(v1.members_payload("r", [b"1"], [b"2"], 1)),
         v1.presence("r", [b"1"], 1, False, 1),
         v1.refreshed(1.0, 1),

@@ -36,7 +36,7 @@ def entry(message: bytes, sender: str = "s1", user: bytes = b"") -> Entry:
     return Entry(EntryId(1_700_000_000_000, 7), sender, user, message)
 
 
-def said(wire: Wire, message: str, **more: object) -> str:
+def said(wire: Wire, message: str, /, **more: object) -> str:
     """What a client of that wire sends; `message` is JSON already."""
     fields = {**({"type": "message"} if wire is V1 else {}), **more}
     rest = "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in fields.items())

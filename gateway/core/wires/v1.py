@@ -1,6 +1,7 @@
 """The wire `v1`, hiroba's own: ids, acknowledgements, gaps (docs/protocol.md)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import msgspec
@@ -248,6 +249,15 @@ def welcome(
     return frames.text(welcome_payload(session, node, room, last_id, recovered, ping_s, grant))
 
 
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Who is in a room, as JSON each; None: they are too many. `follow`: they are told by `presence` frames."""
+
+    members: Collection[bytes] | None
+    count: int
+    follow: bool = False
+
+
 def joined(
     room: str,
     last_id: EntryId,
@@ -255,17 +265,16 @@ def joined(
     rights: str,
     ref: Ref,
     read: EntryId | None,
-    members: Iterable[bytes] | None = None,
-    count: int | None = None,
+    here: Here | None = None,
 ) -> bytes:
     """The answer to a `join`: from here on the connection hears the room. As in the welcome; `read`: up to where the
-    user has read; `members`, `count`: who is here, of who asked."""
+    user has read; `here`: who is in it, to who asked."""
     marker = None if read is None else str(read)
     fields: dict[str, object] = {"last_id": str(last_id), "recovered": recovered, "rights": rights, "read": marker}
-    if members is not None:
-        fields["members"] = _listed(members)
-    if count is not None:
-        fields["count"] = count
+    if here is not None:
+        fields["count"] = here.count
+        if not here.follow:
+            fields["members"] = None if here.members is None else _listed(here.members)
     return _answer(ref, type="joined", room=room, **fields)
 
 
