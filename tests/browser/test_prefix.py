@@ -101,7 +101,7 @@ async def test_a_chat_under_a_path_of_a_site(node: Node, site: str, window: Wind
     await alice.click("header a.seal")
     await alice.wait_for_url(f"{site}/talk/chat/")
     assert all(url.startswith(f"{site}/talk/") for url in asked), asked
-    assert f"{site}/talk/ws/chat/%E9%83%A8%E5%B1%8B/?history=50&presence=true" in asked
+    assert f"{site}/talk/ws/chat/%E9%83%A8%E5%B1%8B/?history=50" in asked
     assert not failed
 
 

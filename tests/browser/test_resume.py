@@ -45,8 +45,8 @@ async def test_a_room_that_was_empty_is_resumed_from_its_beginning(node: Node, w
         await enter(alice, door.url("/chat/lobby/"))
         door.cut()
         await until(lambda: len(door.handshakes) > 1, "alice comes back")
-        assert door.handshakes[0][1] == {"history": "50", "presence": "true"}
-        assert door.handshakes[1][1] == {"after": "0-0", "presence": "true"}
+        assert door.handshakes[0][1] == {"history": "50"}
+        assert door.handshakes[1][1] == {"after": "0-0"}
         await state(alice, "connected")
         await say(alice, "first")
         await shows(alice, "first\n")
