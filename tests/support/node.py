@@ -11,7 +11,7 @@ from prometheus_client.samples import Sample
 
 from tests.support.ports import free_port
 from tests.support.process import Process
-from tests.support.until import until
+from tests.support.until import BUDGET_S, until
 
 Metrics = dict[str, float]
 
@@ -45,7 +45,7 @@ class Node:
     async def is_ready(self) -> bool:
         """What /readyz says; False as well when nobody answers."""
         try:
-            return (await self.get("/readyz", ops=True))[0] == 200
+            return (await self.get("/readyz", ops=True, within_s=5))[0] == 200
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
 
@@ -60,9 +60,9 @@ class Node:
         tail = f"?{urlencode(query)}" if query else ""
         return f"ws://127.0.0.1:{self.port}/ws/chat/{quote(room)}/{tail}"
 
-    async def get(self, path: str, ops: bool = False) -> tuple[int, str]:
+    async def get(self, path: str, ops: bool = False, within_s: float = BUDGET_S) -> tuple[int, str]:
         """Status and body."""
-        timeout = aiohttp.ClientTimeout(total=5)
+        timeout = aiohttp.ClientTimeout(total=within_s)
         async with (
             aiohttp.ClientSession(timeout=timeout) as http,
             http.get(self.ops_url(path) if ops else self.url(path)) as answer,
