@@ -28,13 +28,13 @@ class _Saying(NamedTuple):
 class Sayings:
     """Those of one connection; the window bounds how many."""
 
-    __slots__ = ("_connection", "_context", "_gate", "_hook", "_telling", "_waiting")
+    __slots__ = ("_connection", "_context", "_hook", "_telling", "_turns", "_waiting")
 
     def __init__(self, connection: "Connection", context: Context, hook: PublishHook) -> None:
         self._connection = connection
         self._context = context
         self._hook = hook
-        self._gate = asyncio.Semaphore(SENDER_REQUESTS_MAX)
+        self._turns = asyncio.Semaphore(SENDER_REQUESTS_MAX)
         self._waiting: deque[_Saying] = deque()
         # Says what may be said, while there is something.
         self._telling: asyncio.Task[None] | None = None
@@ -49,11 +49,10 @@ class Sayings:
             self._telling.add_done_callback(self._told)
 
     async def _word(self, session: Session, said: Said) -> bytes | TurnedDown:
-        async with self._gate:
-            try:
-                return await self._hook.word(session.room.name, self._connection.user, said.message)
-            except TurnedDown as why:
-                return why
+        try:
+            return await self._hook.word(session.room.name, self._connection.user, said.message, self._turns)
+        except TurnedDown as why:
+            return why
 
     async def _tell(self) -> None:
         try:

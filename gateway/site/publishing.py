@@ -84,13 +84,9 @@ class PublishHook:
 
     async def words(self, room: RoomName, user: User, messages: Sequence[bytes]) -> list[bytes]:
         """Of several that are said together: what is to be said, all or none. Raises TurnedDown."""
-        gate = asyncio.Semaphore(SENDER_REQUESTS_MAX)
-
-        async def one(message: bytes) -> bytes:
-            async with gate:
-                return await self.word(room, user, message)
-
-        asking = [asyncio.create_task(one(message), name="ask the site") for message in messages]
+        turns = asyncio.Semaphore(SENDER_REQUESTS_MAX)
+        words = [self.word(room, user, message, turns) for message in messages]
+        asking = [asyncio.create_task(word, name="ask the site") for word in words]
         try:
             return await asyncio.gather(*asking)
         finally:
@@ -98,14 +94,15 @@ class PublishHook:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
 
-    async def word(self, room: RoomName, user: User, message: bytes) -> bytes:
-        """What is to be said. Raises TurnedDown."""
+    async def word(self, room: RoomName, user: User, message: bytes, turns: asyncio.Semaphore) -> bytes:
+        """What is to be said. `turns`: its sender's, of SENDER_REQUESTS_MAX. Raises TurnedDown."""
         size = len(message) + WAITING_BYTES
         if self.waiting_bytes + size > self._settings.site_publish_waiting_bytes_max:
             return self._without("full", message)
         self.waiting_bytes += size
         try:
-            return await self._word(room, user, message)
+            async with turns:
+                return await self._word(room, user, message)
         finally:
             self.waiting_bytes -= size
 

@@ -205,21 +205,21 @@ async def test_a_site_that_is_away_is_left_in_peace_and_asked_again(
 
 
 async def test_what_waits_for_the_site_is_bounded(start_node: NodeFactory, site: Site, crowd: Crowd) -> None:
-    """Questions under way, and bytes: above them nobody waits, and nothing is held in memory."""
+    """Questions under way, and bytes, also of what waits for its sender's turn: above them nobody waits."""
     site.answer = hang
     bounds = {"site_publish_requests_max": 3, "site_publish_waiting_bytes_max": 40_000}
     node = await on(start_node, site, site_publish_timeout_s=30, **bounds)
-    people = [await crowd.join(node, f"r{number}") for number in range(6)]
-    for ann in people:
+    ann, bob = await crowd.join(node, "r"), await crowd.join(node, "r")
+    for _ in range(8):
         await ann.say("x" * 5_000)
 
     async def full() -> bool:
-        return await answers(node, "full") >= 1
+        return await answers(node, "full") == 3
 
-    await until(full, "there is no space for one of them")
-    assert await node.metric("hiroba_site_publish_waiting_bytes") <= 40_000
+    await until(full, "there is no space for three of them")
+    assert 30_000 <= await node.metric("hiroba_site_publish_waiting_bytes") <= 40_000
+    assert (await bob.ask("message", message="x" * 5_000))["code"] == "site", "at once: it is the node's bound"
     assert site.at_once == 3
-    assert [ann.of_type("error")[0]["code"] for ann in people if ann.of_type("error")] == ["site"]
 
 
 # ---- what ends meanwhile ----
