@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from gateway.broker.roll import Roll
 from gateway.core import frames
 from gateway.core.names import RoomName
-from gateway.core.wires import v1
+from gateway.core.wires import Ref, v1
 from gateway.rooms.session import Session
 
 # Members, and bytes of them, in one page of a list; what does not fit comes in the next.
@@ -42,6 +42,8 @@ class Here:
         self.told_at = float("-inf")
         # Whether what there was to tell did not all go into one frame.
         self.owes = False
+        # The last list that was made of `told`, for all who are told it.
+        self._frames: tuple[Known, list[bytes]] | None = None
 
     # ---- who is on this node ----
 
@@ -80,6 +82,12 @@ class Here:
         if self.told is None or not user.id or user.id in self.told:
             return self.told, self.count
         return {**self.told, user.id: user.member()}, self.count + 1
+
+    def frames_of(self, known: Known) -> list[bytes]:
+        """What is, or was, told as a list: frames, made once for all."""
+        if self._frames is None or self._frames[0] is not known:
+            self._frames = known, lists(self.room, known, self.count)
+        return self._frames[1]
 
     def news(self, members_max: int) -> bytes | None:
         """What there is to tell since it was last told, as the payload of a frame; None: nothing. It counts as told."""
@@ -127,8 +135,16 @@ class Change:
         return v1.members_payload(room, self.joined, self.left, count)
 
 
-def pages(members: Known) -> Iterator[Sequence[bytes]]:
-    """All of them, a page at a time; at least one."""
+def lists(room: RoomName, members: Known | None, count: int, ref: Ref = None) -> list[bytes]:
+    """All of them, a page a frame; None: they are too many."""
+    if members is None:
+        return [v1.presence(room, None, count, False, ref)]
+    parts = list(_pages(members))
+    return [v1.presence(room, page, count, at < len(parts), ref) for at, page in enumerate(parts, 1)]
+
+
+def _pages(members: Known) -> Iterator[Sequence[bytes]]:
+    """At least one."""
     page: list[bytes] = []
     size = 0
     for member in members.values():

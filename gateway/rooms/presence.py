@@ -14,7 +14,7 @@ from gateway.broker.members import Members
 from gateway.broker.roll import Roll
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref, v1
-from gateway.rooms.here import Change, Here, Known, Shared, pages
+from gateway.rooms.here import Change, Here, Known, Shared, lists
 from gateway.rooms.hub import Hub, Keep
 from gateway.rooms.session import Session
 from gateway.settings.model import Settings
@@ -76,7 +76,7 @@ class Presence:
         if not here.askers:
             here.look(self._settings.presence_members_max)
         here.askers.add(session)
-        if here.told is not None and len(list(pages(here.told))) > 1:
+        if here.told is not None and len(here.frames_of(here.told)) > 1:
             self._list(here, session, here.told)
             return v1.Here(None, here.count, follow=True)
         known, count = here.with_own(session)
@@ -222,7 +222,8 @@ class Presence:
 
     async def tell_list(self, session: Session, here: Here, ref: Ref) -> None:
         """Who is there, as far as this node knows; and whether they are too many."""
-        await self._tell_list(session, *here.roll.here(self._settings.presence_members_max), ref)
+        members, count = here.roll.here(self._settings.presence_members_max)
+        await self._write_all(session, lists(here.room, members, count, ref))
 
     def _list(self, here: Here, session: Session, known: Known | None = None) -> None:
         """Tell an asker a list, what the others know if it is to know no other; until then it hears nothing else."""
@@ -232,7 +233,7 @@ class Presence:
     async def _list_to(self, here: Here, session: Session, known: Known | None) -> None:
         await session.connection.drained()
         known = here.told if known is None else known
-        await self._tell_list(session, known, here.count)
+        await self._write_all(session, lists(here.room, None, here.count) if known is None else here.frames_of(known))
         if session not in here.listed:
             return
         here.listed.discard(session)
@@ -246,16 +247,12 @@ class Presence:
         elif (news := change.payload(here.room, here.count)) is not None:
             self._write(session, Shared(news))
 
-    async def _tell_list(self, session: Session, known: Known | None, count: int, ref: Ref = None) -> None:
-        """A page at a time, as its socket takes them; while it is in the room."""
+    async def _write_all(self, session: Session, frames: Iterable[bytes]) -> None:
+        """The frames of a list, as its socket takes them; while it is in the room."""
         connection, room = session.connection, session.room.name
         self._metrics.lists_told += 1
-        if known is None:
-            connection.write(v1.presence(room, None, count, False, ref))
-            return
-        parts = list(pages(known))
-        for at, page in enumerate(parts, 1):
+        for frame in frames:
             await connection.drained()
             if connection.sessions.get(room) is not session:
                 return
-            connection.write(v1.presence(room, page, count, at < len(parts), ref))
+            connection.write(frame)
