@@ -272,14 +272,21 @@ def connections_max(settings: Settings) -> int:
     """The setting, or 15,000; never more than the descriptor limit allows (getrlimit(2)), which is raised first."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = settings.connections_max or CONNECTIONS_MAX
-    need = wanted + DESCRIPTORS_SPARE
+    spare = DESCRIPTORS_SPARE + _questions_max(settings)
+    need = wanted + spare
     limit = need if hard == resource.RLIM_INFINITY else min(need, hard)
     soft = max(limit, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
-    allowed = min(wanted, max(1, limit - DESCRIPTORS_SPARE))
+    allowed = min(wanted, max(1, limit - spare))
     if allowed < wanted:
         log.warning("fewer connections than wanted: raise the descriptor limit (ulimit -n)", connections_max=allowed)
     return allowed
+
+
+def _questions_max(settings: Settings) -> int:
+    """Connections to the site at once."""
+    known = settings.site_requests_max if settings.site_url is not None else 0
+    return known + (settings.site_publish_requests_max if settings.site_publish_url is not None else 0)
 
 
 def run(settings: Settings) -> int:

@@ -22,6 +22,7 @@ DESCRIPTORS = 624  # of which the ops port may take 256
 
 async def small_node(broker: Broker, directory: Path, **settings: object) -> Node:
     """A node that may have so many descriptors, and no more."""
+    directory.mkdir(exist_ok=True)
     node = Node(broker.url, directory, "small-node", **settings)
     node.process.argv = ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", *node.process.argv]
     return await node.start()
@@ -32,6 +33,19 @@ async def is_well(node: Node) -> None:
     assert await node.get("/healthz", ops=True) == (200, "ok\n")
     assert await node.get("/readyz", ops=True) == (200, "ready\n")
     assert await node.metric("hiroba_process_open_descriptors") < DESCRIPTORS
+
+
+@redis_only
+async def test_what_the_site_is_asked_over_has_descriptors_too(broker: Broker, tmp_path: Path) -> None:
+    """They come out of the connections, not out of what keeps the node well."""
+    asked = {"site_url": "http://127.0.0.1:1/", "site_requests_max": 50}
+    asked |= {"site_publish_url": "http://127.0.0.1:1/", "site_publish_requests_max": 20}
+    places = []
+    for number, settings in enumerate(({}, asked)):
+        node = await small_node(broker, tmp_path / str(number), **settings)
+        places.append(await node.metric("hiroba_connections_max"))
+        await node.kill()
+    assert places[0] - places[1] == 70
 
 
 @redis_only
