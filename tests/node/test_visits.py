@@ -22,7 +22,6 @@ DESCRIPTORS = 624  # of which the ops port may take 256
 
 async def small_node(broker: Broker, directory: Path, **settings: object) -> Node:
     """A node that may have so many descriptors, and no more."""
-    directory.mkdir(exist_ok=True)
     node = Node(broker.url, directory, "small-node", **settings)
     node.process.argv = ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", *node.process.argv]
     return await node.start()
@@ -41,8 +40,8 @@ async def test_what_the_site_is_asked_over_has_descriptors_too(broker: Broker, t
     asked = {"site_url": "http://127.0.0.1:1/", "site_requests_max": 50}
     asked |= {"site_publish_url": "http://127.0.0.1:1/", "site_publish_requests_max": 20}
     places = []
-    for number, settings in enumerate(({}, asked)):
-        node = await small_node(broker, tmp_path / str(number), **settings)
+    for settings in ({}, asked):
+        node = await small_node(broker, tmp_path, **settings)
         places.append(await node.metric("hiroba_connections_max"))
         await node.kill()
     assert places[0] - places[1] == 70
