@@ -10,13 +10,14 @@ from gateway.core.user import Grant
 from gateway.edge import door
 from gateway.edge.door import Refused
 from gateway.edge.edge import Edge
+from gateway.edge.pages import SECURITY_HEADERS
 
 PATH = "/me"
 
 
 def routes(edge: Edge) -> list[web.AbstractRouteDef]:
     async def me(request: web.Request) -> web.StreamResponse:
-        headers = {"Cache-Control": "no-store", **door.cors(edge, request)}
+        headers = {**SECURITY_HEADERS, "Cache-Control": "no-store", **door.cors(edge, request)}
         try:
             room = await _checked(edge, request)
             grant = await door.admit(edge, request, room)

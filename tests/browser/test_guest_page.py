@@ -1,5 +1,7 @@
 """A guest says a name on the page, and everybody sees it, and that it is a guest's."""
 
+from playwright.async_api import expect
+
 from tests.browser.conftest import WindowFactory
 from tests.browser.room import enter, say, shows
 from tests.node.conftest import redis_only
@@ -23,6 +25,9 @@ async def test_a_name_that_a_guest_says_stands_before_what_they_say(node: Node, 
     await shows(bob, "Ann Lee（ゲスト）: hello\n")
     await say(bob, "hi")
     await shows(ann, "Ann Lee (guest): hello\nhi\n")
+    await expect(ann.locator("#chat-name")).to_be_hidden()
+    await bob.click("#chat-name")
+    await expect(bob.locator("#guest-name-input")).to_be_focused()
 
 
 @redis_only

@@ -15,6 +15,7 @@ import { notify } from "./notices.js";
 import { address, fill } from "./page.js";
 import { OpenRoom } from "./room.js";
 import { Standing } from "./standing.js";
+import { person } from "./who.js";
 
 // Rooms that stay joined, with their logs. Above it the one goes that was not shown for the longest time, unless
 // something in it is not sent yet.
@@ -172,9 +173,10 @@ function comeBack() {
 function met(user) {
   me = user?.id ?? null;
   for (const view of open.values()) view.know(me);
-  const [line, link] = [at("menu-me"), at("chat-name")];
-  line.textContent = user === null ? "" : fill(texts.you_are, { name: user.name });
-  link.hidden = user !== null || at("guest").hidden;
+  at("menu-me").textContent = user === null ? "" : fill(texts.you_are, { name: user.name });
+  // Whom the site knows need not say a name.
+  if (user !== null && !person(user, "", texts).isGuest) at("guest").hidden = true;
+  at("chat-name").hidden = user !== null || at("guest").hidden;
 }
 
 // Of all rooms that are known we hear how far they grow, and up to where the same person has read on another device.

@@ -7,8 +7,10 @@ import { words } from "./words.js";
 
 // Entries of one person within so long stand together under one name.
 const TOGETHER_MS = 5 * 60 * 1000;
-// So many who came at once are named.
+// Of more people the first two are named.
 const NAMED_MAX = 3;
+// People of one line: then the next begins.
+const MOVES_MAX = 100;
 
 // A line has `element`, `text` (as #chat-log has it, its line break too), `id` and `at` (null but of entries), `who`.
 
@@ -33,12 +35,11 @@ export function noteLine(text, className = "note") {
   return { element, text: broken(text), id: null, at: null, who: null };
 }
 
-// Who came and who went; those who come and go while nothing is said share a line.
+// Who came and who went while nothing was said: of each what they did last.
 export class MovesLine {
   #texts;
-  // By key, whom it tells of.
-  #came = new Map();
-  #went = new Map();
+  // By key, {who, came}.
+  #moves = new Map();
   element = make("li", "moves");
   text = "";
   id = null;
@@ -47,20 +48,27 @@ export class MovesLine {
 
   constructor(texts) {
     this.#texts = texts;
-    this.element.append(make("span"));
+  }
+
+  get isFull() {
+    return this.#moves.size >= MOVES_MAX;
   }
 
   add(came, went) {
-    for (const who of came) if (!this.#went.delete(who.key)) this.#came.set(who.key, who);
-    for (const who of went) if (!this.#came.delete(who.key)) this.#went.set(who.key, who);
-    const told = [this.#told("came", this.#came), this.#told("went", this.#went)];
-    this.element.firstChild.textContent = told.filter(Boolean).join(" · ");
-    this.element.hidden = this.#came.size + this.#went.size === 0;
+    for (const who of came) this.#add(who, true);
+    for (const who of went) this.#add(who, false);
+    const told = [this.#told("came", true), this.#told("went", false)];
+    this.element.textContent = told.filter(Boolean).join(" · ");
   }
 
-  #told(key, people) {
-    if (people.size === 0) return "";
-    return fill(this.#texts[key], { names: listed([...people.values()], people.size, this.#texts) });
+  #add(who, came) {
+    this.#moves.delete(who.key);
+    this.#moves.set(who.key, { who, came });
+  }
+
+  #told(key, came) {
+    const people = [...this.#moves.values()].filter((move) => move.came === came).map(({ who }) => who);
+    return people.length === 0 ? "" : fill(this.#texts[key], { names: listed(people, people.length, this.#texts) });
   }
 }
 

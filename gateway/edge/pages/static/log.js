@@ -88,7 +88,7 @@ export class Log {
 
   moves(came, went) {
     let last = this.#fresh.at(-1) ?? this.#lines.at(-1);
-    if (!(last instanceof MovesLine)) {
+    if (!(last instanceof MovesLine) || last.isFull) {
       last = new MovesLine(this.#texts);
       this.#add(last);
     }

@@ -8,10 +8,7 @@ const COPIED_MS = 2500;
 export function prepare(texts) {
   const menu = document.querySelector("#menu");
   closeElsewhere(menu);
-  for (const choice of menu.querySelectorAll("[name=theme]")) {
-    choice.checked = choice.value === (wish("theme") ?? "");
-    choice.addEventListener("change", () => setWish("theme", choice.value || null));
-  }
+  prepareTheme(menu.querySelectorAll("[name=theme]"));
   prepareMoves(menu.querySelector("#show-moves"));
   prepareNotices(menu.querySelector("#notify"), texts);
   prepareLink(menu.querySelector("#copy-link"), texts);
@@ -25,6 +22,14 @@ function closeElsewhere(menu) {
     menu.open = false;
     menu.querySelector("summary").focus();
   });
+}
+
+// What it looks like is theme.js's business.
+function prepareTheme(choices) {
+  const show = (theme) => choices.forEach((choice) => (choice.checked = choice.value === (theme ?? "")));
+  show(wish("theme"));
+  for (const choice of choices) choice.addEventListener("change", () => setWish("theme", choice.value || null));
+  window.addEventListener("storage", ({ key, newValue }) => key === "hiroba.theme" && show(newValue));
 }
 
 function prepareMoves(box) {

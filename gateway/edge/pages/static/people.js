@@ -10,7 +10,7 @@ export class PeopleView {
   #typing;
   #texts;
   #me = null;
-  // Rows by key.
+  // Rows by whom they are of, and their name: that may change.
   #rows = new Map();
 
   // `people`: the client's. `moved(came, went)` is told of others, `counted()` whenever it may be another number.
@@ -36,7 +36,6 @@ export class PeopleView {
   // The id of whoever looks; null: somebody without one.
   know(id) {
     this.#me = id;
-    for (const [key, row] of this.#rows) row.classList.toggle("own", key === id);
     this.#show();
   }
 
@@ -60,16 +59,20 @@ export class PeopleView {
     const people = this.#persons([...this.#people.members.values()]);
     const order = new Intl.Collator(this.#texts.lang).compare;
     people.sort((a, b) => (b.id === this.#me) - (a.id === this.#me) || order(a.name, b.name));
-    this.#rows = new Map(people.map((who) => [who.key, this.#rows.get(who.key) ?? this.#newRow(who)]));
+    this.#rows = new Map(people.map((who) => this.#row(who)));
     const more = (this.count ?? 0) - people.length;
     const sentence = people.length > 0 ? this.#texts.others : this.#texts.here;
     const rest = more > 0 ? [make("li", "rest", fill(sentence, { count: more }))] : [];
     this.#list.replaceChildren(...this.#rows.values(), ...rest);
   }
 
-  #newRow(who) {
-    const row = make("li", who.id === this.#me ? "own" : "");
-    row.append(face(who), ...nameTag(who, this.#texts), make("small", "me", this.#texts.own));
-    return row;
+  #row(who) {
+    const label = `${who.key} ${who.name}`;
+    const row = this.#rows.get(label) ?? make("li");
+    if (row.childElementCount === 0) {
+      row.append(face(who), ...nameTag(who, this.#texts), make("small", "me", this.#texts.own));
+    }
+    row.classList.toggle("own", who.id === this.#me);
+    return [label, row];
   }
 }

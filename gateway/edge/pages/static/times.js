@@ -15,7 +15,7 @@ function format(lang, name, options) {
 // All take Unix milliseconds.
 
 export function clock(lang, at) {
-  return format(lang, "clock", { hour: "2-digit", minute: "2-digit" }).format(at);
+  return format(lang, "clock", { hour: "numeric", minute: "2-digit" }).format(at);
 }
 
 export function date(lang, at) {
