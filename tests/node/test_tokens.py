@@ -272,6 +272,16 @@ async def test_a_refresh_keeps_one_in_and_changes_what_one_may(shared_node: Node
     assert [(frame["room"], frame["reason"]) for frame in ann.of_type("left")] == [("fresh-2", "forbidden")]
     assert (await ann.ask("message", room="fresh", message=1))["code"] == "forbidden"
     assert (await ann.ask("join", room="fresh-2"))["code"] == "forbidden"
+    for type, fields, code in (
+        ("message", {"message": 1}, "not_joined"),
+        ("history", {"limit": 5}, "not_joined"),
+        ("presence", {}, "not_joined"),
+        ("read", {"id": "1-1"}, "not_joined"),
+        ("watch", {"rooms": ["fresh-2"]}, "forbidden"),
+    ):
+        await ann.ws.send_json({"type": type, "room": "fresh-2", "ref": type, **fields})
+        await ann.until(lambda type=type: [e for e in ann.of_type("error") if e["ref"] == type], f"no to {type}")
+        assert [e["code"] for e in ann.of_type("error") if e["ref"] == type] == [code]
     bob = await crowd.join(shared_node, "fresh", headers=bearer(ours(sub="8")))
     await until(lambda: time.time() > (exp - 3600) + 4, "the first token's end")
     await bob.say("still there?")
