@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import aiohttp
 
@@ -41,28 +43,41 @@ class Asker:
             connector = aiohttp.TCPConnector(limit=self._connections_max)
             # No cookie of one answer may go out with another's question.
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
         asked = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
-        try:
+        asking = partial(
+            self._session.request,
+            method,
+            url,
+            headers=asked,
+            data=body,
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
             # A redirect leads to a login page, or to whom nobody here knows.
-            asking = self._session.request(
-                method, url, headers=asked, data=body, timeout=timeout, allow_redirects=False
-            )
-            async with asking as answer:
-                if 300 <= answer.status < 400:
-                    raise Unanswered(f"it redirects ({answer.status}), and nobody follows")
-                said = bytearray()
-                async for piece in answer.content.iter_any():
-                    said += piece
-                    if len(said) > self._answer_bytes_max:
-                        raise Unanswered(f"its answer has more than {self._answer_bytes_max} bytes")
-                return answer.status, bytes(said)
+            allow_redirects=False,
+        )
+        try:
+            try:
+                return await self._answer(asking())
+            except aiohttp.ServerDisconnectedError:
+                # It gave up a connection that was kept (gunicorn: after 2 s) just when we took it for this. Of a GET
+                # aiohttp asks again by itself.
+                return await self._answer(asking())
         except TimeoutError:
             raise Unanswered(f"no answer within {timeout_s:g} s", away=True) from None
         except ValueError:  # a header of a client's that can't be sent on
             raise Unanswered("the question can't be put") from None
         except (aiohttp.ClientError, OSError) as exc:
             raise Unanswered(_words(exc), away=True) from None
+
+    async def _answer(self, asking: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> tuple[int, bytes]:
+        async with asking as answer:
+            if 300 <= answer.status < 400:
+                raise Unanswered(f"it redirects ({answer.status}), and nobody follows")
+            said = bytearray()
+            async for piece in answer.content.iter_any():
+                said += piece
+                if len(said) > self._answer_bytes_max:
+                    raise Unanswered(f"its answer has more than {self._answer_bytes_max} bytes")
+            return answer.status, bytes(said)
 
     async def close(self) -> None:
         if self._session is not None:
