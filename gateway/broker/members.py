@@ -17,7 +17,7 @@ from gateway.broker.doorbell import Doorbell
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.keys import Keys
 from gateway.broker.lane import Lane
-from gateway.broker.roll import MEMBER_BYTES, BadRoll, Roll
+from gateway.broker.roll import BadRoll, Roll
 from gateway.broker.script import Script
 from gateway.core.entry import entry_id
 from gateway.core.names import RoomName
@@ -152,7 +152,8 @@ class Members:
             if not self._unsaid:
                 self._says.clear()
                 await self._says.wait()
-            await asyncio.sleep(GATHER_S)
+            if len(self._unsaid) < ROLLS_PER_CALL:
+                await asyncio.sleep(GATHER_S)
             await self._lane.up()
             await asyncio.gather(*map(self._say, _taken(self._unsaid)))
 
@@ -198,9 +199,10 @@ class Members:
 
     def _too_many(self, roll: Roll, members: int) -> bool:
         settings = self._settings
-        others_bytes = self.bytes - roll.bytes
-        return members > settings.presence_members_max or (
-            others_bytes + max(roll.bytes, members * MEMBER_BYTES) > settings.presence_bytes_max
+        need_bytes = max(roll.bytes, members * roll.member_bytes)
+        return (
+            members > settings.presence_members_max
+            or self.bytes - roll.bytes + need_bytes > settings.presence_bytes_max
         )
 
     # ---- reading ----
@@ -211,7 +213,8 @@ class Members:
             if not self._unread:
                 self._reads.clear()
                 await self._reads.wait()
-            await asyncio.sleep(GATHER_S)
+            if len(self._unread) < ROLLS_PER_CALL:
+                await asyncio.sleep(GATHER_S)
             await self._lane.up()
             rolls = _taken(self._unread)
             try:

@@ -21,7 +21,7 @@ class Roll:
 
     __slots__ = (
         "_held", "_held_count", "_held_until", "_node", "_numbers", "bytes", "claim", "claims", "count", "heard",
-        "keys", "known", "lost", "members", "new", "room", "stamp", "unsaid",
+        "keys", "known", "lost", "member_bytes", "members", "new", "room", "stamp", "unsaid",
     )  # fmt: skip
 
     def __init__(self, room: RoomName, claim: str, keys: tuple[bytes, bytes, bytes]) -> None:
@@ -44,8 +44,9 @@ class Roll:
         # None: only how many there are.
         self.members: dict[str, bytes] | None = None
         self.count = 0
-        # Of `members`.
+        # Of `members`; and of one of them, as they were when all were last read.
         self.bytes = 0
+        self.member_bytes: float = MEMBER_BYTES
         # Whether the log does not continue what was read: the set has to be.
         self.lost = True
         # Whether what there was when this node began to follow was read, or can't be.
@@ -119,6 +120,7 @@ class Roll:
         self._part(stamp, hold_until)
         self.members, self.count = members, len(members)
         self.bytes = sum(map(_bytes, members.values()))
+        self.member_bytes = self.bytes / len(members) if members else MEMBER_BYTES
         self.known, self.lost = True, False
 
     def read(self, entries: Sequence[tuple[bytes, Sequence[bytes]]]) -> None:

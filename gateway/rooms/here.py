@@ -100,8 +100,10 @@ class Here:
             self.told, self.count = here, count
             return None
         change = Change(former, here)
-        self.told, self.count, self.owes = change.told, count, change.told is not here
-        return change.payload(self.room, count)
+        news = change.payload(self.room, count)
+        if news is not None:
+            self.told, self.count, self.owes = change.told, count, change.told is not here
+        return news
 
 
 class Change:
@@ -112,7 +114,7 @@ class Change:
         self.joined: list[bytes] = []
         # Who is known once it is told: `here` itself where all went in.
         self.told: Known = here
-        put_off: list[str] = []
+        put_off: set[str] = set()
         space = CHANGE_BYTES
         for into, users, members in (
             (self.left, [user for user in former if user not in here], former),
@@ -121,7 +123,7 @@ class Change:
             for user in users:
                 space -= len(members[user])
                 if space < 0 and (self.left or self.joined):
-                    put_off.append(user)
+                    put_off.add(user)
                 else:
                     into.append(members[user])
         if put_off:

@@ -7,7 +7,7 @@ A room in which nobody asks has nothing of this but an empty attribute. A user h
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from gateway.broker.members import Members
@@ -223,17 +223,21 @@ class Presence:
     async def tell_list(self, session: Session, here: Here, ref: Ref) -> None:
         """Who is there, as far as this node knows; and whether they are too many."""
         members, count = here.roll.here(self._settings.presence_members_max)
-        await self._write_all(session, lists(here.room, members, count, ref))
+        frames, sessions = lists(here.room, members, count, ref), session.connection.sessions
+        await self._write_all(session, frames, lambda: sessions.get(here.room) is session)
 
     def _list(self, here: Here, session: Session, known: Known | None = None) -> None:
-        """Tell an asker a list, what the others know if it is to know no other; until then it hears nothing else."""
-        here.listed.add(session)
-        self._keep(f"members {session.connection.id}", self._list_to(here, session, known))
+        """Tell an asker a list, what the others know if it is to know no other; until then it hears nothing else. One
+        that is under way goes on."""
+        if session not in here.listed:
+            here.listed.add(session)
+            self._keep(f"members {session.connection.id}", self._list_to(here, session, known))
 
     async def _list_to(self, here: Here, session: Session, known: Known | None) -> None:
         await session.connection.drained()
         known = here.told if known is None else known
-        await self._write_all(session, lists(here.room, None, here.count) if known is None else here.frames_of(known))
+        frames = lists(here.room, None, here.count) if known is None else here.frames_of(known)
+        await self._write_all(session, frames, lambda: session in here.listed)
         if session not in here.listed:
             return
         here.listed.discard(session)
@@ -247,12 +251,11 @@ class Presence:
         elif (news := change.payload(here.room, here.count)) is not None:
             self._write(session, Shared(news))
 
-    async def _write_all(self, session: Session, frames: Iterable[bytes]) -> None:
-        """The frames of a list, as its socket takes them; while it is in the room."""
-        connection, room = session.connection, session.room.name
+    async def _write_all(self, session: Session, frames: Iterable[bytes], wanted: Callable[[], bool]) -> None:
+        """The frames of a list, as its socket takes them; while they are wanted."""
         self._metrics.lists_told += 1
         for frame in frames:
-            await connection.drained()
-            if connection.sessions.get(room) is not session:
+            await session.connection.drained()
+            if not wanted():
                 return
-            connection.write(frame)
+            session.connection.write(frame)

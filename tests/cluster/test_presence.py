@@ -65,6 +65,7 @@ async def test_a_broker_that_was_flushed_makes_nobody_leave(
 
 
 @redis_only
+@pytest.mark.long
 async def test_a_broker_that_is_killed_makes_nobody_leave(
     broker: Broker, quick_node: NodeFactory, crowd: Crowd
 ) -> None:
