@@ -1,14 +1,16 @@
 """A real Chromium for the tests of the pages; its windows, and the place for screenshots."""
 
+import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
 
 from gateway.edge import pages
 from tests.conftest import NodeFactory
@@ -30,6 +32,8 @@ OF_THE_NETWORK = re.compile(
     r"^WebSocket connection to|^Failed to load resource: the server responded with a status of (401|403|404)"
 )
 
+SHARED_LOOP = pytest.mark.asyncio(loop_scope="session")
+
 WindowFactory = Callable[..., Awaitable[Page]]
 
 
@@ -38,7 +42,15 @@ async def node(start_node: NodeFactory) -> Node:
     return await start_node()
 
 
-@pytest.fixture
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makemodule() -> Generator[None, pytest.Module, pytest.Module]:
+    """These tests share a loop, for they share a browser: starting Playwright and Chromium costs a second of CPU."""
+    module = yield
+    module.add_marker(SHARED_LOOP)
+    return module
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Debian's Chromium; Playwright's own is not downloaded."""
     chromium = need_tool("chromium", "chromium fonts-noto-cjk")
@@ -48,7 +60,7 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def window(browser: Browser) -> AsyncIterator[WindowFactory]:
     """`await window(lang="ja-JP", scheme="dark", size=(390, 720))`: a window of a person of their own.
 
@@ -56,6 +68,7 @@ async def window(browser: Browser) -> AsyncIterator[WindowFactory]:
     Content-Security-Policy would be one.
     """
     complaints: list[str] = []
+    people: list[BrowserContext] = []
 
     def heard(message: ConsoleMessage) -> None:
         if message.type == "error" and not OF_THE_NETWORK.match(message.text):
@@ -75,13 +88,16 @@ async def window(browser: Browser) -> AsyncIterator[WindowFactory]:
             ignore_https_errors=ignore_https_errors,
             bypass_csp=bypass_csp,
         )
+        people.append(context)
         page = await context.new_page()
         page.on("console", heard)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         return page
 
     yield opened
-    assert not complaints
+    heard_until_now = list(complaints)  # whoever leaves last hears that the others' nodes are gone
+    await asyncio.gather(*(context.close() for context in people))
+    assert not heard_until_now
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +108,7 @@ def shots() -> Path:
     return directory
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def site() -> AsyncIterator[str]:
     """The URL of the pages alone, without a node behind them: for what needs no WebSocket."""
     app = web.Application()

@@ -4,6 +4,9 @@ from playwright.async_api import Page
 
 from tests.support.until import BUDGET_S, until
 
+# Between two looks at a page, for each costs the browser some ms.
+LOOK_S = 0.05
+
 
 async def enter(page: Page, url: str) -> None:
     """Goes to our page of a room, and waits until it is in."""
@@ -28,7 +31,7 @@ async def shows(page: Page, expected: str, within_s: float = BUDGET_S) -> None:
         return await log(page) == expected
 
     try:
-        await until(matches, "the log", within_s)
+        await until(matches, "the log", within_s, LOOK_S)
     except AssertionError:
         assert await log(page) == expected
 
@@ -44,7 +47,7 @@ async def outbox_is(page: Page, texts: list[str]) -> None:
     async def matches() -> bool:
         return await page.locator("#chat-outbox li > span").all_text_contents() == texts
 
-    await until(matches, f"the outbox holds {texts}")
+    await until(matches, f"the outbox holds {texts}", every_s=LOOK_S)
 
 
 async def noted(page: Page, note: str) -> None:

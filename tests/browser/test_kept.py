@@ -5,7 +5,7 @@ from playwright.async_api import Page
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
-from tests.browser.room import enter, log, outbox_is, say, shows, state
+from tests.browser.room import LOOK_S, enter, log, outbox_is, say, shows, state
 from tests.conftest import NodeFactory
 from tests.support.node import Node
 from tests.support.proxy import Proxy
@@ -32,7 +32,7 @@ async def kept(page: Page, *items: list[str]) -> None:
     async def are() -> bool:
         return sorted(await page.evaluate(KEPT)) == sorted(items)
 
-    await until(are, f"{items} are kept")
+    await until(are, f"{items} are kept", every_s=LOOK_S)
 
 
 async def tab(page: Page, url: str) -> Page:
