@@ -58,10 +58,11 @@ class Sayings:
         try:
             while self._waiting:
                 session, said, word = self._waiting[0]
-                outcome = self._still(session, await word)
+                outcome = await word
                 publisher, sender = self._context.broker.publisher, self._connection.id
                 while isinstance(outcome, bytes) and publisher.full(sender):
                     await publisher.space(sender)
+                outcome = self._still(session, outcome)
                 self._waiting.popleft()
                 if isinstance(outcome, bytes):
                     self._context.hub.publish(session, outcome, said.ref)
