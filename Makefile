@@ -13,7 +13,7 @@ STACK_PACKAGES := haproxy prometheus prometheus-alertmanager prometheus-redis-ex
     prometheus-blackbox-exporter redis-tools socat
 
 .DEFAULT_GOAL := help
-.PHONY: help run stack compose-test secrets test kubernetes test-long check bench profile clean packages
+.PHONY: help run stack compose-test secrets test kubernetes test-long check lint bench profile clean packages
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -32,12 +32,12 @@ compose-test: .venv/installed secrets ## try all that docker-compose.yml promise
 secrets: .venv/installed ## random passwords for the broker's users in .env, once; their hashes in secrets/
 	@$(PY) -m broker_config secrets
 
-# Four at a time, a file at a time: most of a run is spent waiting for real processes (three left a third of two cores
-# idle). More would make the budgets of tests, set on two cores, wait for each other. In the order of the directories: the
-# unit tests, of which none waits, come last and leave no worker alone with a long file.
+# Five at a time, a file at a time: most of a run is spent waiting for real processes (four would leave a third of two
+# cores idle). More would make the budgets of tests, set on two cores, wait for each other. In the order of the
+# directories: the unit tests, of which none waits, come last and leave no worker alone with a long file.
 test: .venv/installed packages ## every test but the long ones
 	@$(COMPILE)
-	@$(PY) -m pytest -m 'not long' -n 4 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(PY) -m pytest -m 'not long' -n 5 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 kubernetes: ## a Kubernetes control plane for test-long, built by Go of its modules (once; half an hour)
 	@sh tests/deploy/kubernetes/build.sh
@@ -46,12 +46,14 @@ test-long: .venv/installed packages ## the long tests
 	@$(COMPILE)
 	@$(PY) -m pytest -m long $(PYTEST)
 
-check: .venv/installed ## format, lint, types, import contracts, unit tests
+check: lint ## format, lint, types, import contracts, unit tests
+	@$(PY) -m pytest tests/unit $(PYTEST)
+
+lint: .venv/installed ## format, lint, types, import contracts
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	.venv/bin/lint-imports
-	@$(PY) -m pytest tests/unit $(PYTEST)
 
 bench: .venv/installed packages ## how fast, as multiples of a C floor (some 30 minutes): make bench BENCH='--rows 1,3'
 	@$(PY) -m bench --json bench.json $(BENCH)
