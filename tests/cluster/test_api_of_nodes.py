@@ -120,7 +120,7 @@ async def test_who_is_connected_where_and_how_they_are_put_out(
     async def closed() -> bool:
         return (await ask(one, "POST", "/publish", {"room": "a", "message": 1}, key=moderator)).status == 403
 
-    await until(closed, "the key is known", 5)
+    await until(closed, "the key is known")
 
 
 async def test_a_node_that_stands_still_is_named(nodes: tuple[Node, Node]) -> None:
