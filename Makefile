@@ -44,7 +44,7 @@ kubernetes: ## a Kubernetes control plane for test-long, built by Go of its modu
 
 test-long: .venv/installed packages ## the long tests
 	@$(COMPILE)
-	@$(PY) -m pytest -m long $(PYTEST)
+	@$(PY) -m pytest -m long --timeout 600 $(PYTEST)
 
 check: lint ## format, lint, types, import contracts, unit tests
 	@$(PY) -m pytest tests/unit $(PYTEST)
