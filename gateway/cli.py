@@ -23,6 +23,8 @@ COMMANDS = {
     "broker": "make a broker what hiroba wants, or say where it is not",
     "token": "make a token for a user, or say what one is and whether it is good",
     "keys": "make, list and revoke keys of the HTTP API",
+    "publish": "say something in a room, by the HTTP API",
+    "rooms": "list the rooms that there are, by the HTTP API",
     "config": "print every setting, its value and where it came from",
     "kick": "put a user out, of one room or of all, for a time",
     "revoke": "make tokens good no more: a user's, one, everybody's",
@@ -49,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
             return _token(argv[1:])
         if argv[:1] == ["keys"]:
             return _keys(argv[1:])
+        if argv[:1] in (["publish"], ["rooms"]):
+            return _by_api(argv)
         return _run(argv)
     except SettingsError as exc:
         print(f"hiroba: {exc}", file=sys.stderr)
@@ -121,6 +125,12 @@ def _keys(argv: list[str]) -> int:
     from gateway.keys import main as keys
 
     return keys(argv, lambda flags, config: load(flags, config).settings)
+
+
+def _by_api(argv: list[str]) -> int:
+    from gateway.by_api import main as by_api
+
+    return by_api(argv, lambda flags, config: load(flags, config).settings)
 
 
 def _loadtest(argv: list[str]) -> int:

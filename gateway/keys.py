@@ -18,7 +18,9 @@ from gateway.telemetry import logs
 Load = Callable[[Mapping[str, object], str | None], Settings]
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A sentence where the command line is wrong."""
+
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message}; `{self.prog} --help` lists what there is")
 
@@ -46,7 +48,7 @@ def _away(settings: Settings, exc: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     text = "Keys of the HTTP API, by which servers speak and operators act."
-    parser = _Parser(prog="hiroba keys", description=text, allow_abbrev=False)
+    parser = Parser(prog="hiroba keys", description=text, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     make = commands.add_parser("make", help="print a new key: nobody can be told it again", allow_abbrev=False)
     make.add_argument("name", metavar="NAME", help="whose it is, for logs: django, nightly-job")

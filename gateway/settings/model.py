@@ -124,6 +124,11 @@ class Serving(Section):
     any free one, for each node: the log says which."""
     nodes: Count = 2
     """Node processes of `hiroba up`; `hiroba node` is always one. One per core is the most that pays."""
+    api_url: str | None = Field(default=None, examples=["http://10.0.0.5:9000,http://10.0.0.6:9000"])
+    """Where `hiroba publish` and `hiroba rooms` find the HTTP API: ops ports of nodes, with commas between; where one
+    does not answer, the next is asked. Unset: `http://127.0.0.1:` and `ops_port`."""
+    api_key: str | None = Field(default=None, examples=["hiroba_…"])
+    """The key of the HTTP API that they send (`hiroba keys make`). Not a flag: all on a machine can read those."""
     hang_s: Seconds = 20.0
     """A node of `hiroba up` that has not answered `/healthz` on its ops port for so long hangs: it is killed
     and started again. While it starts it has a minute. gunicorn 30 s; a Kubernetes probe with its defaults 30 s."""
@@ -540,12 +545,12 @@ _TWICE = (
 
 
 # No flags, and shown to nobody.
-SECRETS = ("token_keys", "guest_secret")
+SECRETS = ("token_keys", "guest_secret", "api_key")
 
 
 def for_people(name: str, value: object) -> str:
     """A value of the setting `name` for people: without what is secret in it."""
-    if name == "guest_secret" and value is not None:
+    if name in ("guest_secret", "api_key") and value is not None:
         return "***"
     return masked(as_text(value)).replace("\n", "\\n")
 
