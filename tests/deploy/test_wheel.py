@@ -65,7 +65,8 @@ async def test_the_wheel_runs_hiroba_up(installed: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "argv", [("--version",), ("config", "--example"), ("broker", "--help"), ("loadtest", "--help")]
+    "argv",
+    [("--version",), ("config", "--example"), ("broker", "--help"), ("loadtest", "--help"), ("publish", "--help")],
 )
 def test_every_command_is_inside(installed: Path, tmp_path: Path, argv: tuple[str, ...]) -> None:
     assert _run(installed / "hiroba", *argv, cwd=tmp_path)
