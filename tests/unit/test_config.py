@@ -58,6 +58,8 @@ def other(name: str, part: float = 0.5) -> Any:
         "guest_rights": ["*=r"] if part == 0.5 else ["lobby=rw"],
         "guests": True,
         "guest_secret": f"guest-{part}" * 8,
+        "api_url": f"http://127.0.0.1:9000/{part}",
+        "api_key": f"key-{part}",
     }
     if name in texts:
         return texts[name]
