@@ -94,7 +94,7 @@ async def test_an_operator_speaks_and_lists_rooms(start_node: NodeFactory, broke
     """`hiroba publish`, `hiroba rooms` with a key of the environment; `hiroba keys` makes, lists, and revokes it."""
     node = await start_node()
 
-    async def typed(*argv: str, key: str = "", code: int = 0) -> str:
+    async def hiroba(*argv: str, key: str = "", code: int = 0) -> str:
         env = environment({"api_url": node.ops_url(""), "api_key": key})
         argv = (sys.executable, "-m", "gateway", *argv)
         done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=env, check=False)
@@ -102,20 +102,20 @@ async def test_an_operator_speaks_and_lists_rooms(start_node: NodeFactory, broke
         return done.stdout + done.stderr
 
     at = ("--broker-url", broker.url)
-    assert "no key" in await typed("keys", "list", *at)
-    key = (await typed("keys", "make", "ops", "--scopes", "publish,read", *at)).strip()
-    listed = await typed("keys", "list", *at)
+    assert "no key" in await hiroba("keys", "list", *at)
+    key = (await hiroba("keys", "make", "ops", "--scopes", "publish,read", *at)).strip()
+    listed = await hiroba("keys", "list", *at)
     assert "ops" in listed and "publish,read" in listed and key[16:] not in listed
 
     async def wanted() -> bool:
-        return "no_key" in await typed("publish", "hall", "x", code=1)
+        return "no_key" in await hiroba("publish", "hall", "x", code=1)
 
     await until(wanted, "the node wants the key")
     ann = await crowd.join(node, "hall")
-    id = (await typed("publish", "hall", "やあ", "--user", "7", "--name", "Ann", key=key)).strip()
+    id = (await hiroba("publish", "hall", "やあ", "--user", "7", "--name", "Ann", key=key)).strip()
     await ann.hears("やあ")
     assert ann.ids == [id] and ann.of_type("message")[0]["user"] == {"id": "7", "name": "Ann"}
-    assert "hall" in await typed("rooms", key=key)
-    assert "not_found" not in await typed("publish", "hall", "{", "--json", key=key, code=2)
-    assert "good no more" in await typed("keys", "revoke", "ops", *at)
-    assert "there is no key" in await typed("keys", "revoke", "ops", *at, code=2)
+    assert "hall" in await hiroba("rooms", key=key)
+    assert "not_found" not in await hiroba("publish", "hall", "{", "--json", key=key, code=2)
+    assert "good no more" in await hiroba("keys", "revoke", "ops", *at)
+    assert "there is no key" in await hiroba("keys", "revoke", "ops", *at, code=2)
