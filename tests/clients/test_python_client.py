@@ -35,6 +35,7 @@ async def test_everything_of_the_api_is_there_and_typed(start_node: NodeFactory,
         assert sorted([room.room async for room in hiroba.all_rooms()]) == ["hall", "kitchen", "部屋"]
         assert (await hiroba.room("部屋")).last_id == more.results[1].id
         assert (await hiroba.user("7")).connections == ()
+        assert ((await hiroba.presence("hall")).members, (await hiroba.presence("hall")).count) == ((), 0)
         assert (await hiroba.disconnect("7", for_s=1)).heard and (await hiroba.revoke("7")).heard
         assert [one.rooms for one in (await hiroba.nodes()).nodes] == [0]
         with pytest.raises(Problem) as caught:

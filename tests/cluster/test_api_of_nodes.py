@@ -98,6 +98,10 @@ async def test_who_is_connected_where_and_how_they_are_put_out(
     assert {(one["node"] is not None, one["wire"]) for one in state["connections"]} == {(True, "v1")}
     assert len({one["node"] for one in state["connections"]}) == 2
     assert (await ask(two, "GET", "/users/nobody")).said["connections"] == []
+    for node in nodes:
+        present = (await ask(node, "GET", "/presence?room=hall")).said
+        assert (present["count"], [one["id"] for one in present["members"]]) == (1, [id])
+    assert (await ask(one, "GET", "/presence?room=nobody")).said["members"] == []
     nodes_ = (await ask(one, "GET", "/nodes")).said
     assert [node["connections"] for node in nodes_["nodes"]] == [1, 1] and nodes_["silent"] == []
     done = await ask(two, "POST", "/disconnect", {"user": id, "room": "hall"}, Idempotency_Key="out")

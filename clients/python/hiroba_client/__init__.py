@@ -13,6 +13,7 @@ from hiroba_client.models import (
     Ordered,
     Outcome,
     Outcomes,
+    Present,
     Publish,
     Published,
     Room,
@@ -24,6 +25,6 @@ from hiroba_client.synchronous import Hiroba
 
 __all__ = [
     "AsyncHiroba", "Connection", "Entry", "Fault", "Gap", "Hiroba", "HirobaError", "History", "Node", "Nodes",
-    "Ordered", "Outcome", "Outcomes", "Problem", "Publish", "Published", "Room", "Rooms", "Unreachable", "User",
-    "UserState",
+    "Ordered", "Outcome", "Outcomes", "Present", "Problem", "Publish", "Published", "Room", "Rooms", "Unreachable",
+    "User", "UserState",
 ]  # fmt: skip

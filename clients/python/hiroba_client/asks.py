@@ -19,6 +19,7 @@ from hiroba_client.models import (
     Ordered,
     Outcome,
     Outcomes,
+    Present,
     Publish,
     Published,
     Room,
@@ -101,6 +102,14 @@ def _rooms(told: Json) -> Rooms:
 
 def room(name: str) -> Ask[Room]:
     return _read(f"/rooms/{quote(name, safe='')}", lambda told: of(Room, told))
+
+
+def presence(room: str) -> Ask[Present]:
+    return _read("/presence", _present, room=room)
+
+
+def _present(told: Json) -> Present:
+    return of(Present, told, members=None if told["members"] is None else tuple(told["members"]))
 
 
 def user(id: str) -> Ask[UserState]:

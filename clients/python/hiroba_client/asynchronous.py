@@ -15,6 +15,7 @@ from hiroba_client.models import (
     Nodes,
     Ordered,
     Outcomes,
+    Present,
     Publish,
     Published,
     Room,
@@ -79,6 +80,10 @@ class AsyncHiroba:
     async def room(self, name: str) -> Room:
         """How a room is. Problem `no_room`: nobody spoke there."""
         return await self._do(asks.room(name))
+
+    async def presence(self, room: str) -> Present:
+        """Who is in a room."""
+        return await self._do(asks.presence(room))
 
     async def user(self, id: str) -> UserState:
         """Where a user is connected."""

@@ -131,6 +131,15 @@ class UserState:
 
 
 @dataclass(frozen=True)
+class Present:
+    """Who is in a room, each as clients are told them; None: they are too many."""
+
+    room: str
+    members: tuple[Json, ...] | None
+    count: int
+
+
+@dataclass(frozen=True)
 class Ordered:
     """It stands until then, Unix ms."""
 

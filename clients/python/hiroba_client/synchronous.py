@@ -14,6 +14,7 @@ from hiroba_client.models import (
     Nodes,
     Ordered,
     Outcomes,
+    Present,
     Publish,
     Published,
     Room,
@@ -78,6 +79,10 @@ class Hiroba:
     def room(self, name: str) -> Room:
         """How a room is. Problem `no_room`: nobody spoke there."""
         return self._do(asks.room(name))
+
+    def presence(self, room: str) -> Present:
+        """Who is in a room."""
+        return self._do(asks.presence(room))
 
     def user(self, id: str) -> UserState:
         """Where a user is connected."""

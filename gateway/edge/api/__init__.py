@@ -28,6 +28,8 @@ def operations() -> list[Operation]:
                   ListRooms, Rooms, rooms),
         Operation("room", "GET", "/rooms/{room}", Scope.READ, "How a room is",
                   Nothing, Room, room, ("no_room",)),
+        Operation("presence", "GET", "/presence", Scope.READ, "Who is in a room",
+                  people.Look, people.Present, people.presence),
         Operation("user", "GET", "/users/{id}", Scope.READ, "Where a user is connected",
                   Nothing, people.UserState, people.user),
         Operation("disconnect", "POST", "/disconnect", Scope.MODERATE, "Put a user out, of one room or of all",

@@ -1,7 +1,7 @@
-"""`users/{id}`, `disconnect`, `revoke`: who is connected where, and how they are put out."""
+"""`presence`, `users/{id}`, `disconnect`, `revoke`: who is where, and how they are put out."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -70,7 +70,30 @@ class Ordered(msgspec.Struct):
     heard: bool
 
 
+class Look(msgspec.Struct, forbid_unknown_fields=True):
+    """Who is in a room."""
+
+    room: Annotated[str, Meta(min_length=1, description="A room's name")]
+
+
+class Present(msgspec.Struct):
+    """`members`: each in JSON as clients are told them; null: they are more than presence_members_max. A room in which
+    nobody is has none."""
+
+    room: str
+    members: list[dict[str, Any]] | None
+    count: int
+
+
 # ---- who is where ----
+
+
+async def presence(call: Call[Look]) -> Present:
+    """On all nodes, whichever is asked."""
+    room, context = call.room_of(call.asked.room), call.edge.context
+    async with context.presence.looking([room], settled=True) as (here_,):
+        members, count = here_.roll.here(call.edge.settings.presence_members_max)
+    return Present(room, None if members is None else [msgspec.json.decode(one) for one in members.values()], count)
 
 
 class Here(msgspec.Struct):
