@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import signal
 import urllib.request
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.pages import typed
 from loadtest.wires import WIRES
 from tests.conftest import BrokerFactory
 from tests.loadtest.harness import ROOT, Started, run, start
@@ -157,15 +159,20 @@ async def test_the_run_has_metrics_of_its_own(nodes: list[Node], tmp_path: Path)
 async def test_a_server_that_lets_nobody_in_without_a_token(start_broker: BrokerFactory, tmp_path: Path) -> None:
     """Each user brings one of their own, over either wire; without, the first sentence says what is missing."""
     (tmp_path / "secret").write_text(f"{SECRET}\n")
-    claims = ("--token-claim", "aud=hiroba", "--token-claim", "iss=site")
-    keyed = ("--token-key", str(tmp_path / "secret"), *claims)
     broker = await start_broker(kind="redis")
     node = Node(broker.url, tmp_path, token_keys=f"HS256:{SECRET}", token_audience="hiroba", token_issuer="site")
     await node.start()
-    crowd = (*urls([node]), "-u", "10", "--rooms", "2", "-r", "100", "--rate", "20", "-t", "1s", "--settle", "1s")
-    with_each = [run(tmp_path / wire, *crowd, *keyed, "--wire", wire, "--prometheus-port", "0") for wire in WIRES]
+    here = {"wss://chat.example.org": node.url().replace("http://", "ws://"), "--token-key secret": "--token-key KEY"}
+    fewer = {"-u 200": "-u 10", "--rate 100": "--rate 20", "-t 60s": "-t 1s"}
+    command = typed("docs/load-testing.md", "hiroba loadtest run -H wss", here | fewer)
+    keyed = shlex.split(command.replace("KEY", str(tmp_path / "secret")))[3:]
+    crowd, more = keyed[: keyed.index("--token-key")], ("--rooms", "2", "-r", "100", "--settle", "1s")
+    with_each = [
+        run(tmp_path / wire, *keyed, *more, "--token-claim", "iss=site", "--wire", wire, "--prometheus-port", "0")
+        for wire in WIRES
+    ]
     try:
-        refused, *let_in_all = await asyncio.gather(run(tmp_path / "without", *crowd), *with_each)
+        refused, *let_in_all = await asyncio.gather(run(tmp_path / "without", *crowd, *more), *with_each)
         assert refused.exit_code == 1 and "401" in refused.err, refused.err
         for let_in in let_in_all:
             let_in.assert_clean()
