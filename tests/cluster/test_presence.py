@@ -223,7 +223,7 @@ def tell_stories(house: tuple[Broker, list[Node]], stories: int) -> None:
 def test_all_see_who_is_there(house: tuple[Broker, list[Node]]) -> None:
     """Whoever comes, goes, reloads, by whichever node; whoever dies or forgets: in the end all see the same, and nobody
     who was never away for long is told to have left."""
-    tell_stories(house, 2)
+    tell_stories(house, 4)
 
 
 @pytest.mark.long
