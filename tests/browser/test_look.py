@@ -139,7 +139,7 @@ async def test_the_field_and_the_menu(node: Node, window: WindowFactory) -> None
     await field.fill("")
     await expect(left).to_be_hidden()
 
-    # As the tutorial's scripts and tests do it: docs/decisions/0012.
+    # As the tutorial's scripts and tests do it: docs/decisions/0015.
     old = "document.querySelector('#chat-log')"
     assert await alice.evaluate(f"{old}.value += 'from a script\\n', {old}.value") == "one\ntwo\nthree\nfrom a script\n"
     assert await alice.locator("#chat-lines > .plain").inner_text() == "from a script"

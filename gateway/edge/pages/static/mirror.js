@@ -1,5 +1,5 @@
 // The tutorial's #chat-log: a textarea that is not shown, with the text of the log that is. Scripts and tests written for
-// the old page read its value; what they write to it appears in the log as a line. (docs/decisions/0012)
+// the old page read its value; what they write to it appears in the log as a line. (docs/decisions/0015)
 
 const { get, set } = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value");
 
