@@ -178,7 +178,8 @@ class Lane:
                     if self.is_up:
                         self._on_change(self.name, None)
                         self.on_up()
-                    reason = str(await self._connection.lost)
+                    # Shielded: cancelled it would count as lost, and the socket stay open.
+                    reason = str(await asyncio.shield(self._connection.lost))
                     self._up.clear()
                     # Not at once: a server that lets in and hangs up (maxclients, a demoted master, a balancer with
                     # nobody behind it) would be called every 50 ms. Who lasts longer than the longest wait is well.
