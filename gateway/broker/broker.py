@@ -13,8 +13,10 @@ from gateway.broker import refusals
 from gateway.broker.answers import Answers
 from gateway.broker.api_keys import ApiKeys
 from gateway.broker.control import Control
+from gateway.broker.deletions import Deletions
 from gateway.broker.doorbell import Doorbell
 from gateway.broker.endpoint import Endpoint
+from gateway.broker.erasures import Erasures
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import NOBODY, Feed, Follower
 from gateway.broker.groups import Groups, settled
@@ -88,13 +90,15 @@ class Broker:
         self._probing = False
         self._withdrawing = False
         orders = Orders(node, keys, lanes.page, self.publisher, settings)
-        self.control = Control(keys.orders, orders, self.clock_offset_s, settings, metrics)
+        self.deletions = Deletions(node, keys, lanes.page, orders.say, settings)
+        self.control = Control(keys.orders, orders, self.deletions, self.clock_offset_s, settings, metrics)
         self.reads = Reads(lanes.page, settings.pages_max, metrics)
         followed = self._reader.feeds.__contains__
         self.tops = Tops(keys, self._doorbell, lanes.page, followed, settings, metrics)
         self.markers = Markers(keys, self._doorbell, lanes.page, settings, metrics)
         self.api_keys = ApiKeys(keys, lanes.page)
         self.rooms = Rooms(keys, lanes.page, settings)
+        self.erasures = Erasures(keys, lanes.page, self.rooms, self.deletions)
         self.questions = Questions(node, keys, self._doorbell, lanes.page)
         self.answers = Answers(keys, lanes.page, settings)
         self.whispers = Whispers(keys, self._doorbell, lanes.publish, settings, metrics)

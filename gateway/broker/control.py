@@ -14,10 +14,13 @@ from contextlib import suppress
 import structlog
 
 from gateway.broker import refusals
+from gateway.broker.deletions import Deletions
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
 from gateway.broker.orders import Orders
 from gateway.core.closes import Close
+from gateway.core.deletions import BadDeletion, Lately, News, is_deletion
+from gateway.core.deletions import decode as decode_deletion
 from gateway.core.entry import Entry, EntryId, Gap
 from gateway.core.orders import KINDS, BadOrder, Order, Standing, began, decode
 from gateway.core.user import Grant
@@ -32,7 +35,13 @@ class Control:
     """Follower of the control log, which is `feed`."""
 
     def __init__(
-        self, key: bytes, orders: Orders, offset_s: Callable[[], float], settings: Settings, metrics: Metrics
+        self,
+        key: bytes,
+        orders: Orders,
+        deletions: Deletions,
+        offset_s: Callable[[], float],
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
         """`offset_s`: the broker's clock less ours."""
         self.feed = Feed(key, self, settings.message_bytes_max)
@@ -40,6 +49,14 @@ class Control:
         self.standing = Standing()
         # For who puts people out: what was heard; None: whatever stands.
         self.on_orders: Callable[[Sequence[Order] | None], None] = lambda heard: None
+        # What was deleted as long ago as a client may have been away; and for who tells it: news, or None: some was
+        # missed, and the logs have to be asked.
+        self.lately = Lately()
+        self.on_deleted: Callable[[News | None], None] = lambda news: None
+        self._deletions = deletions
+        # The one that has all of it, for all this node knows.
+        self._server = b""
+        self._deleted_s = settings.retention_s
         self._offset_s = offset_s
         self._look_s = settings.sweep_s
         self._metrics = metrics
@@ -87,7 +104,12 @@ class Control:
     # ---- what the log says ----
 
     def deliver(self, entries: list[Entry]) -> None:
-        heard = [order for entry in entries if (order := self._order(entry)) is not None]
+        heard = list[Order]()
+        for entry in entries:
+            if is_deletion(entry.message):
+                self._hear_deletion(entry)
+            elif (order := self._order(entry)) is not None:
+                heard.append(order)
         for order in heard:
             self._stamp = order.stamp
             self._metrics.orders[KINDS[type(order.target)]] += 1
@@ -104,6 +126,7 @@ class Control:
         self._metrics.gaps += 1
         self._fell_off = True
         self.doubt()
+        self.on_deleted(None)
 
     def recent(self) -> Collection[EntryId]:
         return ()
@@ -112,15 +135,40 @@ class Control:
         try:
             return decode(entry.message)
         except BadOrder as exc:  # a later version's, or a stranger's
-            self._metrics.nonsense["order"] += 1
-            refusals.puzzle("order", self.feed.key, f"{exc}: ".encode() + entry.message)
+            self._nonsense(entry, exc)
             return None
+
+    def _hear_deletion(self, entry: Entry) -> None:
+        try:
+            news = decode_deletion(entry.message)
+        except BadDeletion as exc:
+            self._nonsense(entry, exc)
+            return
+        self._metrics.deletions_heard += 1
+        if news.by:  # else it is deleted again
+            log.info(
+                ORDER,
+                kind="deletion",
+                room=news.room,
+                ids=len(news.ids),
+                up_to=str(news.up_to),
+                gone=news.gone,
+                by=news.by,
+            )
+        self.lately.take(news)
+        self.on_deleted(news)
+
+    def _nonsense(self, entry: Entry, exc: Exception) -> None:
+        self._metrics.nonsense["order"] += 1
+        refusals.puzzle("order", self.feed.key, f"{exc}: ".encode() + entry.message)
 
     # ---- what the set says ----
 
     async def load(self) -> None:
-        """Know what stands; the log is followed already. Raises BrokerGone, BrokerRefused."""
+        """Know what stands, and what was deleted lately; the log is followed. Raises BrokerGone, BrokerRefused."""
         await self._read()
+        for news in await self._deletions.recent(self.now_ms() - self._deleted_s * 1000):
+            self.lately.take(news)
         self._sure.set()
 
     async def run(self) -> None:
@@ -147,8 +195,24 @@ class Control:
 
     async def _look(self) -> None:
         self.standing.end(self.now_ms())
+        self.lately.end(self.now_ms() - self._deleted_s * 1000)
+        if self._lost or self._deletions.server != self._server:
+            await self._delete_again()
         if self._fell_off or self._lost or await self.orders.stamp() != self._stamp:
             await self._read()
+
+    async def _delete_again(self) -> None:
+        """The broker is another, or was set back, and may have lost what was deleted last."""
+        server, again = self._deletions.server, 0
+        try:
+            for news in self.lately.all():
+                again += await self._deletions.again(news)
+            self._server = server
+        except BrokerRefused as exc:  # no reason to let nobody in: it is tried again at the next look
+            refusals.tell(str(exc))
+        if again:
+            self._metrics.deleted_again += again
+            log.warning("the broker had lost deletions: deleted again", messages=again)
 
     async def _read(self) -> None:
         """Learn what the broker knows, and teach it what it does not."""

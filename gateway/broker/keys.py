@@ -6,6 +6,7 @@
     PREFIX:{p}:producer:<room> <id>   string: what a producer appended last to the room (publish.lua)
     PREFIX:{p}:sequence:<room>   string: the last Stream-Seq of the room's Durable Stream
     PREFIX:{p}:appended:<room> <key>   string: what a request with this Idempotency-Key appended (publish.lua)
+    PREFIX:{p}:erasure:<user>     string: how far the deletion of what this user said is, JSON
     PREFIX:{p}:asked:<key>    string: a mark of the request with this Idempotency-Key, and its answer once there is one
     PREFIX:{p}:keys:api       hash: id -> what is known of a key of the API, JSON
     PREFIX:{p}:probe:<node>   stream: the log of the node's own liveness probe
@@ -80,6 +81,10 @@ class Keys:
     def appended(self, room: RoomName, key: str) -> bytes:
         """What a request with this Idempotency-Key appended to a room."""
         return self._key(room, "appended") + f" {key}".encode()
+
+    def erasure(self, user: str) -> bytes:
+        """How far the deletion of all that a user said is."""
+        return self._key(quote(user, safe=""), "erasure")
 
     def asked(self, key: str) -> bytes:
         """The request with this Idempotency-Key, and what was answered."""

@@ -91,7 +91,7 @@ class Orders:
                 "that is one order"
             )
         order = Order(target, int(until), abs(int(given)), lasts == "-", stamp, by or self._by)
-        return Given(order, await self._say(order))
+        return Given(order, await self.say(encode(order)))
 
     async def give_again(self, orders: Sequence[Order]) -> int:
         """Give these, where the broker has none about their targets, or only older ones: it lost them. How many."""
@@ -105,7 +105,7 @@ class Orders:
                     lost.append(msgspec.structs.replace(one, stamp=stamp, by=""))
             if any(until == b"!" for until, _ in lines):
                 refusals.complain("orders that it lost find no space among those that stand: raise orders_max")
-        await asyncio.gather(*map(self._say, lost))
+        await asyncio.gather(*(self.say(encode(order)) for order in lost))
         return len(lost)
 
     async def up(self) -> None:
@@ -144,7 +144,8 @@ class Orders:
         stamp, *lines = await self._script.ask(self._sets, self._orders_max, *flat)
         return stamp.decode(), list(zip(lines[::2], lines[1::2], strict=True))
 
-    async def _say(self, order: Order) -> Refusal | None:
+    async def say(self, word: bytes) -> Refusal | None:
+        """Append something to the control log, for all nodes; why that could not be, None: it is there."""
         said: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
 
         def answered(outcome: bytes | Refusal, ref: Ref) -> None:
@@ -153,7 +154,7 @@ class Orders:
 
         while self._publisher.full(self._by):
             await self._publisher.space(self._by)
-        self._publisher.offer(self._log, self._by, b"", encode(order), None, answered)
+        self._publisher.offer(self._log, self._by, b"", word, None, answered)
         return await said
 
 
@@ -164,11 +165,29 @@ def _stamp_of(last: Sequence[object]) -> str:
     return ""
 
 
+class Road(NamedTuple):
+    """What somebody who has no node speaks to the broker by."""
+
+    name: str
+    keys: Keys
+    lane: Lane
+    publisher: Publisher
+
+
 @asynccontextmanager
 async def without_a_node(
     url: str, settings: Settings, on_change: Callable[[str, str | None], None]
 ) -> AsyncIterator[Orders]:
     """For a command: a connection of its own, which ends with it. `on_change`: as of Lane."""
+    async with road_of_its_own(url, settings, on_change) as road:
+        yield Orders(*road, settings)
+
+
+@asynccontextmanager
+async def road_of_its_own(
+    url: str, settings: Settings, on_change: Callable[[str, str | None], None]
+) -> AsyncIterator[Road]:
+    """As `without_a_node`, for whatever a command does."""
     # As no other's: publish.lua takes calls of one name and number for one.
     name = f"command-{secrets.token_hex(6)}"
     endpoint, metrics, clock = Endpoint(url, settings.broker_timeout_s), Metrics(), Clock()
@@ -177,7 +196,7 @@ async def without_a_node(
     publisher = Publisher(name, keys, lane, clock, settings, metrics)
     tasks = [asyncio.create_task(work) for work in (lane.run(), clock.run(), publisher.run(), publisher.expire())]
     try:
-        yield Orders(name, keys, lane, publisher, settings)
+        yield Road(name, keys, lane, publisher)
     finally:
         for task in tasks:
             task.cancel()

@@ -18,6 +18,7 @@ class Close(Enum):
     PROTOCOL = (1002, "WebSocket protocol error", False)
     EXPIRED = (4001, "expired or revoked: come with a fresh token", True)
     KICKED = (4003, "this user is put out for a time", False)
+    DELETED = (4004, "this room was deleted", True)
     SLOW = (4008, "no progress for stall_s: the client reads too slowly", True)
     GAP = (4009, "entries were lost for this reader", True)
     DEAD = (4010, "no answer to a ping", True)

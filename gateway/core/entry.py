@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-# Written into every entry: 2 where somebody with a name said it, else 1, as ever. A node that meets a format it does
-# not know cannot read the entry and tells a gap, so that old and new nodes can run side by side.
+# Written into every entry: 2 where somebody with a name said it, else 1, as ever; 3 where a message was deleted. A node
+# that meets a format it does not know cannot read the entry and tells a gap: old and new nodes can run side by side.
 FORMAT = b"1"
 FORMAT_USER = b"2"
-_FORMATS = (FORMAT, FORMAT_USER)
+FORMAT_DELETED = b"3"
+_FORMATS = (FORMAT, FORMAT_USER, FORMAT_DELETED)
 
 # ms has 13 digits until the year 2286; the bound keeps a forged id below Redis' 64-bit limit.
 _ID = re.compile(r"(\d{1,18})-(\d{1,18})\Z", re.ASCII)
@@ -72,13 +73,19 @@ class Entry:
         self.sender = sender
         # Who that was: JSON, {"id", "name"}; empty: nobody with a name.
         self.user = user
-        # The client's JSON, byte for byte.
+        # The client's JSON, byte for byte; empty: it was deleted, and this is its tombstone.
         self.message = message
         # Its compressed frames by wire, as it was delivered: compressing costs more than all else together.
         self.deflated: dict[str, bytes] | None = None
 
     def __repr__(self) -> str:
         return f"Entry({self.id}, {self.message[:40]!r})"
+
+    def tombstone(self) -> "Entry":
+        """What is left of it when it is deleted: its place, and when it was appended."""
+        left = Entry(self.id, "", b"", b"")
+        left.at = self.at
+        return left
 
 
 class Gap(NamedTuple):
@@ -149,8 +156,8 @@ def decode_bell(raw: bytes) -> Bell | None:
 
 
 def decode(raw_id: bytes, fields: Sequence[bytes]) -> Entry | Gap:
-    """An entry as `publish.lua` wrote it: v (format), b (running bytes, epoch), f (sender), u (the user in JSON, in
-    format 2), m (message), and t (the broker's clock, ms) where that is behind the id.
+    """An entry as `publish.lua` or `delete.lua` wrote it: v (format), b (running bytes, epoch), f (sender), u (the user
+    in JSON, in format 2), m (message), and t (the broker's clock, ms) where that is behind the id.
 
     What this node cannot read (another format version, a stranger's XADD) becomes the gap that it is to its readers.
     """

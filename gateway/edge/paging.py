@@ -48,6 +48,7 @@ async def _page(connection: "Connection", context: Context, session: "Session", 
         # Its session may have been ended meanwhile: behind `left` nothing of that room comes.
         if connection.sessions.get(room) is session:
             context.metrics.paged += 1
+            page = page._replace(entries=session.room.unsaid(page.entries))
             connection.write(v1.history(room, page, request.ref, connection.wire.deflates))
         elif connection.closing is None:
             connection.refuse("not_joined", "this connection is in that room no more", request.ref, room)

@@ -201,7 +201,9 @@ def _told(edge: Edge, request: web.Request, room: Room, query: Query, page: Onwa
             return waited
     if query.offset is Named.NOW:
         return web.Response(body=durable.array(page.entries), content_type=JSON, headers=headers | _NOT_CACHED)
-    etag = f'"{_text(query.offset)}:{offset_of(page.reached)}"'
+    # What is deleted later makes another answer of it.
+    deleted = sum(not entry.message for entry in page.entries)
+    etag = f'"{_text(query.offset)}:{offset_of(page.reached)}{f":{deleted}" if deleted else ""}"'
     headers |= {**_CACHED, "ETag": etag}
     if query.live is None and etag in (known.strip() for known in request.headers.get("If-None-Match", "").split(",")):
         return web.Response(status=304, headers=headers)

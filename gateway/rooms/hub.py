@@ -8,8 +8,10 @@ from typing import Any
 import structlog
 
 from gateway.broker.broker import Broker
+from gateway.broker.deletions import LOGS_PER_CALL
 from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
+from gateway.core.deletions import Deletion, News
 from gateway.core.entry import EntryId, Gap
 from gateway.core.names import RoomName
 from gateway.core.wires import Ref
@@ -77,6 +79,9 @@ class Hub:
         self.typing = Typing(broker.whispers, self.rooms, settings, metrics)
         self.paging = Paging(broker, self._walks, settings.outgoing_bytes_max)
         self._opening: dict[RoomName, asyncio.Task[None]] = {}
+        # Whether all logs are being asked for what is deleted in them, and have to be once more.
+        self._asking = self._ask_again = False
+        broker.control.on_deleted = self._deleted
 
     async def enter(self, name: RoomName, after: EntryId | None, history: int) -> Place:
         """Open the room if need be and find where the joiner begins; whatever is appended later will reach it.
@@ -133,6 +138,50 @@ class Hub:
 
     def tail_bytes(self) -> int:
         return self._tails.used_bytes + self._walks.bytes
+
+    # ---- what is deleted ----
+
+    def _deleted(self, news: News | None) -> None:
+        """As the control log says; None: this node missed some of it."""
+        if news is not None:
+            room = self.rooms.get(RoomName(news.room))
+            if room is not None and room.state is not State.OPENING:
+                room.delete(news)
+            return
+        for room in self.rooms.values():
+            room.forget()
+        self._ask_again = True
+        if not self._asking:
+            self._asking = True
+            self._keep("deletions missed", self._ask_for_deletions())
+
+    async def _ask_for_deletions(self) -> None:
+        """Ask the logs, and tell all that is deleted in them: who was told before hears it again."""
+        try:
+            while self._ask_again:
+                self._ask_again = False
+                self._metrics.deletions_missed += 1
+                names = [name for name, room in self.rooms.items() if room.state is not State.OPENING]
+                for at in range(0, len(names), LOGS_PER_CALL):
+                    await self._ask_for_deletions_of(names[at : at + LOGS_PER_CALL])
+        finally:
+            self._asking = False
+
+    async def _ask_for_deletions_of(self, names: list[RoomName]) -> None:
+        while True:
+            await self._broker.proof()
+            try:
+                found = await self._broker.deletions.tombstones(names)
+                break
+            except BrokerGone:
+                await asyncio.sleep(PLACE_RETRY_S)
+            except BrokerRefused as exc:
+                log.error("logs could not be asked for what is deleted in them", error=str(exc))
+                return
+        for name, ids in zip(names, found, strict=True):
+            room = self.rooms.get(name)
+            if ids and room is not None and room.state is not State.OPENING:
+                room.delete(News(Deletion(name, tuple(map(str, ids)))))
 
     def _rooms(self, names: Iterable[RoomName]) -> tuple[dict[RoomName, Room], dict[RoomName, Place | Unplaced]]:
         """These rooms, joined by somebody from now on and opened where they have to be; and which ones can't be."""

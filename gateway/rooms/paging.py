@@ -112,18 +112,18 @@ class Paging:
         async with self._broker.reads.pages:
             pieces = await self._broker.reads.after(room.feed, cursor, room.top, count)
         if pieces and not isinstance(pieces[0], Gap):
-            return self._fitting(pieces[0])
+            return self._fitting(room.unsaid(pieces[0]))
         gone = not await self._broker.has(room.feed, cursor)
         if not pieces and not gone:  # another node has read further
             return Onward([], cursor)
         hole, *rest = pieces or [room.nothing_left(cursor)]
         assert isinstance(hole, Gap)
-        return self._behind(hole, rest, gone)
+        return self._behind(room, hole, rest, gone)
 
-    def _behind(self, hole: Gap, rest: list[Piece], gone: bool) -> Onward:
+    def _behind(self, room: Room, hole: Gap, rest: list[Piece], gone: bool) -> Onward:
         if not rest or isinstance(rest[0], Gap):
             return Onward([], hole.before.before(), hole, gone)
-        return self._fitting(rest[0])._replace(hole=hole, gone=gone)
+        return self._fitting(room.unsaid(rest[0]))._replace(hole=hole, gone=gone)
 
     def _fitting(self, entries: list[Entry]) -> Onward:
         """As many of these as make a page."""

@@ -6,7 +6,7 @@ a resume) are walked by a task of their own until they reach the top; nobody wai
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from enum import Enum, auto
 from functools import partial
 from itertools import repeat
@@ -17,6 +17,7 @@ from gateway.broker.errors import BrokerGone, BrokerRefused
 from gateway.broker.feed import Feed
 from gateway.broker.reads import PAGE_ENTRIES, Piece
 from gateway.core.closes import Close
+from gateway.core.deletions import News, masked
 from gateway.core.entry import START, Entry, EntryId, Gap
 from gateway.core.names import RoomName
 from gateway.core.wires import Wire, named
@@ -105,6 +106,8 @@ class Room:
         self._keep = keep
         # Walks that stand above the top (they came from a node that had read further) wait for it to move.
         self._moved: asyncio.Event | None = None
+        # Words about deletions that sessions behind are owed, for their sockets were full.
+        self._untold: dict[Session, bytes] = {}
         # The last entry delivered; ids that do not ascend are another server's, whose clock is behind.
         self._delivered: EntryId = START
 
@@ -150,12 +153,17 @@ class Room:
             self._go_live(session)
         else:
             self._fall_behind(session)
+        if session.came_at == START:  # it had a part of the room, perhaps
+            for news in self._lately():
+                if news.at_ms >= session.cursor.ms:
+                    self._tell_deleted(session, self._words(session.wire, news, session.cursor))
 
     def leave(self, session: Session) -> None:
         """Forget a session. Idempotent; its walk ends at its next step."""
         live = self.live.get(session.wire)
         if live is not None:
             live.remove(session)
+        self._untold.pop(session, None)
         if session in self.behind:
             self._end_walk(session)
             self._wake_walks()  # its own may wait for a top that never moves
@@ -256,6 +264,54 @@ class Room:
     def recent(self) -> Collection[EntryId]:
         return self.tail.ids()
 
+    # ---- what is deleted ----
+
+    def delete(self, news: News) -> None:
+        """Have none of it any more, and tell who had it."""
+        self.tail.delete(news.covers)
+        self._walks.forget(self)
+        if news.gone:
+            for session in list(self.sessions()):
+                session.connection.dismiss(session, Close.DELETED)
+            return
+        for live in list(self.live.values()):
+            words = self._words(live.wire, news, self.newest)
+            for session in list(live.sessions) if words else ():
+                self._tell_deleted(session, words)
+        for session in list(self.behind):
+            self._tell_deleted(session, self._words(session.wire, news, session.cursor))
+
+    def unsaid(self, entries: list[Entry]) -> list[Entry]:
+        """What was read of the log a while ago, without what was deleted since."""
+        return masked(entries, self._lately())
+
+    def _lately(self) -> Sequence[News]:
+        return self._broker.control.lately.of(self.name)
+
+    def _words(self, wire: Wire, news: News, cursor: EntryId) -> bytes:
+        """What a session is told that has come so far: what is above it meets as tombstones."""
+        if wire.deleted is None or cursor == START:
+            return b""
+        up_to = min(news.up_to, cursor)
+        words = [wire.deleted(self._named, up_to, True)] if up_to != START else []
+        words += [wire.deleted(self._named, id, False) for id in sorted(news.ids) if up_to < id <= cursor]
+        return b"".join(words)
+
+    def _tell_deleted(self, session: Session, words: bytes) -> None:
+        if not words or session.connection.closing is not None:
+            return
+        self._metrics.deleted_told += 1
+        if session.transport.get_write_buffer_size() <= self._outgoing_bytes_max:
+            session.connection.write(words)
+            return
+        self._untold[session] = words = self._untold.get(session, b"") + words
+        if len(words) > self._outgoing_bytes_max:
+            session.connection.end(Close.SLOW)
+        elif session not in self.behind:
+            self.live[session.wire].remove(session)
+            session.cursor, session.past = self.newest, self.feed.past
+            self._fall_behind(session)
+
     # ---- behind: one walk each ----
 
     async def _walk(self, session: Session) -> None:
@@ -270,6 +326,8 @@ class Room:
         """One step, if there is one to go. What to wait for before the next one; None: nothing."""
         if session not in self.behind:
             return None
+        if session in self._untold:
+            session.connection.write(self._untold.pop(session))
         if session.cursor == self.newest:  # no await between the check and the move
             self._end_walk(session)
             self._go_live(session)
@@ -381,7 +439,7 @@ class Room:
             return 0  # it left, or was forgotten, while this walk waited for its turn
         made = chunk is None
         if chunk is None:
-            chunk = chunk_of(session.wire, self._named, entries)
+            chunk = chunk_of(session.wire, self._named, self.unsaid(entries))
         session.connection.write(chunk.frames)
         session.cursor = chunk.reached
         others_come = any(other.cursor <= began_at for other in self.behind)

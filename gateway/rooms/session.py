@@ -40,6 +40,10 @@ class Connection(Protocol):
     def sessions(self) -> "Mapping[RoomName, Session]": ...
 
     @property
+    def closing(self) -> Close | None:
+        """Why it ends; None: it does not."""
+
+    @property
     def transport(self) -> Transport: ...
 
     def write(self, data: bytes) -> None:

@@ -63,6 +63,12 @@ class Tail:
         """Drop everything: what follows does not continue it."""
         self.forget(len(self._entries))
 
+    def delete(self, covers: Callable[[EntryId], bool]) -> None:
+        """Put tombstones in the places of these. What others hold of the tail is theirs to look through."""
+        before = sum(map(_size, self._entries))
+        self._entries = [entry.tombstone() if covers(entry.id) else entry for entry in self._entries]
+        self._count(sum(map(_size, self._entries)) - before)
+
     def after(self, cursor: EntryId, entries_max: int) -> list[Entry] | None:
         """What follows the cursor; None: older than this tail, or of another history: ask the log."""
         if not self._entries or cursor < self._entries[0].id.before():

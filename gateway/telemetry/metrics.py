@@ -153,6 +153,14 @@ COUNTERS = (
         "hiroba_orders_given_again",
         "Orders (kicks, revocations) that the broker had lost, and this node knew and gave again.",
     ),
+    ("deletions_heard", "hiroba_deletions_heard", "Words in the control log that messages were deleted."),
+    ("deleted_told", "hiroba_deleted_told", "Frames that told sessions that messages are deleted which they had."),
+    ("deletions_missed", "hiroba_deletions_missed", "Times all open logs were asked for what was deleted in them."),
+    (
+        "deleted_again",
+        "hiroba_deleted_again",
+        "Messages that were deleted, came back with a server that did not know it, and were deleted again.",
+    ),
     ("stream_reads", "hiroba_stream_reads", "Reads of Durable Streams that were answered, in vain or not."),
     ("stream_appends", "hiroba_stream_appends", "Requests that appended to Durable Streams."),
     (
@@ -291,6 +299,10 @@ class Metrics:
     put_out: int
     standing_read: int
     orders_given_again: int
+    deletions_heard: int
+    deleted_told: int
+    deletions_missed: int
+    deleted_again: int
     stream_reads: int
     stream_appends: int
     stream_repeats: int

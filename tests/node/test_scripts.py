@@ -4,6 +4,7 @@ from itertools import count, pairwise
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 import broker_config
 from broker_config import users
@@ -98,6 +99,41 @@ async def test_what_was_appended_is_answered_with_its_id_whatever_else_is_denied
         assert [id for id, _ in await operator.xrange("hiroba:log")] + [ids[-1]] == ids
         assert await operator.xlen("hiroba:other") == 1
         assert denied.startswith(b"-") and missing_rule(denied[1:].decode())
+
+
+@pytest.mark.denied
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+@pytest.mark.parametrize("taken", ["-del", "-xadd", "-xgroup|create", "-xinfo|groups", "-expire", "-xrange"])
+async def test_a_denied_deletion_leaves_the_log_as_it_was(start_broker: BrokerFactory, kind: Kind, taken: str) -> None:
+    """It is written anew: between the first command and the last nothing may be refused, or it were gone."""
+    broker = await start_broker(kind=kind)
+    async with broker.client() as operator:
+        sha = await operator.script_load(broker_config.script("delete"))
+        await operator.execute_command("ACL", "SETUSER", "poorer", *users.rules(PASSWORDS)["gateway"], taken)
+        log = "hiroba:log"
+        for n in (1, 2):
+            await operator.xadd(log, {"v": "1", "b": f"{n}.1", "f": "s", "u": "", "m": '"text"'}, id=f"1000-{n}")
+        await operator.xgroup_create(log, "g", "1000-1")
+        held = await operator.xrange(log)
+        client = Redis.from_url(broker.url.replace("//gateway:", "//poorer:"), single_connection_client=True)
+        async with client:
+            with pytest.raises(ResponseError) as denied:
+                await client.evalsha(sha, 1, log, 60, "+")
+        assert missing_rule(f"NOPERM {denied.value}")
+        assert await operator.xrange(log) == held and len(await operator.xinfo_groups(log)) == 1
+
+
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+async def test_a_full_server_deletes_all_the_same(start_broker: BrokerFactory, kind: Kind) -> None:
+    broker = await start_broker(kind=kind)
+    async with broker.client() as client:
+        await client.xadd("log", {"v": "1", "b": "1.1", "f": "s", "u": "", "m": '"text"', "t": "999"}, id="1000-1")
+        await client.config_set("maxmemory", 1)
+        script = client.register_script(broker_config.script("delete"))
+        newest, now, _ = await script(keys=["log"], args=[60, "+"])
+        assert (newest, now) == (b"1000-1", 1)
+        ((_, fields),) = await client.xrange("log")
+        assert fields == {b"v": b"3", b"b": b"1.1", b"f": b"", b"u": b"", b"m": b"", b"t": b"999"}
 
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])

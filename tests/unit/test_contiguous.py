@@ -63,7 +63,7 @@ def missing(cursor: EntryId, stretch: list[Entry | Gap]) -> int:
 
 def test_an_unreadable_entry_in_the_middle_of_a_dense_stretch_is_told() -> None:
     """The count of a dense stretch adds up although one of its entries can't be read."""
-    stretch = [decode(b"1-6", fields()), decode(b"1-7", fields(version=b"3")), decode(b"1-8", fields())]
+    stretch = [decode(b"1-6", fields()), decode(b"1-7", fields(version=b"9")), decode(b"1-8", fields())]
     before, gap, after = contiguous(EntryId(1, 5), stretch)
     assert (before, gap, after) == ([stretch[0]], Gap(EntryId(1, 6), EntryId(1, 8), 1), [stretch[2]])
 

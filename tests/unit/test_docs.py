@@ -93,7 +93,8 @@ def test_what_a_v1_server_says() -> None:
         v1.error("not_joined", "text", 1, "r"),
         v1.reconnect(1.0),
     ]
-    assert V1.gap is not None
+    assert V1.gap is not None and V1.deleted is not None
+    made += (V1.deleted(b'"r"', id, False), V1.deleted(b'"r"', id, True))
     made.append(V1.gap(b'"r"', Gap(id, id, None)))
     told = {name: set(re.findall(r"(?:^|`)(\w+)`", fields)) for name, fields in table(PROTOCOL, "Server:\n\n")}
     said = [json.loads(frame[frame.index(b"{") :]) for frame in made]
@@ -101,7 +102,7 @@ def test_what_a_v1_server_says() -> None:
     for frame in said:
         assert frame.keys() - {"type"} <= told[frame["type"]], frame
     makers = re.findall(r'type="(\w+)"', (ROOT / "gateway/core/wires/v1.py").read_text(encoding="utf-8"))
-    assert told.keys() == {*makers, "message", "tops"}, "a frame that this test does not make"
+    assert told.keys() == {*makers, "message", "deleted", "tops"}, "a frame that this test does not make"
 
 
 def test_what_an_event_stream_says() -> None:
@@ -112,6 +113,7 @@ def test_what_an_event_stream_says() -> None:
         sse.welcome(id, 1.0, v1.welcome_payload("s", "n", "r", id, True, 25.0, OPEN)),
         SSE.message(b'"r"', entry),
         SSE.gap(b'"r"', Gap(id, id, None)),
+        SSE.message(b'"r"', entry.tombstone()),
         sse.reconnect(1.0),
         sse.refused(1.0, "rooms", "text"),
     ]

@@ -73,7 +73,7 @@ def logs(draw: st.DrawFn) -> Log:
         ms += draw(st.integers(0, 2))
         n += draw(st.sampled_from((1, 1, 1, 1, 2, 9)))
         message = b"x" * draw(st.sampled_from((1, 10, 3_000)))
-        version = draw(st.sampled_from((b"1", b"1", b"1", b"1", b"3")))
+        version = draw(st.sampled_from((b"1", b"1", b"1", b"1", b"9")))
         log.raw.append((f"{ms}-{n}".encode(), [*fields(version=version)[:-1], message]))
     return log
 

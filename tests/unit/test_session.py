@@ -10,6 +10,7 @@ from typing import Any, cast
 from gateway.broker.feed import Feed
 from gateway.core import frames
 from gateway.core.closes import Close
+from gateway.core.deletions import Lately
 from gateway.core.entry import Entry, EntryId
 from gateway.core.names import room_name
 from gateway.core.wires import V1, Wire
@@ -70,7 +71,8 @@ def joined(connection: Connection, room: Room, cursor: EntryId) -> Session:
 
 
 def opened(name: str, top: EntryId, keep: Any) -> Room:
-    broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0, whispers=SimpleNamespace(listen=lambda room: None))
+    whispers, control = SimpleNamespace(listen=lambda room: None), SimpleNamespace(lately=Lately())
+    broker: Any = SimpleNamespace(clock_offset_s=lambda: 0.0, whispers=whispers, control=control)
     room = Room(room_name(name), broker, Tail(10, TailBudget(1_000)), Walks(10_000), Metrics(), 1_000, keep)
     room.feed = Feed(b"log", room, 1_000)
     room.feed.cursor = top

@@ -17,12 +17,14 @@ def _parse(text: str) -> Request:
 
 
 def array(entries: Sequence[Entry]) -> bytes:
-    """Messages as a stream of JSON is read (section 9.1.5)."""
-    return b"[%b]" % b",".join([entry.message for entry in entries])
+    """Messages as a stream of JSON is read (section 9.1.5). What was deleted is passed."""
+    return b"[%b]" % b",".join([entry.message for entry in entries if entry.message])
 
 
 def data(entries: Sequence[Entry]) -> bytes:
-    """The event of some messages. The caller owes the reader `control`."""
+    """The event of some messages, if any of them is left. The caller owes the reader `control`."""
+    if not any(entry.message for entry in entries):
+        return b""
     return b"event: data\ndata: %b\n\n" % lines(array(entries))
 
 

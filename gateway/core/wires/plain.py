@@ -21,11 +21,11 @@ def _parse(text: str) -> Said:
 
 
 def _payload(room: bytes, entry: Entry) -> bytes:
-    return b'{"message":%b}' % entry.message
+    return b'{"message":%b}' % entry.message if entry.message else b""
 
 
 def _payload_of_user(room: bytes, entry: Entry) -> bytes:
-    return b'{"message":%b,"user":%b}' % (entry.message, entry.user or b"null")
+    return b'{"message":%b,"user":%b}' % (entry.message, entry.user or b"null") if entry.message else b""
 
 
 PLAIN, PLAIN_DEFLATE = pair("plain", None, _parse, _payload, None)

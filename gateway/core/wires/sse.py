@@ -22,11 +22,18 @@ def _parse(text: str) -> Request:
 
 
 def _message(room: bytes, entry: Entry) -> bytes:
+    if not entry.message:
+        return b"id: %d-%d\n%b" % (*entry.id, _deleted(room, entry.id, False))
     return b"id: %d-%d\ndata: %b\n\n" % (*entry.id, lines(v1.payload(room, entry)))
 
 
 def _gap(room: bytes, gap: Gap) -> bytes:
     return b"event: gap\ndata: %b\n\n" % v1.gap_payload(room, gap)
+
+
+def _deleted(room: bytes, id: EntryId, all_up_to: bool) -> bytes:
+    # Without an `id` of its own: who comes back would begin there.
+    return b"event: deleted\ndata: %b\n\n" % v1.deleted_payload(room, id, all_up_to)
 
 
 def lines(json: bytes) -> bytes:
@@ -57,4 +64,4 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-SSE = Wire("sse", False, None, _parse, _message, _message, _gap)
+SSE = Wire("sse", False, None, _parse, _message, _message, _gap, _deleted)

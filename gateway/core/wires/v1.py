@@ -196,15 +196,30 @@ def _ref_beside(text: str, exc: Exception) -> Ref:
 _ENTRY = b'"id":"%d-%d","from":%b,"user":%b,"message":%b,"at":%d}'
 _MESSAGE = b'{"type":"message","room":%b,' + _ENTRY
 _PAGED = b"{" + _ENTRY
+# For clients that do not look for `deleted` it is a message that says nothing.
+_PAGED_TOMBSTONE = b'{"id":"%d-%d","from":"","user":null,"message":null,"at":%d,"deleted":true}'
 
 
 def payload(room: bytes, entry: Entry) -> bytes:
-    """A `message` without its frame."""
+    """A `message` without its frame; of a tombstone a `deleted`."""
+    if not entry.message:
+        return deleted_payload(room, entry.id, False)
     return _MESSAGE % (room, *entry.id, _json(entry.sender), entry.user or b"null", entry.message, entry.at)
 
 
 def _paged(entry: Entry) -> bytes:
+    if not entry.message:
+        return _PAGED_TOMBSTONE % (*entry.id, entry.at)
     return _PAGED % (*entry.id, _json(entry.sender), entry.user or b"null", entry.message, entry.at)
+
+
+def deleted_payload(room: bytes, id: EntryId, all_up_to: bool) -> bytes:
+    """A `deleted` without its frame."""
+    return b'{"type":"deleted","room":%b,"%b":"%d-%d"}' % (room, b"up_to" if all_up_to else b"id", *id)
+
+
+def _deleted(room: bytes, id: EntryId, all_up_to: bool) -> bytes:
+    return frames.text(deleted_payload(room, id, all_up_to))
 
 
 def gap_payload(room: bytes, gap: Gap) -> bytes:
@@ -379,4 +394,4 @@ def _frame(**fields: object) -> bytes:
     return frames.text(_json(fields))
 
 
-V1, V1_DEFLATE = pair("v1", "hiroba.v1", _parse, payload, _gap)
+V1, V1_DEFLATE = pair("v1", "hiroba.v1", _parse, payload, _gap, _deleted)

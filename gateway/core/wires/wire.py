@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.core import frames
-from gateway.core.entry import Entry, Gap
+from gateway.core.entry import Entry, EntryId, Gap
 
 # What a client calls its request, given back in the answer.
 Ref = str | int | None
@@ -76,6 +76,9 @@ class Wire:
     shared: Callable[[bytes, Entry], bytes]
     # None: the wire has no word for a gap, so the connection has to be closed instead.
     gap: Callable[[bytes, Gap], bytes] | None
+    # That an entry which was told before is deleted, or, where the flag is set, all up to it. None: the wire has no
+    # word for it. What is walked to when it is deleted already is told as a `message`: a tombstone in its place.
+    deleted: Callable[[bytes, EntryId, bool], bytes] | None = None
 
     @property
     def answers(self) -> bool:
@@ -129,7 +132,11 @@ Message = Callable[[bytes, Entry], bytes]
 
 
 def _in_text(payload: Message) -> Message:
-    return lambda room, entry: frames.text(payload(room, entry))
+    def message(room: bytes, entry: Entry) -> bytes:
+        told = payload(room, entry)
+        return frames.text(told) if told else told  # a wire has no word for tombstones
+
+    return message
 
 
 def _in_deflated(name: str, payload: Message) -> Message:
@@ -137,7 +144,10 @@ def _in_deflated(name: str, payload: Message) -> Message:
 
     def message(room: bytes, entry: Entry) -> bytes:
         kept = entry.deflated.get(name) if entry.deflated is not None else None
-        return frames.deflated(payload(room, entry)) if kept is None else kept
+        if kept is not None:
+            return kept
+        told = payload(room, entry)
+        return frames.deflated(told) if told else told
 
     return message
 
@@ -162,10 +172,11 @@ def pair(
     parse: Callable[[str], Request],
     payload: Message,
     gap: Callable[[bytes, Gap], bytes] | None,
+    deleted: Callable[[bytes, EntryId, bool], bytes] | None = None,
 ) -> tuple[Wire, Wire]:
     """A wire as it is, and with its long frames compressed."""
     plain, deflated = _in_text(payload), _in_deflated(name, payload)
     return (
-        Wire(name, False, subprotocol, parse, plain, plain, gap),
-        Wire(name, True, subprotocol, parse, deflated, _kept(name, deflated), gap),
+        Wire(name, False, subprotocol, parse, plain, plain, gap, deleted),
+        Wire(name, True, subprotocol, parse, deflated, _kept(name, deflated), gap, deleted),
     )

@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from gateway.core.api_keys import Scope
-from gateway.edge.api import nodes, openapi, people
+from gateway.edge.api import deleting, nodes, openapi, people
 from gateway.edge.api.operation import Nothing, Operation
 from gateway.edge.api.publishing import Batch, Broadcast, Outcomes, Publish, Published, Publishing
 from gateway.edge.api.reading import History, HistoryPage, history
@@ -14,7 +14,7 @@ from gateway.edge.edge import Edge
 
 def operations() -> list[Operation]:
     """Those of a node."""
-    says = Publishing()
+    says, erasures = Publishing(), deleting.Erasures()
     return [
         Operation("publish", "POST", "/publish", Scope.PUBLISH, "Say something in a room",
                   Publish, Published, says.publish),
@@ -36,6 +36,16 @@ def operations() -> list[Operation]:
                   people.Disconnect, people.Ordered, people.disconnect, ("full",)),
         Operation("revoke", "POST", "/revoke", Scope.MODERATE, "Make tokens good no more",
                   people.Revoke, people.Ordered, people.revoke, ("full",)),
+        Operation("delete_message", "DELETE", "/rooms/{room}/messages/{message}", Scope.MODERATE, "Delete a message",
+                  Nothing, deleting.Deletion, deleting.message, ("no_message", "unsaid")),
+        Operation("empty_room", "DELETE", "/rooms/{room}/messages", Scope.MODERATE, "Delete all that a room has",
+                  Nothing, deleting.Deletion, deleting.messages, ("no_room", "unsaid")),
+        Operation("delete_room", "DELETE", "/rooms/{room}", Scope.MODERATE, "Delete a room, and put all out of it",
+                  Nothing, deleting.Deletion, deleting.room, ("no_room", "unsaid")),
+        Operation("erase", "DELETE", "/users/{id}/messages", Scope.MODERATE, "Delete all that a user said anywhere",
+                  Nothing, deleting.Erasure, erasures.begin),
+        Operation("erasure", "GET", "/users/{id}/messages", Scope.READ, "How far the deletion of what a user said is",
+                  Nothing, deleting.Erasure, erasures.progress),
         Operation("nodes", "GET", "/nodes", Scope.READ, "Which nodes there are, and how loaded",
                   Nothing, nodes.Nodes, nodes.nodes),
         Operation("info", "GET", "/info", Scope.READ, "What the node is that answers",

@@ -16,7 +16,7 @@ _OF_ALL = ("no_key", "bad_key", "not_local", "scope", "page", "wrong_keys", "inv
 _OF_BODIES = ("malformed", "broken", "slow", "too_large", "type")
 _OF_WRITES = ("key_taken", "unknown")
 # In a path, and what it names.
-_IN_PATH = {"room": "A room's name", "id": "A user's id"}
+_IN_PATH = {"room": "A room's name", "id": "A user's id", "message": "A message's id"}
 
 
 def document(operations: Sequence[Operation]) -> bytes:

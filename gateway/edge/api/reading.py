@@ -38,6 +38,8 @@ class Said(msgspec.Struct):
     message: Annotated[msgspec.Raw, Meta(description="Any JSON")]
     # Unix ms, by the broker's clock.
     at: int
+    # What it was is gone: `message` is null.
+    deleted: bool = False
 
 
 class Hole(msgspec.Struct):
@@ -78,7 +80,7 @@ def _before(asked: History) -> EntryId | None:
 
 def _said(entry: Entry) -> Said:
     user = msgspec.json.decode(entry.user, type=Name) if entry.user else None
-    return Said(str(entry.id), entry.sender, user, msgspec.Raw(entry.message), entry.at)
+    return Said(str(entry.id), entry.sender, user, msgspec.Raw(entry.message or b"null"), entry.at, not entry.message)
 
 
 def _hole(gap: Gap) -> Hole:
