@@ -24,6 +24,8 @@ export interface Entry {
   message: Json;
   /** Unix milliseconds. */
   at: number;
+  /** In a page: it was deleted, and `message` is null. */
+  deleted?: boolean;
 }
 
 /** Older entries, oldest first. */
@@ -98,6 +100,8 @@ export interface RoomEvents {
   message: Message;
   /** Entries are missing before the next message: how many, null where nobody knows. */
   gap: { lost: number | null };
+  /** The entry `id`, or all entries up to `up_to`, are deleted: take them out, where you have them. */
+  deleted: { room: string; id?: EntryId; up_to?: EntryId };
   /** All that is not acknowledged, oldest first. */
   outbox: readonly Item[];
   /** The server ended it. */

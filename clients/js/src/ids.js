@@ -7,7 +7,9 @@ export function count(id) {
   return Number(id.split("-")[1]);
 }
 
-// Negative, zero, positive: as for sort().
+// Negative, zero, positive: as for sort(). No id is the start.
 export function compare(a, b) {
+  a ??= START;
+  b ??= START;
   return parseInt(a, 10) - parseInt(b, 10) || count(a) - count(b);
 }

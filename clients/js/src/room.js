@@ -126,7 +126,7 @@ export class Room extends Events {
 
   // The user has read up to this entry. Never moves back; said again after a loss.
   read(id = this.lastId) {
-    if (!id || compare(id, this.#read ?? START) <= 0) return;
+    if (!id || compare(id, this.#read) <= 0) return;
     this.#read = id;
     this.#sayRead();
   }
@@ -182,7 +182,8 @@ export class Room extends Events {
   }
 
   frame(frame) {
-    if (frame.type === "message") this.#entry(frame);
+    // What was deleted before it came has its place among the entries.
+    if (frame.type === "message" || (frame.type === "deleted" && compare(frame.id, this.#walked) > 0)) this.#entry(frame);
     else if (frame.type === "gap") this.#gap(frame);
     else if (frame.type === "read") this.#readElsewhere(frame.id);
     // All else is an event as it is, a newer server's too.
@@ -229,17 +230,17 @@ export class Room extends Events {
     const last = this.#last;
     this.#walked = id;
     // It was told before, unless the log was put back.
-    if (last !== null && compare(id, last) <= 0 && (!this.#loose || this.#looking())) {
+    if (compare(id, last) <= 0 && (!this.#loose || this.#looking())) {
       this.#outbox.entry(frame);
       this.#lookAtTop();
       return;
     }
     const lost = last === null || this.#gapTold ? 0 : count(id) - count(last) - 1;
-    if (lost !== 0) this.tell("gap", { lost: lost > 0 ? lost : null });
+    if (lost) this.tell("gap", { lost: lost > 0 ? lost : null });
     this.#loose = this.#gapTold = false;
     this.#last = id;
     frame.own = this.#outbox.entry(frame) || frame.from === this.#session;
-    this.tell("message", frame);
+    this.tell(frame.type, frame);
     this.#lookAtTop();
   }
 
@@ -253,7 +254,7 @@ export class Room extends Events {
 
   #looking() {
     const { after } = this.#asked;
-    return after && this.#last && compare(after, this.#last) < 0;
+    return after && compare(after, this.#last) < 0;
   }
 
   // Everything that was in the log when we came has come: what is not among it was not in the log.
@@ -295,7 +296,7 @@ export class Room extends Events {
 
   #readElsewhere(id) {
     if (!id) return;
-    const further = compare(id, this.#read ?? START);
+    const further = compare(id, this.#read);
     if (further >= 0) this.#read = this.#readSaid = id;
     if (further > 0) this.tell("read", { id });
   }
