@@ -11,6 +11,7 @@ from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
 from tests.browser.room import enter, log, say, shows, state
 from tests.conftest import NodeFactory
+from tests.support.api import ask as api
 from tests.support.broker import Broker
 from tests.support.certs import make_certs
 from tests.support.node import Node
@@ -70,6 +71,23 @@ async def test_whatever_is_said_is_shown_as_text(node: Node, window: WindowFacto
     assert await alice.locator("#chat-spoken > p").first.text_content() == f"{html}\n"
     assert await alice.locator("img").count() == 0
     assert await alice.title() == "lobby · hiroba"
+
+
+async def test_what_is_deleted_is_shown_no_more(node: Node, window: WindowFactory, shots: Path) -> None:
+    """Neither to the eye, nor to a script or a screen reader: there is a note in its place."""
+    alice = await window()
+    await enter(alice, node.url("/chat/lobby/"))
+    await publish(node, "lobby", "one", "secret", "three")
+    await shows(alice, "one\nsecret\nthree\n")
+    entries = (await api(node, "GET", "/history?room=lobby")).said["entries"]
+    assert (await api(node, "DELETE", f"/rooms/lobby/messages/{entries[1]['id']}")).status == 200
+    await shows(alice, "one\n— message deleted —\nthree\n")
+    assert "secret" not in await alice.inner_text("body")
+    await alice.screenshot(path=shots / "deleted.png")
+    assert (await api(node, "DELETE", "/rooms/lobby/messages")).status == 200
+    await shows(alice, "— message deleted —\n" * 3)
+    await publish(node, "lobby", "four")
+    await shows(alice, "— message deleted —\n" * 3 + "four\n")
 
 
 async def test_the_log_is_bounded(node: Node, window: WindowFactory) -> None:

@@ -35,6 +35,11 @@ export function noteLine(text, className = "note") {
   return { element, text: broken(text), id: null, at: null, who: null };
 }
 
+// What is left of an entry that was deleted.
+export function deletedLine(id, texts) {
+  return { ...noteLine(texts.deleted), id };
+}
+
 // Who came and who went while nothing was said: of each what they did last.
 export class MovesLine {
   #texts;

@@ -1,7 +1,7 @@
 // The room's log on the page. It keeps the newest lines, follows the end unless somebody is reading further up, and says
 // then how many are new. What a line looks like: line.js.
 
-import { MovesLine, entryLine, fit, noteLine } from "./line.js";
+import { MovesLine, deletedLine, entryLine, fit, noteLine } from "./line.js";
 import { make } from "./page.js";
 
 // Lines kept, and characters: a day of a busy room scrolls by in a tab that nobody closes.
@@ -104,15 +104,31 @@ export class Log {
 
   // Entries above all others, oldest first, and notes, which are texts, between them. What is looked at stays in place.
   prepend(items) {
-    const lines = items.map((item) =>
-      typeof item === "string" ? noteLine(item) : this.#marked(entryLine(item, this.#texts)),
-    );
+    const lines = items.map((item) => {
+      if (typeof item === "string") return noteLine(item);
+      return item.deleted ? deletedLine(item.id, this.#texts) : this.#marked(entryLine(item, this.#texts));
+    });
     this.#keepPlace(() => {
       this.#list.prepend(...lines.map(({ element }) => element));
       this.#lines.unshift(...lines);
       this.#chars += sum(lines);
       this.#fit(0, lines.length + 1);
     });
+    this.#mirror.renew(this);
+  }
+
+  // The words of this entry are gone, or of all up to one; their places stay.
+  delete(isDeleted) {
+    for (const lines of [this.#fresh, this.#lines]) {
+      for (const [place, line] of lines.entries()) {
+        if (line.id === null || !isDeleted(line.id)) continue;
+        lines[place] = deletedLine(line.id, this.#texts);
+        line.element.replaceWith(lines[place].element);
+      }
+    }
+    this.#spoken.replaceChildren();
+    this.#chars = sum(this.#lines);
+    this.#fit(0, this.#lines.length);
     this.#mirror.renew(this);
   }
 
@@ -189,7 +205,7 @@ export class Log {
   // The lines from `start` up to `end` by what stands above them.
   #fit(start, end) {
     let above = start - 1;
-    while (above >= 0 && !isEntry(this.#lines[above])) above--;
+    while (above >= 0 && this.#lines[above].at === null) above--;
     let lastAt = this.#lines[above]?.at ?? null;
     for (let place = start; place < Math.min(end, this.#lines.length); place++) {
       const line = this.#lines[place];

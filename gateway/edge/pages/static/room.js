@@ -68,6 +68,9 @@ export class OpenRoom {
       heard(entry);
     });
     room.on("gap", (gap) => this.#log.note(this.#gapNote(gap)));
+    room.on("deleted", ({ id, up_to: upTo }) =>
+      this.#log.delete((one) => one === id || (upTo !== undefined && compare(one, upTo) <= 0)),
+    );
     room.on("joined", (frame) => {
       this.#mayWrite = frame.rights?.includes("w") ?? true;
       this.#showRights();
