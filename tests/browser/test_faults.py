@@ -58,8 +58,8 @@ async def test_a_text_that_was_withdrawn_is_tried_again(
 async def test_a_text_in_a_call_without_an_answer_is_settled_by_its_echo(
     broker: Broker, start_node: NodeFactory, window: WindowFactory
 ) -> None:
-    """`unknown`: the broker has it, and nobody knows that yet."""
-    node = await start_node(publish_timeout_s=0.5)
+    """`unknown`: the broker has it, and nobody knows that yet. Behind a probe under way it would not be sent at all."""
+    node = await start_node(publish_timeout_s=0.5, probe_s=600)
     alice = await window()
     await enter(alice, node.url("/chat/lobby/"))
     broker.pause()

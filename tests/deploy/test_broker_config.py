@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from broker_config import users
+from broker_config import SCRIPTS, users
 from tests.conftest import BrokerFactory
 from tests.support.broker import PASSWORDS, Broker, Kind
 from tests.support.ports import free_port
@@ -68,10 +68,7 @@ async def test_apply_makes_any_server_so_and_it_stays_so(start_broker: BrokerFac
     # Scripts live in memory, and nodes load them by themselves: a timer that runs `check` must wake nobody for it.
     *notes, verdict = checked.stdout.splitlines()
     assert checked.returncode == 0 and "is as hiroba wants it" in verdict
-    assert notes == [
-        f"note: script {name}.lua is not loaded; a node does it when it needs it"
-        for name in ("ask", "group", "heartbeat", "mark", "members", "newest", "order", "places", "publish", "start")
-    ]
+    assert notes == [f"note: script {name}.lua is not loaded; a node does it when it needs it" for name in SCRIPTS]
 
 
 # What somebody did by hand, and the words in which `check` tells it.
