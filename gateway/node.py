@@ -85,7 +85,7 @@ class Node:
         self.edge = Edge(context, connections_max(settings))
         self._doors: tuple[Door, ...] = ()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stop = asyncio.Event()
+        self._stop = context.stop
         self._hurry = asyncio.Event()
         self._failed = False
 

@@ -19,6 +19,8 @@ from gateway.broker.lane import Lane
 from gateway.broker.publish import Refusal
 from gateway.broker.publisher import Publisher
 from gateway.broker.script import Script
+from gateway.core.entry import Entry
+from gateway.core.entry import decode as decode_entry
 from gateway.core.orders import BadOrder, Order, Target, decode_target, encode
 from gateway.core.wires import Ref
 from gateway.settings.model import Settings
@@ -143,6 +145,12 @@ class Orders:
             flat += (encode(target), lasts, given or "")
         stamp, *lines = await self._script.ask(self._sets, self._orders_max, *flat)
         return stamp.decode(), list(zip(lines[::2], lines[1::2], strict=True))
+
+    async def lately(self, count: int) -> list[Entry]:
+        """The newest of the control log, the newest first. Those that can't be read are left out."""
+        found = await self._lane.ask_master("XREVRANGE", self._log, "+", "-", "COUNT", count)
+        entries = (decode_entry(*line) for line in found)
+        return [entry for entry in entries if isinstance(entry, Entry)]
 
     async def say(self, word: bytes) -> Refusal | None:
         """Append something to the control log, for all nodes; why that could not be, None: it is there."""

@@ -7,7 +7,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from gateway.auth.guests import COOKIE as GUEST_COOKIE
-from gateway.edge import api, door, guests, pages, sse, standing, streams, ws
+from gateway.edge import admin, api, door, guests, pages, sse, standing, streams, ws
+from gateway.edge.api.gate import Gate
 from gateway.edge.context import Context
 from gateway.edge.edge import Edge
 from gateway.edge.visits import KEEPALIVE_S, Visits
@@ -86,7 +87,8 @@ def ops_app(
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics), web.get("/healthz", healthz), web.get("/readyz", readyz)])
-    app.add_routes(api.routes(edge))
+    gate = Gate(edge)
+    app.add_routes([*api.routes(edge, gate), *admin.routes(edge, gate)])
     return app
 
 

@@ -33,5 +33,7 @@ class Context:
     keep: Keep
     # None: people say what they like.
     hook: PublishHook | None = None
+    # Set: the node is told to go, by a signal or by the API.
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
     # Of connections about whose messages the site is asked: the tasks that say what may be said.
     saying: set["asyncio.Task[None]"] = field(default_factory=set)

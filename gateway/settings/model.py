@@ -249,6 +249,9 @@ class Limits(Section):
     api_wrong_keys_per_minute: Count = 20
     """Wrong keys that one address may send to the HTTP API; above it wrong ones are answered 429. A right one always
     opens. Who deploys the wrong one tries a few times; a key has 256 bits, so that guessing is hopeless anyway."""
+    admin_session_s: Seconds = 3_600.0
+    """So long after a login the admin page asks for the key again. As long as a disturbance is looked after; a session
+    is of one node, and ends with it, or when its key is revoked."""
     idempotency_s: Seconds = 300.0
     """So long the broker knows a request of the HTTP API that came with an Idempotency-Key, and its answer: sent again,
     it is not done again. Each costs the broker some 300 bytes. Longer than clients try again."""

@@ -3,7 +3,8 @@
 from aiohttp import web
 
 from gateway.core.api_keys import Scope
-from gateway.edge.api import deleting, nodes, openapi, people
+from gateway.edge.api import deleting, nodes, openapi, operating, people
+from gateway.edge.api.gate import Gate
 from gateway.edge.api.operation import Nothing, Operation
 from gateway.edge.api.publishing import Batch, Broadcast, Outcomes, Publish, Published, Publishing
 from gateway.edge.api.reading import History, HistoryPage, history
@@ -50,13 +51,20 @@ def operations() -> list[Operation]:
                   Nothing, nodes.Nodes, nodes.nodes),
         Operation("info", "GET", "/info", Scope.READ, "What the node is that answers",
                   Nothing, nodes.Info, nodes.info),
+        Operation("drain", "POST", "/drain", Scope.ADMIN, "Send a node away, as SIGTERM does",
+                  nodes.Drain, nodes.Draining, nodes.drain, ("no_node",)),
+        Operation("control", "GET", "/control", Scope.ADMIN, "What was ordered and deleted last, the newest first",
+                  operating.LookBack, operating.ControlLog, operating.control),
+        Operation("settings", "GET", "/settings", Scope.ADMIN, "The settings of the node that answers, without secrets",
+                  Nothing, operating.AllSettings, operating.settings),
     ]  # fmt: skip
 
 
-def routes(edge: Edge) -> list[web.AbstractRouteDef]:
+def routes(edge: Edge, gate: Gate) -> list[web.AbstractRouteDef]:
     """`/api/…`."""
     table = operations()
     questions = edge.context.broker.questions
     questions.says["user"] = lambda user: people.here(edge, user)
     questions.says["node"] = lambda _: nodes.here(edge)
-    return Server(edge, table).routes(openapi.document(table))
+    questions.says["drain"] = lambda node: nodes.go(edge, node)
+    return Server(edge, gate, table).routes(openapi.document(table))

@@ -1,4 +1,5 @@
-"""Who may ask the API: a key's bearer; or, as long as there is no key, whoever is on this very machine."""
+"""Who may ask the API: a key's bearer; a person who logged in at the admin page with one; or, as long as there is no
+key, whoever is on this very machine."""
 
 import math
 import time
@@ -12,12 +13,15 @@ from gateway.core.bucket import TokenBucket
 from gateway.core.forwarded import as_address
 from gateway.core.origins import parse_origin
 from gateway.edge.api.problems import Problem
+from gateway.edge.api.sessions import Sessions
 from gateway.edge.edge import Edge
 
 # What a proxy writes about whom it forwards for: with one of them the request comes from elsewhere.
 _OF_PROXIES = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP")
 _BEARER = {"WWW_Authenticate": 'Bearer realm="hiroba"'}
 _BAD_BEARER = {"WWW_Authenticate": 'Bearer realm="hiroba", error="invalid_token"'}
+# What the admin page sends with each request: no page of another origin can without being asked for (CORS).
+OF_PAGE = "Hiroba-Admin"
 # Addresses whose wrong keys are counted; who sent none for longest is forgotten.
 ADDRESSES_MAX = 1_024
 
@@ -42,17 +46,19 @@ class Gate:
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
         self._keys = edge.context.broker.api_keys
+        self.sessions = Sessions(edge.settings.ops_port, edge.settings.admin_session_s)
         # By address: how many more wrong keys it may send.
         self._wrong: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def admit(self, request: web.Request) -> Caller:
         """Raises Problem."""
-        self._check_page(request)
+        self.check_page(request)
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return self._bearer(request, key.strip())
-        if self._keys.known is None:
-            raise Problem("broker", "this node has not heard from the broker yet which keys there are")
+            return self.with_key(request, key.strip())
+        if (known := self._logged_in(request)) is not None:
+            return known
+        self._require_known()
         if self._keys.wanted:
             raise Problem("no_key", "send a key: Authorization: Bearer hiroba_…", **_BEARER)
         if not _is_local(request):
@@ -60,11 +66,10 @@ class Gate:
             raise Problem("not_local", text, **_BEARER)
         return LOCAL
 
-    def _bearer(self, request: web.Request, text: str) -> Caller:
+    def with_key(self, request: web.Request, text: str) -> Caller:
         """A good key always opens: nobody guesses 256 bits, and behind one address may be a whole site. The bound is
-        for what wrong ones cost."""
-        if self._keys.known is None:
-            raise Problem("broker", "this node has not heard from the broker yet which keys there are")
+        for what wrong ones cost. Raises Problem."""
+        self._require_known()
         key = self._keys.find(text)
         if key is not None:
             return Caller(key.id, key.name, key)
@@ -83,9 +88,24 @@ class Gate:
         bucket.take(1)
         raise Problem("bad_key", "this key is none, or it was revoked: hiroba keys list", **_BAD_BEARER)
 
-    def _check_page(self, request: web.Request) -> None:
+    def _require_known(self) -> None:
+        if self._keys.known is None:
+            raise Problem("broker", "this node has not heard from the broker yet which keys there are")
+
+    def _logged_in(self, request: web.Request) -> Caller | None:
+        """Who sits before the admin page. The cookie alone opens nothing: the page's own header must come with it, and
+        with a write the word of the browser that the page is ours. None: nobody, or not any more."""
+        if OF_PAGE not in request.headers:
+            return None
+        if request.method not in ("GET", "HEAD") and not {"Origin", "Sec-Fetch-Site"} & request.headers.keys():
+            return None
+        id = self.sessions.key_id(request)
+        key = None if id is None else (self._keys.known or {}).get(id)
+        return None if key is None else Caller(key.id, key.name, key)
+
+    def check_page(self, request: web.Request) -> None:
         """No page of another origin asks through somebody's browser. Nor one that says its own name leads to this
-        machine (DNS rebinding): `_is_local` looks at the host."""
+        machine (DNS rebinding): `_is_local` looks at the host. Raises Problem."""
         origin = request.headers.get("Origin")
         foreign = request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
         if origin is not None and not foreign:

@@ -1,12 +1,18 @@
-"""`nodes` and `info`: which nodes there are and how loaded, and what this one is."""
+"""`nodes`, `info`, `drain`: which nodes there are and how loaded, what this one is, and how one is sent away."""
 
 import os
+from typing import Annotated
 
 import msgspec
+import structlog
+from msgspec import Meta
 
 from gateway import __version__
 from gateway.edge.api.operation import Call, Nothing
+from gateway.edge.api.problems import Problem
 from gateway.edge.edge import Edge
+
+log = structlog.get_logger()
 
 
 class Node(msgspec.Struct):
@@ -23,6 +29,7 @@ class Node(msgspec.Struct):
     # Entries that it appended, and wrote to sockets, since it started.
     published: int
     delivered: int
+    # Told to go: it takes nobody any more, and sends away who is there.
     draining: bool
 
 
@@ -46,6 +53,24 @@ class Info(msgspec.Struct):
     idempotency_s: float
 
 
+class Drain(msgspec.Struct, forbid_unknown_fields=True):
+    """Send a node away, as SIGTERM does: its clients are told to reconnect, then it ends."""
+
+    node: Annotated[str, Meta(min_length=1, max_length=64, description="Its id")]
+
+
+class Draining(msgspec.Struct):
+    """This node was told."""
+
+    node: str
+
+
+class Told(msgspec.Struct):
+    """What one node says to `drain`: whether it was meant."""
+
+    meant: bool
+
+
 def here(edge: Edge) -> Node:
     """This node."""
     metrics = edge.metrics
@@ -59,7 +84,7 @@ def here(edge: Edge) -> Node:
         len(edge.hub.rooms),
         metrics.published,
         metrics.delivered,
-        edge.draining,
+        edge.context.stop.is_set(),
     )
 
 
@@ -81,3 +106,22 @@ async def info(call: Call[Nothing]) -> Info:
         settings.append_messages_max,
         settings.idempotency_s,
     )
+
+
+async def drain(call: Call[Drain]) -> Draining:
+    """Whoever started that node decides what comes after: a supervisor starts another in its place."""
+    call.facts["node"] = id = call.asked.node
+    answers = await call.edge.context.broker.questions.ask("drain", id)
+    if not any(msgspec.json.decode(answer, type=Told).meant for answer in answers.by_node.values()):
+        silent = "; some did not answer: ask again" if answers.silent else ""
+        raise Problem("no_node", f"no node that answers is {id}{silent}")
+    return Draining(id)
+
+
+def go(edge: Edge, node: str) -> Told:
+    """Some node's operator says that it shall go: this one?"""
+    meant = node == edge.context.node
+    if meant and not edge.context.stop.is_set():
+        log.info("told to drain, by the API")
+        edge.context.stop.set()
+    return Told(meant)

@@ -20,6 +20,7 @@ CODES = {
     "page": (403, "a browser asks for a page of another origin"),
     "not_found": (404, "there is no such operation"),
     "no_room": (404, "nobody has spoken in this room, or it has expired"),
+    "no_node": (404, "no node of this id answers"),
     "no_message": (404, "the room has no such message, or no more"),
     "unsaid": (503, "it is deleted, and the broker took no word of it for the nodes: ask again"),
     "method": (405, "the operation has another method: `Allow`"),

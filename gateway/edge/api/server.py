@@ -44,10 +44,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """Serves operations. Bounded: so many requests at once, of so many bytes together."""
 
-    def __init__(self, edge: Edge, operations: Sequence[Operation]) -> None:
+    def __init__(self, edge: Edge, gate: Gate, operations: Sequence[Operation]) -> None:
         self._edge = edge
         self._settings = edge.settings
-        self._gate = Gate(edge)
+        self._gate = gate
         self._metrics = edge.metrics
         self._metrics.known("api_requests", (f"{operation.name} 200" for operation in operations))
         self._by_path: dict[str, dict[str, Operation]] = {}

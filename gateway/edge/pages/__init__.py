@@ -3,7 +3,6 @@
 It is one document at either kind of address: the script goes from room to room without loading it anew.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from gateway.core.names import ROOM_NAME_CHARS_MAX, BadRoomName, RoomName, room_name
+from gateway.edge import files
 from gateway.edge.pages.text import text_for
 
 # For every response of this module; the app may put them on its other answers too.
@@ -108,18 +108,7 @@ class _Pages:
 
 
 async def _static(request: web.Request) -> web.StreamResponse:
-    """A file of `static/`. Revalidated by its ETag, not cached for ever under a hashed name: during an upgrade
-    the page may come from a node of one version and its script from another's.
-    """
-    file = _FILES.get(request.match_info["file"])
-    if file is None:
-        raise web.HTTPNotFound(headers=SECURITY_HEADERS)
-    # Looked for and not taken apart: the header may hold 6,000 tags, and no other tag holds one of ours.
-    known = request.headers.get("If-None-Match", "")
-    headers = SECURITY_HEADERS | {"Cache-Control": "no-cache", "ETag": f'"{file.etag}"'}
-    if file.etag in known or known == "*":
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=file.body, headers=headers | {"Content-Type": file.content_type})
+    return files.answer(request, FILES, SECURITY_HEADERS)
 
 
 def _page(
@@ -153,41 +142,17 @@ def _filled(sentence: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda found: values.get(found[1], found[0]), sentence)
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    body: bytes
-    content_type: str
-    etag: str
-
-
-def _load(path: Path) -> _File:
-    body = path.read_bytes()
-    return _File(body, _CONTENT_TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:32])
-
-
 def _is_module(file: str) -> bool:
     return file.endswith(".js") and file != "theme.js"
 
 
-# Said here: what mimetypes knows of .js depends on the machine, and under nosniff a wrong type is a dead page.
-_CONTENT_TYPES: Final = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".webmanifest": "application/manifest+json",
-}
-# Read once, at import: a request never touches the disk, and only what lies here can ever be served. `static/client` is
-# a link to clients/js/src, the client that anybody may use and our pages do; in a wheel the files themselves are there.
+# `static/client` is a link to clients/js/src, the client that anybody may use and our pages do; in a wheel the files
+# themselves are there.
 _HERE: Final = Path(__file__).parent
 _STATIC: Final = _HERE / "static"
-_FILES: Final = {
-    path.relative_to(_STATIC).as_posix(): _load(path)
-    for directory in (_STATIC, _STATIC / "client")
-    for path in sorted(directory.iterdir())
-    if path.is_file()
-}
+FILES: Final = files.load((path for part in (_STATIC, _STATIC / "client") for path in sorted(part.iterdir())), _STATIC)
 # All modules are asked for at once: found one in the other, over a phone's network, they would take seconds.
 _PRELOADS: Final = "\n  ".join(
-    f'<link rel="modulepreload" href="$base_path/static/{file}">' for file in _FILES if _is_module(file)
+    f'<link rel="modulepreload" href="$base_path/static/{file}">' for file in FILES if _is_module(file)
 )
 _CHAT: Final = Template((_HERE / "templates" / "chat.html").read_text("utf-8").replace("<!-- modules -->", _PRELOADS))

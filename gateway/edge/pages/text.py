@@ -195,15 +195,18 @@ JA: Final[Mapping[str, str]] = {
 TEXTS: Final[Mapping[str, Mapping[str, str]]] = {"en": EN, "ja": JA}
 
 
-def text_for(accept_language: str) -> Mapping[str, str]:
+Tables = Mapping[str, Mapping[str, str]]
+
+
+def text_for(accept_language: str, tables: Tables = TEXTS) -> Mapping[str, str]:
     """The table that an Accept-Language header likes best (RFC 9110, section 12.5.4), or English.
 
     Only the primary subtag counts (`ja-JP` is `ja`). Among equals the first named wins.
     """
-    best, best_weight = EN, 0.0
+    best, best_weight = tables["en"], 0.0
     for wish in accept_language.split(","):
         tag, _, parameters = wish.partition(";")
-        text = TEXTS.get(tag.strip().split("-")[0].lower())
+        text = tables.get(tag.strip().split("-")[0].lower())
         weight = _weight(parameters)
         if text is not None and weight > best_weight:
             best, best_weight = text, weight
