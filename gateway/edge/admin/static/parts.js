@@ -1,5 +1,6 @@
 // What the views are made of: tables whose rows stay the same while what they say changes, buttons, bars, numbers.
 
+import { now } from "./api.js";
 import { fill, make } from "./page.js";
 
 export const texts = JSON.parse(document.body.dataset.texts);
@@ -22,7 +23,7 @@ export function say(key, values = {}) {
 
 // How long ago that was: Unix ms.
 export function ago(at) {
-  const s = Math.max(0, Math.round((Date.now() - at) / 1000));
+  const s = Math.max(0, Math.round((now() - at) / 1000));
   if (s < 60) return say("ago_s", { n: s });
   if (s < 3600) return say("ago_min", { n: Math.floor(s / 60) });
   if (s < 172_800) return say("ago_h", { n: Math.floor(s / 3600) });
@@ -120,12 +121,12 @@ const lists = new WeakMap();
 // `make_`: of an item {element, update(item)}.
 export function keyed(parent, items, keyOf, make_) {
   const before = lists.get(parent) ?? new Map();
-  const now = new Map(items.map((item) => [keyOf(item), item]));
-  for (const [key, { element }] of before) if (!now.has(key)) element.remove();
+  const wanted = new Map(items.map((item) => [keyOf(item), item]));
+  for (const [key, { element }] of before) if (!wanted.has(key)) element.remove();
   const focused = document.activeElement;
   const known = new Map();
   let at = parent.firstElementChild;
-  for (const [key, item] of now) {
+  for (const [key, item] of wanted) {
     const one = before.get(key) ?? make_(item);
     one.update(item);
     known.set(key, one);

@@ -1,18 +1,18 @@
 // One room: who speaks most, what was said last, who is there.
 
 import { deleteMessage, deleteRoom, emptyRoom, kick } from "./acts.js";
-import { get, path } from "./api.js";
+import { get, now, path } from "./api.js";
 import { make } from "./page.js";
 import { ago, bar, button, heading, keyed, link, number, rate, say, section, texts, when, write } from "./parts.js";
-import { announceForm, Traffic } from "./rooms.js";
+import { announceForm } from "./rooms.js";
 import { face, nameTag, person } from "./who.js";
 import { words } from "./words.js";
 
 const MESSAGES = 100;
+const MINUTE_MS = 60_000;
 const SPEAKERS_MAX = 8;
 
 export function view(_, room) {
-  const traffic = new Traffic();
   const facts = make("p", "facts soft");
   const form = announceForm(() => [room]);
   const speakers = make("ul", "people");
@@ -71,13 +71,13 @@ export function view(_, room) {
       get(`/history?limit=${MESSAGES}&room=${encodeURIComponent(room)}`),
     ]);
     write(facts, log === null ? texts.room_gone : [
-      `${texts.traffic}: ${rate(traffic.of(room, log.last_id, Date.now()))}`,
+      `${texts.traffic}: ${rate(perMinute(page.entries))}`,
       `${texts.kept}: ${number(log.entries)}`,
       `${texts.last_said}: ${ago(log.last_at)}`,
       `${texts.members}: ${number(here.count)}`,
     ].join(" · "));
     empty.hidden = gone.hidden = log === null;
-    const newest = page.entries.reverse();
+    const newest = [...page.entries].reverse();
     keyed(messages, newest, ({ id, deleted }) => `${id} ${deleted}`, message);
     write(noMessages, newest.length === 0 ? texts.nothing : "");
     const said = newest.filter(({ deleted }) => !deleted);
@@ -99,6 +99,14 @@ export function view(_, room) {
   }
 
   return { element: root, title: room, refresh };
+}
+
+// Of the last minute; of less, where the page is full of what was said in less.
+function perMinute(entries) {
+  const oldest = entries.length === MESSAGES ? entries[0].at : 0;
+  const since = Math.max(oldest, now() - MINUTE_MS);
+  const count = entries.filter(({ at }) => at >= since).length;
+  return (count / Math.max(1000, now() - since)) * MINUTE_MS;
 }
 
 function missing(problem) {
