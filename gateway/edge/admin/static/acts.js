@@ -6,7 +6,7 @@ import { say, texts, when } from "./parts.js";
 
 const FOR_S = [600, 5, 3600, 86400, 2592000];
 // Who announces, to everybody.
-const OPERATOR = "hiroba:operator";
+export const OPERATOR = "hiroba:operator";
 
 // `who`: {id, name}. `room`: the one that one looks at, or none.
 export async function kick(who, room = null) {

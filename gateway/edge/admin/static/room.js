@@ -1,6 +1,6 @@
 // One room: who speaks most, what was said last, who is there.
 
-import { deleteMessage, deleteRoom, emptyRoom, kick } from "./acts.js";
+import { deleteMessage, deleteRoom, emptyRoom, kick, OPERATOR } from "./acts.js";
 import { get, now, path } from "./api.js";
 import { make } from "./page.js";
 import { ago, bar, button, heading, keyed, link, number, rate, say, section, texts, when, write } from "./parts.js";
@@ -27,6 +27,7 @@ export function view(_, room) {
   pair.append(left, section(texts.last_messages, noMessages, messages));
   const root = make("div");
   const head = heading(room, empty, gone);
+  head.prepend(make("span", "kicker soft", texts.room));
   head.querySelector("h1").dir = "auto";
   root.append(head, facts, form.element, pair);
 
@@ -123,7 +124,7 @@ function tag(who) {
   return element;
 }
 
-// Who has no name can't be named, and so not be put out.
+// Who has no name can't be named, and so not be put out; the operator is nobody who is in.
 function kicks(who, room) {
-  return who.isNameless ? [] : [button(texts.kick, () => kick(who, room), "plain")];
+  return who.isNameless || who.id === OPERATOR ? [] : [button(texts.kick, () => kick(who, room), "plain")];
 }

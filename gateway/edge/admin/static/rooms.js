@@ -100,7 +100,7 @@ export function view() {
     }
     keyed(body, found.slice(0, SHOWN_MAX), ({ room }) => room, line);
     const left = found.length - SHOWN_MAX;
-    const notes = [left > 0 && say("more", { n: number(left) }), isCut && say("unread_all", { n: number(rooms.length) })];
+    const notes = [left > 0 && say("more", { n: number(left) }), isCut && say("only_first", { n: number(rooms.length) })];
     write(note, found.length === 0 ? texts.nothing : notes.filter(Boolean).join(" "));
   }
 

@@ -37,6 +37,7 @@ export function view(_, id) {
   );
   const root = make("div");
   const head = heading(id, acts);
+  head.prepend(make("span", "kicker soft", texts.user));
   head.querySelector("h1").dir = "auto";
   root.append(head, erased, section(texts.connections, none, silent, element));
 
