@@ -137,3 +137,57 @@ async def test_a_node_that_stands_still_is_named(nodes: tuple[Node, Node]) -> No
     assert len(said["nodes"]) == 1 and len(said["silent"]) == 1
     info = (await ask(one, "GET", "/info")).said
     assert info["node"]["id"] == said["nodes"][0]["id"] and "geheim" not in info["broker"]
+
+
+async def test_what_was_ordered_is_told_and_can_be_taken_back(nodes: tuple[Node, Node], broker: Broker) -> None:
+    """By whichever node, with who gave it; a key that is not for all of it hears nothing."""
+    one, two = nodes
+    ids = [(await ask(one, "POST", "/publish", {"room": "hall", "message": n})).said["id"] for n in range(2)]
+    await ask(one, "POST", "/disconnect", {"user": "7", "room": "hall", "for_s": 60})
+    await ask(one, "POST", "/revoke", {"everybody": True})
+    await ask(one, "DELETE", f"/rooms/hall/messages/{ids[0]}")
+    await ask(one, "DELETE", "/rooms/hall/messages")
+
+    async def stands() -> bool:
+        return (await ask(two, "GET", "/control")).said["standing_count"] == 2  # type: ignore[no-any-return]
+
+    await until(stands, "the other node has heard")
+    log = (await ask(two, "GET", "/control")).said
+    assert [word["kind"] for word in log["words"]] == ["deletion", "deletion", "issued", "kick"]
+    assert {word["by"] for word in log["words"]} == {"api:this machine"}
+    emptied, deleted, issued, kick = log["words"]
+    assert emptied["emptied"] and deleted["messages"] == 1 and deleted["room"] == "hall" and "user" not in issued
+    assert (kick["user"], kick["room"]) == ("7", "hall") and kick["until"] > kick["at"]
+    assert [one["kind"] for one in log["standing"]] == ["issued", "kick"]
+    assert len((await ask(two, "GET", "/control?limit=1")).said["words"]) == 1
+    await ask(two, "POST", "/disconnect", {"user": "7", "room": "hall", "lift": True})
+    log = (await ask(two, "GET", "/control?limit=1")).said
+    assert log["words"][0]["lifted"] and "until" not in log["words"][0]
+
+    async def lifted() -> bool:
+        return (await ask(one, "GET", "/control")).said["standing_count"] == 1  # type: ignore[no-any-return]
+
+    await until(lifted, "it stands no more")
+    assert (await ask(one, "POST", "/drain", {"node": "nobody"})).said["code"] == "no_node"
+    key = await make_key(broker, "read", "moderate")
+
+    async def known() -> bool:
+        return (await ask(one, "GET", "/info", key=key)).status == 200
+
+    await until(known, "the key is known", every_s=0.5)
+    id = (await ask(one, "GET", "/info", key=key)).said["node"]["id"]
+    for method, path, body in (("GET", "/control", None), ("GET", "/settings", None), ("POST", "/drain", {"node": id})):
+        assert (await ask(one, method, path, body, key=key)).said["code"] == "scope"
+
+
+async def test_settings_are_told_without_secrets(start_node: NodeFactory, broker: Broker) -> None:
+    """Neither the broker's password nor any secret, whatever is asked."""
+    secrets = {"guest_secret": "g" * 40, "api_key": "hiroba_00000000_" + "k" * 43}
+    node = await start_node(**SETTINGS, **secrets)
+    said = (await ask(node, "GET", "/settings")).said
+    shown = {one["name"]: one for one in said["settings"]}
+    assert shown["guest_secret"]["value"] == shown["api_key"]["value"] == "***"
+    assert shown["history_max"]["default"] and not shown["sweep_s"]["default"]
+    assert broker.url.split(":")[2].split("@")[0] not in shown["broker_url"]["value"]
+    text = str(said)
+    assert not any(secret in text for secret in (SECRET, *secrets.values()))

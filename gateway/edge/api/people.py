@@ -46,11 +46,13 @@ class UserState(msgspec.Struct):
 
 
 class Disconnect(msgspec.Struct, forbid_unknown_fields=True):
-    """Put a user out, of one room or of all; for so long they can't come back."""
+    """Put a user out, of one room or of all; for so long they can't come back. `lift`: take that back, of the same
+    user and room."""
 
     user: Id
     room: Annotated[str, Meta(min_length=1)] | UnsetType = UNSET
     for_s: Annotated[float, Meta(ge=1, le=31_536_000)] = DISCONNECT_S
+    lift: bool = False
 
 
 class Revoke(msgspec.Struct, forbid_unknown_fields=True):
@@ -63,8 +65,8 @@ class Revoke(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Ordered(msgspec.Struct):
-    """It stands, until then: Unix ms by the broker's clock. `heard`: false where nodes find it by themselves, within
-    sweep_s, because the log did not take it."""
+    """It stands, until then (if it is not lifted): Unix ms by the broker's clock. `heard`: false where nodes find it
+    by themselves, within sweep_s, because the log did not take it."""
 
     until: int
     heard: bool
@@ -131,8 +133,8 @@ async def user(call: Call[Nothing]) -> UserState:
 async def disconnect(call: Call[Disconnect]) -> Ordered:
     asked = call.asked
     room = "" if asked.room is UNSET else call.room(asked.room)
-    call.facts |= {"user": asked.user, "room": room, "for_s": asked.for_s}
-    return await _ordered(call, Kick(asked.user, room), None, asked.for_s)
+    call.facts |= {"user": asked.user, "room": room, **({"lift": True} if asked.lift else {"for_s": asked.for_s})}
+    return await _ordered(call, Kick(asked.user, room), None, None if asked.lift else asked.for_s)
 
 
 async def revoke(call: Call[Revoke]) -> Ordered:
@@ -159,11 +161,13 @@ async def revoke(call: Call[Revoke]) -> Ordered:
 
 
 async def _ordered(
-    call: Call[Disconnect] | Call[Revoke], target: Target, until_ms: int | None, for_s: float
+    call: Call[Disconnect] | Call[Revoke], target: Target, until_ms: int | None, for_s: float | None
 ) -> Ordered:
-    by = f"api:{call.caller.name}"
+    """`for_s` None: it is lifted."""
+    by, orders = f"api:{call.caller.name}", call.edge.context.broker.control.orders
+    given: Given
     try:
-        given: Given = await call.edge.context.broker.control.orders.give(target, until_ms, for_s, by)
+        given = await (orders.lift(target, by) if for_s is None else orders.give(target, until_ms, for_s, by))
     except NoSpace as exc:
         raise Problem("full", str(exc)) from None
     return Ordered(given.order.until, given.unsaid is None)

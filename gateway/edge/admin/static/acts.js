@@ -28,6 +28,11 @@ export async function kick(who, room = null) {
   );
 }
 
+// Nothing is lost by it: not asked first. `room`: "", all.
+export function lift(user, room) {
+  return done(() => post("/disconnect", { user, lift: true, ...(room ? { room } : {}) }), say("lifted", { user }));
+}
+
 export async function revoke(who) {
   const user = named(who);
   if ((await ask({ title: say("revoke_title", { user }), text: texts.revoke_text, yes: texts.revoke, isHarm: true })) === null) return;

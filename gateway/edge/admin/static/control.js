@@ -1,13 +1,14 @@
 // What stands now, and what was ordered and deleted last: by whom, about whom.
 
+import { lift } from "./acts.js";
 import { get } from "./api.js";
 import { make } from "./page.js";
-import { ago, heading, keyed, link, row, say, section, table, texts, when, write } from "./parts.js";
+import { ago, button, heading, keyed, link, row, say, section, table, texts, when, write } from "./parts.js";
 
 const WORDS = 100;
 
 export function view() {
-  const standing = table(texts.standing, [["what", ""], ["whom", "wide"], ["until", ""]]);
+  const standing = table(texts.standing, [["what", ""], ["whom", "wide"], ["until", ""], ["", ""]]);
   const words = table(texts.words, [["when", ""], ["what", ""], ["whom", "wide"], ["until", ""], ["by", ""]]);
   const [noStanding, noWords] = [make("p", "soft"), make("p", "soft")];
   const root = make("div");
@@ -21,7 +22,9 @@ export function view() {
     const log = await get(`/control?limit=${WORDS}`);
     keyed(standing.body, log.standing, ({ kind, user, room, token }) => JSON.stringify([kind, user, room, token]), (first) => {
       const until = make("span");
-      return { element: row([kindOf(first)], [about(first), "wide"], [until]), update: (one) => write(until, when(one.until)) };
+      const { kind, user, room = "" } = first;
+      const act = kind === "kick" ? button(texts.lift, () => lift(user, room), "plain") : "";
+      return { element: row([kindOf(first)], [about(first), "wide"], [until], [act, "acts"]), update: (one) => write(until, when(one.until)) };
     });
     standing.element.hidden = log.standing.length === 0;
     write(noStanding, log.standing.length === 0 ? texts.standing_none : "");
