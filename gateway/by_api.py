@@ -1,8 +1,10 @@
-"""`hiroba publish` and `hiroba rooms`: what an operator says and sees by the HTTP API, as any server would."""
+"""`hiroba publish`, `hiroba rooms`, `hiroba delete`: what an operator says, sees and deletes by the HTTP API, as
+any server would."""
 
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from gateway.keys import Load, Parser
@@ -17,7 +19,7 @@ def main(argv: list[str], load: Load) -> int:
     settings = load(given, options.config)
     try:
         with Hiroba(_urls(settings), settings.api_key, within_s=options.within_s) as hiroba:
-            _publish(hiroba, options) if argv[0] == "publish" else _rooms(hiroba)
+            _DOES[argv[0]](hiroba, options)
     except HirobaError as exc:
         print(f"hiroba {argv[0]}: {exc}", file=sys.stderr)
         return 1
@@ -29,8 +31,7 @@ def _urls(settings: Settings) -> str:
 
 
 def _parser(command: str) -> argparse.ArgumentParser:
-    text = "Say something in a room." if command == "publish" else "List the rooms in which somebody spoke."
-    parser = Parser(prog=f"hiroba {command}", description=text, allow_abbrev=False)
+    parser = Parser(prog=f"hiroba {command}", description=_SAYS[command], allow_abbrev=False)
     if command == "publish":
         parser.add_argument("room", metavar="ROOM")
         parser.add_argument("text", metavar="TEXT", help="what is said; -: what stands on standard input")
@@ -38,6 +39,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
         parser.add_argument("--user", metavar="ID", help="who says it (nobody with a name)")
         parser.add_argument("--name", metavar="NAME", help="what others see of the user (the id)")
         parser.add_argument("--idempotency-key", metavar="KEY", help="said once, however often this is typed (5 min)")
+    if command == "delete":
+        parser.add_argument("room", metavar="ROOM")
+        parser.add_argument("message", metavar="ID", nargs="?", help="one message; without it the room itself")
+        parser.add_argument("--messages", action="store_true", help="all messages of the room: who is there stays")
     parser.add_argument("--api-url", metavar="URL", help="ops ports of nodes, with commas between (api_url)")
     parser.add_argument("--ops-port", metavar="N", help="of the node on this machine (ops_port)")
     parser.add_argument("--within-s", metavar="S", type=float, default=30.0, help="how long to try (30)")
@@ -57,7 +62,19 @@ def _publish(hiroba: Hiroba, options: argparse.Namespace) -> None:
     print(hiroba.publish(options.room, message, user, idempotency_key=options.idempotency_key).id)
 
 
-def _rooms(hiroba: Hiroba) -> None:
+def _delete(hiroba: Hiroba, options: argparse.Namespace) -> None:
+    if options.message is not None and options.messages:
+        raise SettingsError("one message by its ID, or all: --messages")
+    if options.message is not None:
+        done = hiroba.delete_message(options.room, options.message)
+    elif options.messages:
+        done = hiroba.empty_room(options.room)
+    else:
+        done = hiroba.delete_room(options.room)
+    print(f"deleted: {done.deleted}")
+
+
+def _rooms(hiroba: Hiroba, options: argparse.Namespace) -> None:
     for room in hiroba.all_rooms():
         print(_line(room))
 
@@ -65,3 +82,15 @@ def _rooms(hiroba: Hiroba) -> None:
 def _line(room: Room) -> str:
     last = datetime.fromtimestamp(room.last_at / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return f"{room.room}  {room.entries} entries, the last one {last}  {room.last_id}"
+
+
+_DOES: Mapping[str, Callable[[Hiroba, argparse.Namespace], None]] = {
+    "publish": _publish,
+    "rooms": _rooms,
+    "delete": _delete,
+}
+_SAYS = {
+    "publish": "Say something in a room.",
+    "rooms": "List the rooms in which somebody spoke.",
+    "delete": "Delete a message, all messages of a room, or a room.",
+}

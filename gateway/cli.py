@@ -25,6 +25,7 @@ COMMANDS = {
     "keys": "make, list and revoke keys of the HTTP API",
     "publish": "say something in a room, by the HTTP API",
     "rooms": "list the rooms that there are, by the HTTP API",
+    "delete": "delete a message, all of a room, or a room, by the HTTP API",
     "config": "print every setting, its value and where it came from",
     "kick": "put a user out, of one room or of all, for a time",
     "revoke": "make tokens good no more: a user's, one, everybody's",
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
             return _token(argv[1:])
         if argv[:1] == ["keys"]:
             return _keys(argv[1:])
-        if argv[:1] in (["publish"], ["rooms"]):
+        if argv[:1] in (["publish"], ["rooms"], ["delete"]):
             return _by_api(argv)
         return _run(argv)
     except SettingsError as exc:

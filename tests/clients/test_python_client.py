@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hiroba_client import AsyncHiroba, Hiroba, Problem, Publish, Unreachable, User
+from hiroba_client import AsyncHiroba, Deletion, Hiroba, Problem, Publish, Unreachable, User
 from tests.conftest import BrokerFactory, NodeFactory
 from tests.support.broker import Broker
 from tests.support.client import Crowd
@@ -38,6 +38,9 @@ async def test_everything_of_the_api_is_there_and_typed(start_node: NodeFactory,
         assert ((await hiroba.presence("hall")).members, (await hiroba.presence("hall")).count) == ((), 0)
         assert (await hiroba.disconnect("7", for_s=1)).heard and (await hiroba.revoke("7")).heard
         assert [one.rooms for one in (await hiroba.nodes()).nodes] == [0]
+        assert [(await hiroba.delete_message("hall", first.id)).deleted for _ in range(2)] == [1, 0]
+        assert await hiroba.empty_room("hall") == Deletion("hall", 2)
+        assert (await hiroba.delete_room("hall")).room == "hall"
         with pytest.raises(Problem) as caught:
             await hiroba.room("nobody")
         assert (caught.value.status, caught.value.code) == (404, "no_room")
@@ -118,5 +121,31 @@ async def test_an_operator_speaks_and_lists_rooms(start_node: NodeFactory, broke
     assert ann.ids == [id] and ann.of_type("message")[0]["user"] == {"id": "7", "name": "Ann"}
     assert "hall" in await hiroba("rooms", key=key)
     assert "not_found" not in await hiroba("publish", "hall", "{", "--json", key=key, code=2)
+    assert "moderate" in await hiroba("delete", "hall", id, key=key, code=1)
     assert "good no more" in await hiroba("keys", "revoke", "ops", *at)
     assert "there is no key" in await hiroba("keys", "revoke", "ops", *at, code=2)
+
+
+async def test_an_operator_deletes_at_a_prompt(start_node: NodeFactory, broker: Broker, crowd: Crowd) -> None:
+    """`hiroba delete`: a message, all of a room, the room; and says what is not there."""
+    node = await start_node()
+    ann = await crowd.join(node, "hall")
+    for n in range(3):
+        await ann.say(n)
+    await ann.hears(0, 1, 2)
+
+    async def delete(*argv: str, code: int = 0) -> str:
+        argv = (sys.executable, "-m", "gateway", "delete", *argv)
+        env = environment({"api_url": node.ops_url("")})
+        done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    assert await delete("hall", ann.ids[1]) == "deleted: 1\n"
+    assert "has no message" in await delete("hall", "1-99", code=1)
+    assert "one message by its ID, or all" in await delete("hall", ann.ids[1], "--messages", code=2)
+    assert await delete("hall", "--messages") == "deleted: 2\n"
+    await ann.until(lambda: len(ann.of_type("deleted")) >= 2, "they are told")
+    await delete("hall")
+    assert (await ann.closed())[0] == 4004
+    assert "nobody has spoken" in await delete("hall", code=1)

@@ -4,6 +4,7 @@ from hiroba_client.asynchronous import AsyncHiroba
 from hiroba_client.errors import HirobaError, Problem, Unreachable
 from hiroba_client.models import (
     Connection,
+    Deletion,
     Entry,
     Fault,
     Gap,
@@ -24,7 +25,7 @@ from hiroba_client.models import (
 from hiroba_client.synchronous import Hiroba
 
 __all__ = [
-    "AsyncHiroba", "Connection", "Entry", "Fault", "Gap", "Hiroba", "HirobaError", "History", "Node", "Nodes",
-    "Ordered", "Outcome", "Outcomes", "Present", "Problem", "Publish", "Published", "Room", "Rooms", "Unreachable",
-    "User", "UserState",
+    "AsyncHiroba", "Connection", "Deletion", "Entry", "Fault", "Gap", "Hiroba", "HirobaError", "History", "Node",
+    "Nodes", "Ordered", "Outcome", "Outcomes", "Present", "Problem", "Publish", "Published", "Room", "Rooms",
+    "Unreachable", "User", "UserState",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from hiroba_client import models
 from hiroba_client.models import (
     Connection,
+    Deletion,
     Entry,
     Gap,
     History,
@@ -130,6 +131,16 @@ def revoke(
 ) -> Ask[Ordered]:
     whose = {"user": user, "token": token, "everybody": everybody or None, "issued_before": issued_before}
     return _write("/revoke", lambda told: of(Ordered, told), key, **whose)
+
+
+def delete(room: str, message: str | None, messages: bool, key: str | None) -> Ask[Deletion]:
+    """One message, all of them, or the room itself."""
+    path = f"/rooms/{quote(room, safe='')}"
+    if message is not None:
+        path += f"/messages/{quote(message, safe='')}"
+    elif messages:
+        path += "/messages"
+    return Ask("DELETE", path, lambda told: of(Deletion, told), {}, None, key or str(uuid.uuid4()))
 
 
 def nodes() -> Ask[Nodes]:

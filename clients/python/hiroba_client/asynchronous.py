@@ -11,6 +11,7 @@ import httpx
 from hiroba_client import asks
 from hiroba_client.asks import Ask
 from hiroba_client.models import (
+    Deletion,
     History,
     Nodes,
     Ordered,
@@ -106,6 +107,18 @@ class AsyncHiroba:
     ) -> Ordered:
         """Make tokens good no more: a user's, one by its id, or everybody's."""
         return await self._do(asks.revoke(user, token, everybody, issued_before, idempotency_key))
+
+    async def delete_message(self, room: str, id: str, *, idempotency_key: str | None = None) -> Deletion:
+        """Delete a message: its place stays. Problem `no_message`: the room has none of this id."""
+        return await self._do(asks.delete(room, id, False, idempotency_key))
+
+    async def empty_room(self, room: str, *, idempotency_key: str | None = None) -> Deletion:
+        """Delete all that a room has; whoever is there stays."""
+        return await self._do(asks.delete(room, None, True, idempotency_key))
+
+    async def delete_room(self, room: str, *, idempotency_key: str | None = None) -> Deletion:
+        """Delete a room with all that it has, and put all out of it."""
+        return await self._do(asks.delete(room, None, False, idempotency_key))
 
     async def nodes(self) -> Nodes:
         """Which nodes there are, and how loaded."""

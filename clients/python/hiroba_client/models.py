@@ -148,6 +148,14 @@ class Ordered:
 
 
 @dataclass(frozen=True)
+class Deletion:
+    """It is done. `deleted`: how many messages by this request."""
+
+    room: str
+    deleted: int
+
+
+@dataclass(frozen=True)
 class Node:
     """A node, as it says itself."""
 

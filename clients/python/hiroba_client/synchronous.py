@@ -10,6 +10,7 @@ import httpx
 from hiroba_client import asks
 from hiroba_client.asks import Ask
 from hiroba_client.models import (
+    Deletion,
     History,
     Nodes,
     Ordered,
@@ -105,6 +106,18 @@ class Hiroba:
     ) -> Ordered:
         """Make tokens good no more: a user's, one by its id, or everybody's."""
         return self._do(asks.revoke(user, token, everybody, issued_before, idempotency_key))
+
+    def delete_message(self, room: str, id: str, *, idempotency_key: str | None = None) -> Deletion:
+        """Delete a message: its place stays. Problem `no_message`: the room has none of this id."""
+        return self._do(asks.delete(room, id, False, idempotency_key))
+
+    def empty_room(self, room: str, *, idempotency_key: str | None = None) -> Deletion:
+        """Delete all that a room has; whoever is there stays."""
+        return self._do(asks.delete(room, None, True, idempotency_key))
+
+    def delete_room(self, room: str, *, idempotency_key: str | None = None) -> Deletion:
+        """Delete a room with all that it has, and put all out of it."""
+        return self._do(asks.delete(room, None, False, idempotency_key))
 
     def nodes(self) -> Nodes:
         """Which nodes there are, and how loaded."""
