@@ -121,12 +121,13 @@ class Kept:
         hangs: Callable[[], Coroutine[Any, Any, str]] | None = None,
         last_words: Callable[[], str] = str,
         final_codes: Collection[int] = (),
+        wanted_codes: Collection[int] = (),
         backoff: Backoff | None = None,
     ) -> None:
         """`launch` starts the process; `settle` returns once it serves and may raise OSError or RuntimeError,
         which counts as a death. `hangs` returns, with the reason, once it no longer serves though it runs:
         then it is killed. An exit code in `final_codes` ends the keeping: starting again would not
-        help."""
+        help. One in `wanted_codes` says that somebody told it to go: no error."""
         self.name = name
         self.process: Process | None = None
         # Starts after the first one.
@@ -136,6 +137,7 @@ class Kept:
         self._hangs = hangs
         self._last_words = last_words
         self._final_codes = final_codes
+        self._wanted_codes = wanted_codes
         self._backoff = backoff or Backoff()
         self._started_at = 0.0
         self._keeper: asyncio.Task[int] | None = None
@@ -175,7 +177,8 @@ class Kept:
             if code in self._final_codes:
                 return code
             said = self._last_words() if code > 0 else ""  # a killed process had no say
-            await self._restart(f"{exit_text(code)}: {said}" if said else exit_text(code))
+            why = f"{exit_text(code)}: {said}" if said else exit_text(code)
+            await self._restart(why, code in self._wanted_codes)
 
     async def _life_of(self, process: Process) -> int:
         """The exit code, when it has ended: by itself, or killed because it hangs."""
@@ -193,11 +196,15 @@ class Kept:
             ended.cancel()
             hanging.cancel()
 
-    async def _restart(self, why: str) -> None:
-        """Tries until it serves."""
+    async def _restart(self, why: str, wanted: bool) -> None:
+        """Tries until it serves. `wanted`: somebody told it to go."""
         while True:
             pause_s = self._backoff.after(time.monotonic() - self._started_at)
-            self._log.error(f"{self.name} died", why=why, restart_in_s=round(pause_s, 2))
+            if wanted:
+                self._log.info(f"{self.name} was told to go", restart_in_s=round(pause_s, 2))
+            else:
+                self._log.error(f"{self.name} died", why=why, restart_in_s=round(pause_s, 2))
+            wanted = False
             await asyncio.sleep(pause_s)
             self.restarts += 1
             try:

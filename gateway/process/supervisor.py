@@ -69,6 +69,7 @@ class Supervisor:
                 functools.partial(self._launch, n),
                 hangs=functools.partial(self._hangs, n),
                 final_codes=[REFUSED],
+                wanted_codes=[0],
             )
             for n in range(settings.nodes)
         ]

@@ -111,6 +111,21 @@ async def test_a_killed_node_is_started_again_and_nobody_else_is_disturbed(tmp_p
     assert stayed and cut, "16 clients came to one node only: the port is not shared"
 
 
+async def test_a_node_that_is_drained_by_the_api_is_no_error_and_comes_again(tmp_path: Path) -> None:
+    """Whoever reads the log for what broke is not called; the line of who did it names the node."""
+    up = await Up(tmp_path, drain_s=0, lb_wait_s=0).start()
+    (ready,) = up.events("ready")
+    first, second = ready["ops"].split()
+    async with aiohttp.ClientSession() as http:
+        async with http.get(f"{first}api/v1/info") as answer:
+            node = (await answer.json())["node"]["id"]
+        async with http.post(f"{second}api/v1/drain", json={"node": node}) as answer:
+            assert (answer.status, await answer.json()) == (200, {"node": node})
+    await until(lambda: up.events("node 0 runs again"), "the node runs again")
+    assert up.events("node 0 was told to go") and not up.events("node 0 died")
+    assert [line["drained"] for line in up.events("api")] == [node]
+
+
 @pytest.mark.parametrize("ops", ["given", "any free one"])
 async def test_a_node_that_hangs_is_killed_and_started_again(tmp_path: Path, ops: str) -> None:
     """It holds its sockets: the kernel goes on handing it its share of the connections, and nobody answers them."""

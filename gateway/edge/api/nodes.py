@@ -110,7 +110,7 @@ async def info(call: Call[Nothing]) -> Info:
 
 async def drain(call: Call[Drain]) -> Draining:
     """Whoever started that node decides what comes after: a supervisor starts another in its place."""
-    call.facts["node"] = id = call.asked.node
+    id = call.facts["drained"] = call.asked.node  # `node` is who writes the line
     answers = await call.edge.context.broker.questions.ask("drain", id)
     if not any(msgspec.json.decode(answer, type=Told).meant for answer in answers.by_node.values()):
         silent = "; some did not answer: ask again" if answers.silent else ""

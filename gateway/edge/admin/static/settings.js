@@ -26,7 +26,7 @@ export function view() {
     const found = all.filter((one) => one.name.includes(wanted) && !(changed.checked && one.default));
     const names = [...new Set(found.map((one) => one.section))];
     sections.replaceChildren(...names.map((name) => {
-      const { element, body } = table(name, [["setting", "name"], ["value", "wide"]]);
+      const { element, body } = table(name, [["setting", "name"], ["value", "rest"]]);
       body.append(...found.filter((one) => one.section === name).map(line));
       return section(name, element);
     }));
@@ -46,5 +46,5 @@ export function view() {
 function line({ name, value, default: isDefault, text }) {
   const told = make("div");
   told.append(make("code", isDefault ? "" : "changed", value || texts.unset), make("p", "soft", text.replaceAll("`", "")));
-  return row([make("code", "", name), "name"], [told, "wide"]);
+  return row([make("code", "", name), "name"], [told, "rest"]);
 }
