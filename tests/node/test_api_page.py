@@ -41,7 +41,7 @@ def test_each_command_of_the_page_does_what_it_says(shared_node: Node) -> None:
 @redis_only
 async def test_the_command_that_drains_a_node(start_node: NodeFactory) -> None:
     """It is told so, and goes as at SIGTERM."""
-    node = await start_node(lb_wait_s=0, drain_s=0)
+    node = await start_node(lb_wait_s=0.5, drain_s=0)
     said = await asyncio.to_thread(answer_to, DRAIN, node)
     assert said["node"] in node.lines()[0]
     assert await node.process.ended() == 0

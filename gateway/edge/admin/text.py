@@ -37,7 +37,7 @@ EN: Final[Mapping[str, str]] = {
     "version": "Version",
     "connections": "Connections",
     "open_rooms": "Open rooms",
-    "said_per_s": "Messages / s",
+    "said_per_s": "Appends / s",
     "told_per_s": "Deliveries / s",
     "up_since": "Started",
     "state": "State",
@@ -46,7 +46,7 @@ EN: Final[Mapping[str, str]] = {
     "silent": "silent",
     "drain": "Drain",
     "drain_title": "Drain {node}?",
-    "drain_text": "It takes nobody any more; who is connected ({connections}) is sent to other nodes over some "
+    "drain_text": "New clients go elsewhere, and who is connected ({connections}) is sent to other nodes over some "
     "seconds. Then it ends. What started it may start it again.",
     "drain_last": "It is the only node that answers: nobody can come in until another is there.",
     "drained": "{node} was told to drain.",
@@ -180,7 +180,7 @@ JA: Final[Mapping[str, str]] = {
     "version": "版",
     "connections": "接続数",
     "open_rooms": "開いている部屋",
-    "said_per_s": "発言／秒",
+    "said_per_s": "追記／秒",
     "told_per_s": "配信／秒",
     "up_since": "起動",
     "state": "状態",

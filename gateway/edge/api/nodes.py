@@ -29,7 +29,7 @@ class Node(msgspec.Struct):
     # Entries that it appended, and wrote to sockets, since it started.
     published: int
     delivered: int
-    # Told to go: it takes nobody any more, and sends away who is there.
+    # Told to go: it is not ready any more, and sends away who is there.
     draining: bool
 
 
