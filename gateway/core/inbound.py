@@ -5,6 +5,7 @@ stop behind any.
 """
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -55,9 +56,16 @@ class Broken(Exception):
 class Inbound:
     """What one client sent and nobody has looked at yet. Holds at most what it was fed and one message."""
 
-    __slots__ = ("_buffer", "_bytes_max", "_deflates", "_message", "_opcode", "_packed")
+    __slots__ = ("_buffer", "_bytes_max", "_deflates", "_message", "_opcode", "_packed", "_unmask")
 
-    def __init__(self, message_bytes_max: int, deflates: bool) -> None:
+    def __init__(
+        self,
+        message_bytes_max: int,
+        deflates: bool,
+        unmask: Callable[[bytes, bytearray], bytes] | None = None,
+    ) -> None:
+        """`unmask`: as `unmasked`, by other means."""
+        self._unmask = unmask or unmasked
         self._bytes_max = message_bytes_max
         self._deflates = deflates
         self._buffer = bytearray()
@@ -98,7 +106,7 @@ class Inbound:
         end = start + 4 + size
         if len(buffer) < end:
             return None
-        payload = _unmasked(buffer[start : start + 4], buffer[start + 4 : end])
+        payload = self._unmask(bytes(buffer[start : start + 4]), buffer[start + 4 : end])
         del buffer[:end]
         if usual or opcode >= _CONTROL:
             return Frame(opcode, payload, end)
@@ -157,7 +165,7 @@ def text(payload: bytes) -> str:
         raise Broken(Close.BAD_DATA, "text that is not UTF-8") from None
 
 
-def _unmasked(key: bytes | bytearray, payload: bytes | bytearray) -> bytes:
+def unmasked(key: bytes, payload: bytearray) -> bytes:
     """§5.3: byte i xor key[i mod 4]; as one long number, because a loop over bytes would take 200 times as long."""
     size = len(payload)
     keys = (key * (size // 4 + 1))[:size]

@@ -18,11 +18,13 @@ from gateway.core.bucket import TokenBucket
 from gateway.core.closes import Close
 from gateway.core.inbound import Broken, Frame, Inbound, Opcode
 from gateway.edge.context import Context
+from gateway.edge.mask import unmask
 
 if TYPE_CHECKING:
     from gateway.edge.connection import Connection
 
-# What is read of a socket at once; it goes on in a later turn of the loop. A longer message comes in several reads.
+# What is read of a socket at once; behind a second one like it, it goes on in a later turn of the loop: most full reads
+# are the beginning of one long message, whose rest is worth no turn and no task.
 READ_BYTES = 16_384
 # Frames served in one turn of the loop: half a millisecond.
 TURN_FRAMES = 64
@@ -38,20 +40,23 @@ class Intake:
     """Made when its client first speaks: most only listen."""
 
     __slots__ = (
-        "_backlog_until", "_bucket", "_connection", "_context", "_flood_s", "_holding", "_inbound", "_joins", "_pong",
+        "_backlog_until", "_bucket", "_connection", "_context", "_flood_s", "_holding", "_inbound", "_joins",
+        "_once_more", "_pong",
     )  # fmt: skip
 
     def __init__(self, connection: "Connection", context: Context) -> None:
         settings = context.settings
         self._connection = connection
         self._context = context
-        self._inbound = Inbound(settings.message_bytes_max, connection.wire.deflates)
+        self._inbound = Inbound(settings.message_bytes_max, connection.wire.deflates, unmask)
         # None: no limit.
         self._bucket: TokenBucket | None = None
         if settings.messages_per_s:
             self._bucket = TokenBucket(settings.messages_per_s, settings.messages_burst, connection.opened_at)
         # What joins cost; None: nobody joined yet, or no limit.
         self._joins: TokenBucket | None = None
+        # Whether the last read was full, and all of it served: the next one may come in the same turn.
+        self._once_more = False
         # Until when what comes in may have waited until this socket was read again.
         self._backlog_until = 0.0
         # Seconds in a row that this client was slowed down while more than a read of it waited to be read.
@@ -80,7 +85,8 @@ class Intake:
             self._flood_s = 0.0  # a break: no more waited
         self._inbound.feed(data)
         served = self._serve()
-        if self._connection.closing is None and (full or not served):
+        self._once_more = full and served and not self._once_more
+        if self._connection.closing is None and not self._once_more and (full or not served):
             self._connection.stop_reading()
             self._holding = self._context.keep(f"intake {self._connection.id}", self._hold())
             self._holding.add_done_callback(self._held)
