@@ -38,6 +38,8 @@ class Door:
         self.lose_next_entry = False
         # What browsers say goes nowhere.
         self.withhold = False
+        # Nor does what nodes say.
+        self.silent = False
         self._tls = tls
         self._links: set[_Link] = set()
         self._runner: web.AppRunner | None = None
@@ -171,6 +173,8 @@ class _Link:
             if frame.type is not WSMsgType.TEXT:
                 continue
             heard = json.loads(frame.data)
+            if self._door.silent:
+                continue
             if self._awaited is not None:
                 if heard.get("type") == "ack" and heard["ref"] == self._awaited:
                     self.cut()
