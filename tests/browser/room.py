@@ -6,6 +6,8 @@ from tests.support.until import BUDGET_S, until
 
 # Between two looks at a page, for each costs the browser some ms.
 LOOK_S = 0.05
+# That somebody types goes before what they say, and is shorter: {"type":"typing","room":"lobby"} in a frame.
+TYPING_BYTES_MAX = 50
 
 
 async def enter(page: Page, url: str) -> None:

@@ -7,7 +7,7 @@ from playwright.async_api import Page
 
 from tests.browser.conftest import WindowFactory
 from tests.browser.door import Door
-from tests.browser.room import enter, outbox_is, say, shows, state
+from tests.browser.room import TYPING_BYTES_MAX, enter, outbox_is, say, shows, state
 from tests.conftest import NodeFactory
 from tests.support.proxy import Link, Proxy
 from tests.support.until import until
@@ -126,7 +126,7 @@ async def lose(alice: Page, road: Proxy, link: Link, text: str) -> None:
     """Says something that stays in the network, and comes back on another connection."""
     link.up.freeze()
     await say(alice, text)
-    await until(lambda: link.up.held_bytes, "the text is on its way")
+    await until(lambda: link.up.held_bytes > TYPING_BYTES_MAX, "the text is on its way")
     connections = len(road.links)
     await alice.evaluate("window.dispatchEvent(new Event('offline'))")
     await until(lambda: len(road.links) > connections, "alice comes back")
